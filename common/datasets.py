@@ -1,0 +1,293 @@
+"""Digits in IDX files, and seeded batches of any data set.
+
+A data set is an object with `len()` and `batch(indices, seeds)`, which gives a tuple of numpy arrays: images as
+(B, C, H, W) float32 in [-1, 1] first, labels after them.
+"""
+
+import gzip
+import hashlib
+import os
+import struct
+import sys
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+from PIL import Image
+
+from common.errors import UserError
+
+BUNDLED = Path(__file__).parent / "data"
+IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049  # IDX: 0x0803 is three-dimensional uint8, 0x0801 one-dimensional
+LARGEST_IDX = 1 << 31  # bytes of pixels; forty times MNIST
+MNIST_MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+MNIST_FILES = {  # MD5 of the gzipped files, as in Jittor's and torchvision's sources
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+
+class Digits:
+    """Labelled images in memory.
+
+    Attributes:
+        images: (N, C, S, S) uint8.
+        labels: (N,) int32.
+    """
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def batch(self, indices, seeds=None):
+        """Images (B, C, S, S) float32 in [-1, 1] and labels (B,) int32."""
+        return to_float(self.images[indices]), self.labels[indices]
+
+
+def to_float(pixels):
+    """uint8 in [0, 255] as float32 in [-1, 1]."""
+    images = pixels.astype(np.float32)
+    images *= 1 / 127.5
+    images -= 1
+    return images
+
+
+def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, download=False, split="train", n_test=0):
+    """Labelled digits, resized once.
+
+    They come from `data_dir` (a folder of IDX files, gzipped or not: MNIST, Fashion-MNIST, KMNIST, USPS); without
+    it from full MNIST in Jittor's data set folder, where it lies there or `download` fetches it; else from the
+    5,000 MNIST digits bundled here. One line says which.
+
+    Args:
+        split: "train" or "test". Where there are no test files, the last `n_test` training images are the test
+            part (the bundled digits are in an order in which they hold every class equally).
+
+    Raises:
+        UserError: files are missing, damaged, or do not belong together; a label is not below `n_classes`.
+    """
+    if data_dir is not None:
+        folder = Path(data_dir).expanduser()
+        source = str(folder)
+    elif download or all((mnist_folder() / name).is_file() for name in MNIST_FILES):
+        folder = mnist_folder()
+        source = f"full MNIST in {folder}"
+        if download:
+            download_mnist(folder)
+    else:
+        folder = BUNDLED
+        source = "the 5,000 bundled MNIST digits (--download fetches all 60,000, --data_dir takes your own)"
+    own_test_files = find_idx(folder, "test", required=False) is not None
+    pixels, labels = read_digits(folder, "test" if split == "test" and own_test_files else "train")
+    if not own_test_files and n_test:
+        keep = slice(-n_test, None) if split == "test" else slice(None, -n_test)
+        pixels, labels = pixels[keep], labels[keep]
+    if len(labels) == 0:
+        raise UserError(f"{folder}: holds no images for the {split} part")
+    if labels.max() >= n_classes:
+        raise UserError(f"{folder}: holds the label {labels.max()}, but --n_classes is {n_classes}")
+    if jt.rank == 0:
+        print(f"Data ({split}): {len(labels):,} images from {source}.")
+    return Digits(resize_all(pixels, img_size, channels), labels.astype(np.int32))
+
+
+def mnist_folder():
+    """Where Jittor's own MNIST class looks."""
+    from jittor.dataset.dataset import dataset_root
+
+    return Path(dataset_root) / "mnist_data"
+
+
+def resize_all(pixels, img_size, channels):
+    """(N, H, W) uint8 as (N, channels, img_size, img_size), bilinear as in the contest's code."""
+    if pixels.shape[1:] != (img_size, img_size):
+        size = (img_size, img_size)
+        pixels = np.stack([np.asarray(Image.fromarray(p).resize(size, Image.BILINEAR)) for p in pixels])
+    return np.repeat(pixels[:, None], channels, axis=1)
+
+
+def find_idx(folder, split, required=True):
+    """The pair (images file, labels file) of a folder, or None if it is not there and not `required`."""
+    if not folder.is_dir():
+        raise UserError(f"--data_dir {folder.absolute()} is not a folder")
+    stems = {"train": ("train",), "test": ("t10k", "test")}[split]
+    pair = []
+    for kind in ("images", "labels"):
+        found = [f for f in sorted(folder.iterdir()) if f.name.startswith(stems) and kind in f.name and "idx" in f.name]
+        pair += found[:1]
+    if len(pair) == 2:
+        return pair
+    if required:
+        names = ", ".join(sorted(f.name for f in folder.iterdir())[:5]) or "nothing"
+        raise UserError(
+            f"{folder.absolute()} holds no {stems[0]}-images-idx3-ubyte and {stems[0]}-labels-idx1-ubyte "
+            f"(.gz or not); found: {names}"
+        )
+    return None
+
+
+def read_digits(folder, split):
+    """(N, H, W) uint8 images and (N,) uint8 labels of a folder of IDX files."""
+    images_file, labels_file = find_idx(folder, split)
+    images, labels = read_idx(images_file, IMAGES_MAGIC), read_idx(labels_file, LABELS_MAGIC)
+    if len(images) != len(labels):
+        raise UserError(f"{images_file} holds {len(images)} images, but {labels_file.name} {len(labels)} labels")
+    return images, labels
+
+
+def read_idx(path, magic):
+    """One IDX file, gzipped or not (http://yann.lecun.com/exdb/mnist, "the IDX file format").
+
+    Args:
+        magic: the number that the file must begin with; its last byte is the number of dimensions.
+
+    Raises:
+        UserError: another magic number, a size that does not match the header, damaged compression.
+    """
+    n_dims = magic & 0xFF
+    try:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else open(path, "rb") as file:
+            header = file.read(4 + 4 * n_dims)
+            if len(header) < 4 + 4 * n_dims or struct.unpack(">I", header[:4])[0] != magic:
+                found = int.from_bytes(header[:4], "big")
+                raise UserError(f"{path} is not the expected IDX file: its magic number is {found}, not {magic}")
+            shape = struct.unpack(f">{n_dims}I", header[4:])
+            size = int(np.prod([int(s) for s in shape], dtype=object))
+            if size > LARGEST_IDX:
+                raise UserError(f"{path}: its header claims {size:,} bytes, more than can be read")
+            data = file.read(size + 1)  # one more, to notice a file that is too long, and never a whole bomb
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if len(data) != size:
+        relation = "more" if len(data) > size else "fewer"
+        raise UserError(f"{path} holds {relation} bytes than its header says ({size:,}): it is truncated or damaged")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def download_mnist(folder):
+    """Fetches the four files of MNIST that are not yet in `folder`, resuming what an earlier call began."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, md5 in MNIST_FILES.items():
+        path = folder / name
+        if path.is_file() and file_md5(path) == md5:
+            continue
+        problems = []
+        for mirror in MNIST_MIRRORS:
+            if not path.is_file():
+                problems.append(fetch(mirror + name, path, md5))
+        if not path.is_file():
+            raise UserError(
+                f"cannot download MNIST ({'; '.join(problems)}). Put these files into {folder} yourself, or use "
+                f"--data_dir: {', '.join(MNIST_FILES)}"
+            )
+
+
+def fetch(url, path, md5):
+    """Downloads one file to `path`; what is wrong, in words, or None."""
+    import ssl
+
+    from tqdm import tqdm
+
+    part = path.with_name(path.name + ".part")
+    start = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        # A context of its own, which verifies certificates whatever was done to urllib's default.
+        with urllib.request.urlopen(request, timeout=30, context=ssl.create_default_context()) as answer:
+            resumed = answer.status == 206
+            total = int(answer.headers.get("Content-Length", 0)) + (start if resumed else 0)
+            bar = tqdm(desc=path.name, total=total or None, initial=start if resumed else 0, unit="B", unit_scale=True)
+            with open(part, "ab" if resumed else "wb") as file, bar:
+                while block := answer.read(1 << 16):
+                    file.write(block)
+                    bar.update(len(block))
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # the part is as long as the file, or longer: begin again next time
+            part.unlink(missing_ok=True)
+        return f"{url}: {error}"
+    except (OSError, ValueError) as error:
+        return f"{url}: {getattr(error, 'reason', error)}"
+    if file_md5(part) != md5:
+        part.unlink()
+        return f"{url}: wrong MD5"
+    os.replace(part, path)
+    return None
+
+
+def file_md5(path):
+    return hashlib.md5(Path(path).read_bytes()).hexdigest()
+
+
+class Batches:
+    """Endless epochs of shuffled, equal batches whose order depends on the seed alone.
+
+    Iterating gives one epoch, or the rest of one after `load_state_dict`. The last images that do not fill a
+    batch are left out (a batch of another size would also compile another set of kernels). Under mpirun,
+    `batch_size` is the size over all processes, and each gets its contiguous share of every batch.
+
+    Args:
+        data: an object with `len()` and `batch(indices, seeds)`; `seeds` has an integer for each image, from
+            which it draws its augmentation.
+    """
+
+    def __init__(self, data, batch_size, seed):
+        if batch_size > len(data):
+            raise UserError(f"--batch_size {batch_size} is more than the {len(data)} images of the data set")
+        self.data, self.batch_size = data, batch_size
+        self.rng = np.random.default_rng([seed, 1])
+        self.start_of_epoch = self.rng.bit_generator.state
+        self.position = 0  # images of this epoch that have been given out
+
+    def __len__(self):
+        return len(self.data) // self.batch_size
+
+    def __iter__(self):
+        self.rng.bit_generator.state = self.start_of_epoch
+        order = self.rng.permutation(len(self.data))
+        seeds = self.rng.integers(2**63, size=len(self.data))
+        first, last = self.position, len(self) * self.batch_size
+        chunks = [order[i : i + self.batch_size] for i in range(first, last, self.batch_size)]
+        for batch in self.data_in_order([shard(c) for c in chunks if len(c) == self.batch_size], seeds):
+            self.position += self.batch_size
+            yield batch
+        self.start_of_epoch = self.rng.bit_generator.state
+        self.position = 0
+
+    def data_in_order(self, chunks, seeds):
+        """The batches; a data set that decodes files offers `stream`, which works ahead in threads."""
+        if hasattr(self.data, "stream"):
+            yield from self.data.stream(chunks, seeds)
+        else:
+            for indices in chunks:
+                yield self.data.batch(indices, seeds[indices])
+
+    def state_dict(self):
+        return {"start_of_epoch": self.start_of_epoch, "position": self.position}
+
+    def load_state_dict(self, state):
+        if not 0 <= state["position"] <= len(self.data):
+            raise ValueError("the position lies outside the data set")
+        self.rng.bit_generator.state = self.start_of_epoch = state["start_of_epoch"]
+        self.position = state["position"]
+
+
+def shard(array):
+    """This process's contiguous share of an array over the whole batch; all of it without mpirun."""
+    share = len(array) // jt.world_size
+    return array[jt.rank * share : (jt.rank + 1) * share]
+
+
+def warn(message):
+    print(f"warning: {message}", file=sys.stderr)

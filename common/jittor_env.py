@@ -1,0 +1,193 @@
+"""Prepares the environment in which Jittor is imported: oneDNN, the choice of CPU or GPU, a quiet screen.
+
+Jittor reads its settings from environment variables while it is imported, and compiles itself at the first
+import. A variable that the user has set always wins.
+"""
+
+import atexit
+import ctypes
+import glob
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import ssl
+import sys
+import tempfile
+from pathlib import Path
+
+ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder in which Jittor 1.3 looks for oneDNN before it downloads it
+NEWEST_PYTHON = (3, 12)  # Jittor 1.3 needs numpy below 2, which has no wheels for a newer Python
+
+
+def prepare():
+    """Sets the variables that Jittor reads at import, and links oneDNN; exits with one line if it cannot work."""
+    if "jittor" in sys.modules:
+        raise ImportError("'import common' has to come before 'import jittor': it prepares Jittor's environment")
+    check_requirements()
+    cache = cache_folder()
+    link_onednn(cache)
+    defaults = {
+        "FIX_TORCH_ERROR": "0",  # else Jittor imports torch wherever it is installed
+        # The parallel kernel compiler prints over the progress bar, and its threads can hang at exit.
+        "use_parallel_op_compiler": "0",
+    }
+    if not usable_gpu():
+        defaults["nvcc_path"] = ""  # an nvcc without a GPU crashes Jittor's import; "" asks for the CPU build
+    if os.environ.get("JITTOR_VERBOSE", "0") in ("", "0"):
+        defaults["log_silent"] = "1"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if not core_is_compiled(cache):
+        print("Compiling Jittor, once on this machine: about two minutes.", file=sys.stderr, flush=True)
+
+
+def import_jittor():
+    """Imports Jittor, restores its warnings, and takes back what its import changes in other modules."""
+    import numpy
+    import PIL.Image
+
+    # Jittor's libraries make the processor flush subnormals to zero; numpy warns if it notices that too late.
+    numpy.finfo(numpy.float32), numpy.finfo(numpy.float64)
+    https_context, image_open = ssl._create_default_https_context, PIL.Image.open
+    import jittor
+    import jittor_utils
+
+    ssl._create_default_https_context = https_context  # Jittor switches certificate checks off for urllib
+    PIL.Image.open = image_open  # and wraps Pillow's open
+    if os.environ.get("JITTOR_VERBOSE", "0") in ("", "0"):
+        jittor.flags.log_silent = 0
+        jittor_utils.LOG.log_silent = 0
+    close_compiler_pool(jittor_utils)
+    return jittor
+
+
+def close_compiler_pool(jittor_utils):
+    """Ends the processes with which Jittor has compiled or checked its core.
+
+    They would stay for the whole run, and a Ctrl-C, which reaches them too, would make Jittor end the run at once.
+    """
+    if jittor_utils.pool_size:
+        jittor_utils.p.close()
+        jittor_utils.p.join()
+        atexit.unregister(jittor_utils.pool_cleanup)
+        jittor_utils.pool_size = 0  # Jittor starts new ones if it needs them
+
+
+def fail(message):
+    """Ends the program with one line on standard error and exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def check_requirements():
+    """Python, numpy, Jittor and the compiler, each with the one line that says what to do about it."""
+    if sys.version_info[:2] > NEWEST_PYTHON:
+        fail(
+            f"Python {platform.python_version()} is too new for Jittor 1.3: "
+            "use Python 3.9 to 3.12, for example 'python3.11 -m venv env'"
+        )
+    try:
+        numpy_version = importlib.metadata.version("numpy")
+        importlib.metadata.version("jittor")
+    except importlib.metadata.PackageNotFoundError as missing:
+        fail(f"the package {missing.name or missing} is not installed: run 'pip install -r requirements.txt'")
+    if int(numpy_version.split(".")[0]) >= 2:
+        fail(f"numpy {numpy_version} does not work with Jittor 1.3: run 'pip install \"numpy<2\"'")
+    compiler = os.environ.get("cc_path") or "g++"
+    if shutil.which(compiler) is None:
+        fail(
+            f"the C++ compiler {compiler} was not found, and Jittor compiles its kernels with it: "
+            "install it, for example 'sudo apt install g++'"
+        )
+
+
+def cache_folder():
+    """Jittor's cache folder, `<JITTOR_HOME or home>/.cache/jittor`, made and proved writable."""
+    settings = Path.home() / ".cache" / "jittor" / "config.json"  # Jittor keeps an earlier JITTOR_HOME here
+    try:
+        remembered = json.loads(settings.read_text()).get("JITTOR_HOME") if settings.is_file() else None
+    except (OSError, ValueError):
+        remembered = None
+    home = Path(os.environ.get("JITTOR_HOME") or remembered or Path.home())
+    cache = Path(os.path.abspath(home)) / ".cache" / "jittor"
+    for folder in {cache, settings.parent}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            fail(
+                f"Jittor cannot write its cache folder {folder} ({error.strerror}): "
+                "make it writable, or set HOME and JITTOR_HOME to a folder that is"
+            )
+    return cache
+
+
+def link_onednn(cache):
+    """Links the oneDNN of the Python wheels to where Jittor looks; without the wheels Jittor downloads its own.
+
+    Jittor wants `<cache>/mkl/dnnl_lnx_2.2.0_cpu_gomp/{lib/libmkldnn.so,include}`. A working installation
+    there is left alone; a link whose target has gone is replaced. Two processes may do this at once.
+    """
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return
+    target = cache / "mkl" / ONEDNN
+    library = wheel_folder("onednn-cpu-gomp", "libmkldnn.so")
+    headers = wheel_folder("onednn-devel-cpu-gomp", "dnnl.hpp")
+    if library is None or headers is None:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    if not (target / "lib" / "libmkldnn.so").is_file():
+        place_link(library, target / "lib")
+    if not (target / "include" / "dnnl.hpp").is_file():
+        place_link(headers, target / "include")
+
+
+def wheel_folder(package, file_name):
+    """The folder in which an installed package has `file_name`, or None."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        located = Path(file.locate())
+        if file.name == file_name and located.is_file():
+            return located.resolve().parent
+    return None
+
+
+def place_link(source, link):
+    """Makes `link` point to the folder `source`; in the place of a half-filled folder, links what is in `source`."""
+    if link.is_dir() and not link.is_symlink():
+        for file in source.iterdir():
+            if not (link / file.name).exists():
+                place_link(file, link / file.name)
+        return
+    # A link under a name of its own, then renamed: another process sees the old link or the new, never none.
+    temporary = link.with_name(f"{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(source)
+    os.replace(temporary, link)
+
+
+def usable_gpu():
+    """Whether NVIDIA's driver answers and counts at least one device."""
+    for name in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    return False
+
+
+def core_is_compiled(cache):
+    """Whether Jittor's compiled core for this Python and this installation lies in the cache."""
+    installed = importlib.util.find_spec("jittor_utils").origin
+    key = hashlib.md5(installed.encode()).hexdigest()[:4]  # Jittor names the folder so
+    pattern = str(cache / "jt*" / "*" / f"py{platform.python_version()}" / "*" / "*" / key / "**" / "jittor_core*")
+    return bool(glob.glob(pattern, recursive=True))

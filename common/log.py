@@ -1,0 +1,95 @@
+"""What a run shows and keeps of its losses: a progress bar or lines, losses.csv and losses.png."""
+
+import csv
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Log:
+    """Progress on the screen, and `losses.csv` and `losses.png` in `folder`.
+
+    Args:
+        folder: where the two files go.
+        step: steps done; rows of an earlier run after this step are dropped, since they will be done again.
+        n_epochs, steps_per_epoch: the whole run, for the time left.
+    """
+
+    def __init__(self, folder, step, n_epochs, steps_per_epoch):
+        self.path, self.n_epochs = folder / "losses.csv", n_epochs
+        self.n_steps, self.first_step = n_epochs * steps_per_epoch, step
+        self.start, self.plotted = time.perf_counter(), 0.0
+        self.rows = self.rows_until(step) if step else []
+        self.write_rows()
+        # Where nobody watches, lines are better than a bar that draws over itself.
+        self.bar = tqdm(total=self.n_steps, initial=step, unit="step", mininterval=0.5) if sys.stderr.isatty() else None
+
+    def rows_until(self, step):
+        if not self.path.is_file():
+            return []
+        with open(self.path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) <= step]
+
+    def write_rows(self):
+        with open(self.path, "w", newline="") as file:
+            if self.rows:
+                writer = csv.DictWriter(file, self.rows[0], extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+    def tick(self):
+        """One step is done."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def add(self, step, epoch, values):
+        """One line of losses, on the screen and in the file."""
+        row = {"step": step, "epoch": epoch, **values}
+        self.rows.append(row)
+        with open(self.path, "a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if len(self.rows) == 1:
+                writer.writeheader()
+            writer.writerow(row)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self.bar is not None:
+            self.bar.set_description(f"epoch {epoch}/{self.n_epochs}", refresh=False)
+            self.bar.set_postfix_str(text, refresh=False)
+        else:
+            speed = (step - self.first_step) / (time.perf_counter() - self.start)
+            left = (self.n_steps - step) / speed / 60
+            print(f"epoch {epoch}/{self.n_epochs}  step {step}/{self.n_steps}  {text}  "
+                  f"{speed:.3g} steps/s  {left:.1f} min left", flush=True)
+
+    def plot(self, pause=0.0):
+        """Draws losses.png, but not within `pause` seconds of the last time."""
+        if len(self.rows) < 2 or time.perf_counter() - self.plotted < pause:
+            return
+        self.plotted = time.perf_counter()
+        from matplotlib.figure import Figure  # without pyplot: no window, no global state
+
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axes = figure.subplots()
+        steps = [int(row["step"]) for row in self.rows]
+        for name in list(self.rows[-1])[2:]:
+            values = [float(row.get(name) or "nan") for row in self.rows]
+            line = axes.plot(steps, values, alpha=0.25, linewidth=0.8)[0]
+            axes.plot(steps, smooth(values), color=line.get_color(), label=name)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss (pale: as logged, strong: moving average)")
+        axes.legend()
+        figure.savefig(self.path.with_suffix(".png"), dpi=100)
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def smooth(values, decay=0.9):
+    """An exponential moving average that starts at the first value."""
+    result = []
+    for value in values:
+        result.append(value if not result else decay * result[-1] + (1 - decay) * value)
+    return result
