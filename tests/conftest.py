@@ -1,0 +1,49 @@
+"""Fixtures of all tests: IDX bytes, and a script's exit code with its message."""
+
+import gzip
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import common  # noqa: E402, F401  # prepares Jittor before any test imports it
+
+
+def idx_bytes(array):
+    """An IDX file of a uint8 array, by the format's definition: 0, 0, type 8, dimensions, sizes, pixels."""
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_idx_folder(folder, images, labels, split="train", gz=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, dims, array in (("images", 3, images), ("labels", 1, labels)):
+        data = idx_bytes(array)
+        name = f"{split}-{kind}-idx{dims}-ubyte" + (".gz" if gz else "")
+        (folder / name).write_bytes(gzip.compress(data) if gz else data)
+    return folder
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    """A folder with 40 random 28x28 images, labelled 0 to 9 in turn."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(40, 28, 28), dtype=np.uint8)
+    return write_idx_folder(tmp_path / "digits", images, np.arange(40, dtype=np.uint8) % 10)
+
+
+@pytest.fixture
+def fails(capsys):
+    """Calls a script's main and gives its exit code and the one line that it printed on standard error."""
+
+    def call(main, argv):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in argv])
+        lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert len(lines) == 1, lines
+        return stopped.value.code, lines[0]
+
+    return call

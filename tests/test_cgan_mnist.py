@@ -1,0 +1,401 @@
+"""cgan_mnist.py: losses by hand, the whole step against PyTorch, short runs, resuming, bad input."""
+
+import gzip
+import json
+
+import jittor as jt
+import numpy as np
+import pytest
+from conftest import idx_bytes, write_idx_folder
+from jittor import nn
+from PIL import Image
+
+import cgan_mnist as script
+from common import checkpoint, fast
+
+SMALL = ["--n_epochs", 2, "--batch_size", 10, "--img_size", 8, "--sample_interval", 4, "--log_interval", 2]
+
+
+def run(*argv):
+    return script.main([str(a) for a in argv])
+
+
+@pytest.fixture
+def short(idx_folder):
+    """The flags of a run of 2 epochs of 4 steps."""
+    return ["--data_dir", idx_folder, *SMALL]
+
+
+def saved_arrays(folder):
+    with np.load(folder / "checkpoint_last.npz") as file:
+        return {name: file[name] for name in file.files if name != "meta"}
+
+
+# ---- numbers ----
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("lsgan", ((2 - 1) ** 2 + (-1 - 1) ** 2) / 2),
+        ("bce", (np.log1p(np.exp(-2)) + np.log1p(np.exp(1))) / 2),
+    ],
+)
+def test_generator_loss_by_hand(loss, expected):
+    assert np.isclose(script.generator_loss(jt.array([[2.0], [-1.0]]), loss).item(), expected)
+
+
+def test_discriminator_loss_by_hand():
+    real, fake, wrong = jt.array([[0.5], [1.0]]), jt.array([[2.0], [0.0]]), jt.array([[1.0], [1.0]])
+    # real: (0.25 + 0) / 2, fake: (4 + 0) / 2, wrong: (1 + 1) / 2
+    assert np.isclose(script.discriminator_loss(real, fake, None, "lsgan").item(), (0.125 + 2) / 2)
+    assert np.isclose(script.discriminator_loss(real, fake, wrong, "matching").item(), (0.125 + (2 + 1) / 2) / 2)
+
+
+def test_discriminator_loss_of_two_heads_by_hand():
+    real, fake, wrong = jt.array([[1.0, 0.0]]), jt.array([[3.0, 100.0]]), jt.array([[100.0, 2.0]])
+    # A fake counts against realism only (9), a wrong label against the match only (4); real: (0 + 1) / 2.
+    assert np.isclose(script.discriminator_loss(real, fake, wrong, "lsgan").item(), (0.5 + (9 + 4) / 2) / 2)
+
+
+def test_loss_is_right_where_a_sigmoid_would_saturate():
+    assert np.isclose(script.adversarial_loss(jt.array([[40.0]]), 0.0, "bce").item(), 40)
+
+
+def torch_twin(module, torch):
+    """The same layers with the same weights in PyTorch."""
+    tnn = torch.nn
+
+    def convert(layer):
+        if isinstance(layer, nn.Sequential):
+            return tnn.Sequential(*[convert(child) for child in layer.layers.values()])
+        if isinstance(layer, nn.Linear):
+            twin = tnn.Linear(layer.in_features, layer.out_features)
+        elif isinstance(layer, nn.Embedding):
+            twin = tnn.Embedding(*layer.weight.shape)
+        elif hasattr(layer, "running_mean"):
+            twin = tnn.BatchNorm1d(layer.num_features)
+        else:
+            names = {"leaky_relu": lambda: tnn.LeakyReLU(0.2), "Tanh": tnn.Tanh, "Dropout": tnn.Identity}
+            return names[type(layer).__name__]()
+        state = {n: torch.tensor(v.numpy().copy()) for n, v in layer.state_dict().items()}
+        twin.load_state_dict(state, strict=False)
+        return twin
+
+    return convert(module.label_embedding), convert(module.layers)
+
+
+@pytest.mark.parametrize("loss", ["lsgan", "bce", "matching"])
+def test_whole_step_equals_pytorch(loss):
+    torch = pytest.importorskip("torch")
+    jt.set_global_seed(987654321)
+    generator, discriminator = script.Generator(5, 10, 6, 1), script.Discriminator(10, 6, 1, dropout=0.0)
+    generator.train(), discriminator.train()
+    optimizer_G = fast.Adam(generator.parameters(), lr=0.01, betas=(0.5, 0.999))
+    optimizer_D = fast.Adam(discriminator.parameters(), lr=0.01, betas=(0.5, 0.999))
+    embed_G, layers_G = torch_twin(generator, torch)
+    embed_D, layers_D = torch_twin(discriminator, torch)
+    params_G = [*embed_G.parameters(), *layers_G.parameters()]
+    params_D = [*embed_D.parameters(), *layers_D.parameters()]
+    adam_G = torch.optim.Adam(params_G, lr=0.01, betas=(0.5, 0.999))
+    adam_D = torch.optim.Adam(params_D, lr=0.01, betas=(0.5, 0.999))
+
+    rng = np.random.default_rng(0)
+    real = rng.uniform(-1, 1, (8, 1, 6, 6)).astype(np.float32)
+    z = rng.standard_normal((8, 5)).astype(np.float32)
+    labels, wanted, wrong = (rng.integers(10, size=8).astype(np.int32) for _ in range(3))
+    wrong_labels = wrong if loss == "matching" else None
+
+    def D(x, y):
+        return layers_D(torch.cat([x.flatten(1), embed_D(torch.tensor(y, dtype=torch.long))], 1))
+
+    def criterion(scores, target):
+        if loss == "bce":
+            return torch.nn.functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
+        return ((scores - target) ** 2).mean()
+
+    fake = layers_G(torch.cat([torch.tensor(z), embed_G(torch.tensor(wanted, dtype=torch.long))], 1))
+    loss_G = criterion(D(fake, wanted), 1.0)
+    adam_G.zero_grad(), loss_G.backward(), adam_G.step()
+    x = torch.tensor(real)
+    fakes = criterion(D(fake.detach(), wanted), 0.0)
+    if wrong_labels is not None:
+        fakes = (fakes + criterion(D(x, wrong_labels), 0.0)) / 2
+    loss_D = (criterion(D(x, labels), 1.0) + fakes) / 2
+    adam_D.zero_grad(), loss_D.backward(), adam_D.step()
+
+    got = script.train_step(
+        generator, discriminator, optimizer_G, optimizer_D, jt.array(real), jt.array(labels), jt.array(z),
+        jt.array(wanted), None if wrong_labels is None else jt.array(wrong_labels), loss,
+    )  # fmt: skip
+    assert np.isclose(got["loss_G"].item(), loss_G.item(), rtol=1e-4)
+    assert np.isclose(got["loss_D"].item(), loss_D.item(), rtol=1e-4)
+    for module, embed, layers, optimizer in (
+        (generator, embed_G, layers_G, optimizer_G),
+        (discriminator, embed_D, layers_D, optimizer_D),
+    ):
+        twin = {f"label_embedding.{n}": p for n, p in embed.named_parameters()}
+        twin |= {f"layers.{n}": p for n, p in layers.named_parameters()}
+        grads = dict(zip((id(p) for p in optimizer.param_groups[0]["params"]), optimizer.param_groups[0]["grads"]))
+        mine = {n: p for n, p in module.named_parameters() if not n.endswith(("running_mean", "running_var"))}
+        assert mine.keys() == twin.keys()
+        for name, parameter in mine.items():
+            grad, expected = grads[id(parameter)].numpy(), twin[name].grad.numpy()
+            assert np.allclose(grad, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max() + 1e-8), name
+            # Adam's first update is lr * sign(gradient): where a gradient is zero but for rounding (a bias before
+            # batch norm), its sign is chance.
+            certain = np.abs(expected) > 1e-5
+            assert np.allclose(parameter.numpy()[certain], twin[name].detach().numpy()[certain], rtol=1e-4, atol=1e-5)
+    for i, layer in enumerate(layers_G):
+        if isinstance(layer, torch.nn.BatchNorm1d):
+            assert np.allclose(generator.layers[i].running_mean.numpy(), layer.running_mean.numpy(), atol=1e-5)
+            assert np.allclose(generator.layers[i].running_var.numpy(), layer.running_var.numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shapes_and_ranges(arch, channels):
+    args = script.parse_args(["--arch", arch, "--channels", str(channels), "--img_size", "16"])
+    generator, discriminator = script.build(args)
+    images = script.sample(generator, np.zeros((4, 100), np.float32), np.arange(4, dtype=np.int32))
+    assert images.shape == (4, channels, 16, 16)
+    assert np.abs(images).max() <= 1
+    assert generator.is_training()
+    scores = discriminator(jt.array(images), jt.array(np.arange(4, dtype=np.int32)))
+    assert list(scores.shape) == [4, 2 if arch == "conv" else 1]
+
+
+def test_batch_norm_has_the_usual_eps():
+    norms = [m for m in script.Generator(5, 10, 6, 1).modules() if hasattr(m, "running_mean")]
+    assert [norm.eps for norm in norms] == [1e-5] * 3
+
+
+def test_samples_depend_on_their_label_only_through_it():
+    """One row's image does not depend on the others: eval mode uses running statistics."""
+    generator = script.Generator(5, 10, 6, 1)
+    generator.train()
+    z, labels = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32), np.int32([1, 2, 2])
+    together = script.sample(generator, z, labels)
+    assert np.allclose(together[1:2], script.sample(generator, z[1:2], labels[1:2]), atol=1e-5)
+    assert not np.allclose(script.sample(generator, z[1:2], np.int32([3])), together[1:2], atol=1e-4)
+
+
+# ---- runs ----
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_a_run_writes_what_the_readme_says(idx_folder, tmp_path, arch):
+    out = tmp_path / "out"
+    flags = ["--data_dir", idx_folder, *SMALL, "--img_size", 16, "--arch", arch, "--n_samples", 25, "--export_pkl"]
+    losses = run(*flags, "--out_dir", out, "--number", "31415926")
+    assert losses.keys() == {"loss_G", "loss_D"}
+    assert all(np.isfinite(value) for value in losses.values())
+    names = {str(f.relative_to(out)) for f in out.rglob("*") if f.is_file()}
+    assert names == {"config.json", "losses.csv", "losses.png", "checkpoint_last.npz", "generator_last.pkl",
+                     "result.png", "samples.npz", "samples/step_0000004.png", "samples/step_0000008.png"}  # fmt: skip
+    assert Image.open(out / "result.png").size == (8 * 18 + 2, 20)
+    with np.load(out / "samples.npz") as samples:
+        assert samples["images"].shape == (25, 16, 16, 1)
+        assert samples["images"].dtype == np.uint8
+        assert samples["labels"].tolist() == [i % 10 for i in range(25)]
+    rows = (out / "losses.csv").read_text().splitlines()
+    assert rows[0] == "step,epoch,loss_G,loss_D"
+    assert [row.split(",")[:2] for row in rows[1:]] == [["2", "1"], ["4", "1"], ["6", "2"], ["8", "2"]]
+    assert jt.load(str(out / "generator_last.pkl")).keys() == {
+        name.removeprefix("ema/") for name in saved_arrays(out) if name.startswith("ema/")
+    }
+
+
+def test_the_number_is_written_nowhere(short, tmp_path):
+    run(*short, "--out_dir", tmp_path / "out", "--number", "8675309")
+    for file in (tmp_path / "out").rglob("*"):
+        assert "8675309" not in file.name
+        assert file.is_dir() or b"8675309" not in file.read_bytes()
+
+
+def test_resuming_equals_an_undisturbed_run(short, tmp_path):
+    run(*short, "--out_dir", tmp_path / "whole")
+    run(*short, "--out_dir", tmp_path / "halves", "--n_epochs", 1)
+    run("--resume", tmp_path / "halves", "--n_epochs", 2)
+    whole, halves = saved_arrays(tmp_path / "whole"), saved_arrays(tmp_path / "halves")
+    assert whole.keys() == halves.keys()
+    assert [name for name in whole if not np.array_equal(whole[name], halves[name])] == []
+    for name in ("result.png", "losses.csv", "samples/step_0000008.png"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
+
+
+def test_a_stop_in_the_middle_of_an_epoch_loses_nothing(short, tmp_path, monkeypatch):
+    run(*short, "--out_dir", tmp_path / "whole")
+    real_step, calls = script.train_step, []
+
+    def step_and_signal(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            script.common.run.signal.raise_signal(script.common.run.signal.SIGTERM)
+        return real_step(*args)
+
+    monkeypatch.setattr(script, "train_step", step_and_signal)
+    with pytest.raises(SystemExit) as stopped:
+        run(*short, "--out_dir", tmp_path / "stopped")
+    assert stopped.value.code == 128 + 15
+    assert checkpoint.Reader(tmp_path / "stopped/checkpoint_last.npz").meta["step"] == 3
+    run("--resume", tmp_path / "stopped")
+    whole, stopped = saved_arrays(tmp_path / "whole"), saved_arrays(tmp_path / "stopped")
+    assert [name for name in whole if not np.array_equal(whole[name], stopped[name])] == []
+
+
+def test_another_seed_gives_other_pictures(short, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(*short, "--out_dir", tmp_path / name, "--seed", seed)
+    a, b, c = ((tmp_path / name / "result.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_sample_only_needs_no_data(short, tmp_path, monkeypatch):
+    run(*short, "--out_dir", tmp_path / "out")
+    before = (tmp_path / "out/checkpoint_last.npz").read_bytes()
+    monkeypatch.setattr(script.common, "load_digits", None)
+    run("--resume", tmp_path / "out", "--sample_only", "--number", "42", "--out_dir", tmp_path / "strip")
+    assert [f.name for f in (tmp_path / "strip").iterdir()] == ["result.png"]
+    assert Image.open(tmp_path / "strip/result.png").size == (2 * 10 + 2, 12)
+    assert (tmp_path / "out/checkpoint_last.npz").read_bytes() == before
+
+
+def test_a_run_that_is_finished_says_so(short, tmp_path, capsys):
+    run(*short, "--out_dir", tmp_path / "out")
+    capsys.readouterr()
+    run("--resume", tmp_path / "out")
+    assert "trained for 2 epochs already" in capsys.readouterr().out
+
+
+def test_matching_and_bce_train(short, tmp_path):
+    for loss in ("bce", "matching"):
+        run(*short, "--out_dir", tmp_path / loss, "--loss", loss, "--ema_decay", 0)
+        assert (tmp_path / loss / "result.png").is_file()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(short, tmp_path, fails):
+    run(*short, "--out_dir", tmp_path / "out", "--n_epochs", 1)
+    good = (tmp_path / "out/checkpoint_last.npz").read_bytes()
+    code, line = fails(script.main, ["--resume", tmp_path / "out", "--lr", 1e30, "--n_epochs", 9])
+    assert code == 3
+    assert "loss_" in line and "at step" in line
+    assert (tmp_path / "out/checkpoint_last.npz").read_bytes() == good
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--number", "12a"], "--number must be a string of the digits"),
+        (["--number", ""], "--number must be a string of the digits"),
+        (["--number", "१२"], "--number must be a string of the digits"),
+        (["--number", "7", "--n_classes", 5], "not below --n_classes 5"),
+        (["--n_epochs", 0], "--n_epochs: must be a whole number at least 1"),
+        (["--batch_size", -64], "--batch_size"),
+        (["--lr", 0], "--lr: must be a number above 0"),
+        (["--lr", "nan"], "--lr"),
+        (["--b1", 1], "--b1"),
+        (["--latent_dim", 0], "--latent_dim"),
+        (["--n_samples", -1], "--n_samples"),
+        (["--sample_interval", 0], "--sample_interval"),
+        (["--img_size", 0], "--img_size"),
+        (["--img_size", 3], "--img_size must be from 4 to 256"),
+        (["--img_size", 28, "--arch", "conv"], "nearest is 32"),
+        (["--channels", 2], "--channels"),
+        (["--loss", "hinge"], "--loss"),
+        (["--sample_only"], "--sample_only needs --resume"),
+        (["--n_epoch", 3], "unrecognized arguments: --n_epoch"),
+        (["--device", "cuda"], "--device cuda"),
+        (["--batch_size", 41], "--batch_size 41 is more than the 40 images"),
+    ],
+)
+def test_bad_flags(idx_folder, tmp_path, fails, flags, message):
+    if "cuda" in flags and jt.has_cuda:
+        pytest.skip("this machine has a GPU")
+    code, line = fails(script.main, ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", *flags])
+    assert code == 2
+    assert message in line
+    assert not (tmp_path / "out/checkpoint_last.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda d: [f.unlink() for f in d.iterdir()], "found: nothing"),
+        (lambda d: [f.unlink() for f in d.iterdir()] + [d.rmdir()], "is not a folder"),
+        (lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8bx"), "cannot be read"),
+        (lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(99))), "magic number is 0"),
+        (lambda d: write_idx_folder(d, np.zeros((3, 4, 4), np.uint8), np.zeros(4, np.uint8)), "3 images, but"),
+        (lambda d: write_idx_folder(d, np.zeros((2, 4, 4), np.uint8), np.full(2, 10, np.uint8)), "the label 10"),
+        (lambda d: (d / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(9, np.uint8))[:-1]), "fewer"),
+    ],
+)
+def test_bad_data(idx_folder, tmp_path, fails, prepare, message):
+    prepare(idx_folder)
+    code, line = fails(script.main, ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", *SMALL])
+    assert code == 2
+    assert message in line
+
+
+def test_bad_checkpoints(short, tmp_path, fails):
+    out = tmp_path / "out"
+    run(*short, "--out_dir", out, "--n_epochs", 1)
+    good = (out / "checkpoint_last.npz").read_bytes()
+
+    def resume(data, *flags):
+        (tmp_path / "x.npz").write_bytes(data)
+        code, line = fails(script.main, ["--resume", tmp_path / "x.npz", "--n_epochs", 2, *flags])
+        assert code == 2
+        return line
+
+    assert "no checkpoint at" in fails(script.main, ["--resume", tmp_path / "nothing"])[1]
+    assert "damaged" in resume(good[:-50])
+    assert "damaged" in resume(b"text")
+    assert "--latent_dim 7 contradicts" in resume(good, "--latent_dim", 7)
+    assert "trained with latent_dim 100" in resume(good, "--latent_dim", 7)
+    # Tampering with the stored text, without its size.
+    assert "was written by xgan_mnist.py" in resume(replaced(good, "cgan_mnist", "xgan_mnist"))
+    assert "does not fit" in resume(replaced(good, '"n_step"', '"m_step"'))
+    assert "--latent_dim" in resume(replaced(good, '"latent_dim": 100', '"latent_dim": -99'))
+    assert "expected" in resume(replaced(good, '"latent_dim": 100', '"latent_dim": 101'))
+    assert "does not know: xrch" in resume(replaced(good, '"arch"', '"xrch"'))
+
+
+def replaced(data, old, new):
+    """A checkpoint's bytes with its text changed, rewritten so that the archive itself is sound."""
+    import io
+    import zipfile
+
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(result, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "meta.npy":
+                assert old.encode() in content
+                content = content.replace(old.encode(), new.encode())
+            target.writestr(name, content)
+    return result.getvalue()
+
+
+@pytest.mark.parametrize("sample_only", [False, True])
+def test_out_dir_that_cannot_be_written(short, tmp_path, fails, sample_only):
+    (tmp_path / "file").write_text("in the way")
+    flags = ["--out_dir", tmp_path / "file" / "out"]
+    if sample_only:
+        run(*short, "--out_dir", tmp_path / "out", "--n_epochs", 1)
+        flags += ["--resume", tmp_path / "out", "--sample_only"]
+    code, line = fails(script.main, [*([] if sample_only else short), *flags])
+    assert code == 2
+    assert "cannot be written" in line
+
+
+def test_config_names_the_arguments_and_versions(short, tmp_path):
+    run(*short, "--out_dir", tmp_path / "out", "--seed", 5)
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["script"] == "cgan_mnist"
+    assert config["args"]["seed"] == 5
+    assert config["versions"]["jittor"] == jt.__version__
+    assert "number" not in config["args"]

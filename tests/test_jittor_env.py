@@ -1,0 +1,165 @@
+"""What is decided before Jittor is imported: links to oneDNN, the GPU, and what is missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import jittor_env
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch):
+    """Stand-ins for the two wheels, and an empty cache."""
+    prefix = tmp_path / "prefix"
+    (prefix / "lib").mkdir(parents=True)
+    (prefix / "include").mkdir()
+    (prefix / "lib" / "libmkldnn.so").write_text("new library")
+    (prefix / "include" / "dnnl.hpp").write_text("new header")
+    folders = {"libmkldnn.so": prefix / "lib", "dnnl.hpp": prefix / "include"}
+    monkeypatch.setattr(jittor_env, "wheel_folder", lambda package, name: folders[name])
+    monkeypatch.setattr(jittor_env.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(jittor_env.platform, "machine", lambda: "x86_64")
+    return tmp_path / "cache"
+
+
+def library(cache):
+    return cache / "mkl" / jittor_env.ONEDNN / "lib" / "libmkldnn.so"
+
+
+def test_links_are_made(wheels):
+    jittor_env.link_onednn(wheels)
+    assert library(wheels).read_text() == "new library"
+    assert (library(wheels).parents[1] / "include" / "dnnl.hpp").read_text() == "new header"
+
+
+def test_a_working_installation_is_left_alone(wheels):
+    library(wheels).parent.mkdir(parents=True)
+    library(wheels).write_text("old library")
+    jittor_env.link_onednn(wheels)
+    assert library(wheels).read_text() == "old library"
+
+
+def test_a_dangling_link_is_repaired(wheels):
+    library(wheels).parents[1].mkdir(parents=True)
+    library(wheels).parent.symlink_to(wheels / "gone")
+    jittor_env.link_onednn(wheels)
+    assert library(wheels).read_text() == "new library"
+
+
+def test_a_half_filled_folder_is_completed(wheels):
+    library(wheels).parent.mkdir(parents=True)
+    jittor_env.link_onednn(wheels)
+    assert library(wheels).read_text() == "new library"
+
+
+def test_without_the_wheels_jittor_goes_its_own_way(wheels, monkeypatch):
+    monkeypatch.setattr(jittor_env, "wheel_folder", lambda package, name: None)
+    jittor_env.link_onednn(wheels)
+    assert not wheels.exists()
+
+
+def test_cache_folder_follows_jittor_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "other"))
+    assert jittor_env.cache_folder() == tmp_path / "other" / ".cache" / "jittor"
+    monkeypatch.delenv("JITTOR_HOME")
+    assert jittor_env.cache_folder() == tmp_path / "home" / ".cache" / "jittor"
+    # Jittor remembers an earlier JITTOR_HOME in this file.
+    (tmp_path / "home/.cache/jittor/config.json").write_text(f'{{"JITTOR_HOME": "{tmp_path / "kept"}"}}')
+    assert jittor_env.cache_folder() == tmp_path / "kept" / ".cache" / "jittor"
+
+
+def one_line(capsys, call):
+    with pytest.raises(SystemExit) as stopped:
+        call()
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_cache_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("JITTOR_HOME", raising=False)
+    assert "cannot write its cache folder" in one_line(capsys, jittor_env.cache_folder)
+
+
+def test_no_compiler(monkeypatch, capsys):
+    monkeypatch.delenv("cc_path", raising=False)
+    monkeypatch.setattr(jittor_env.shutil, "which", lambda name: None)
+    assert "g++ was not found" in one_line(capsys, jittor_env.check_requirements)
+
+
+def test_numpy_2(monkeypatch, capsys):
+    monkeypatch.setattr(jittor_env.importlib.metadata, "version", lambda name: "2.1.0")
+    assert "numpy 2.1.0 does not work" in one_line(capsys, jittor_env.check_requirements)
+
+
+def test_python_too_new(monkeypatch, capsys):
+    monkeypatch.setattr(jittor_env.sys, "version_info", (3, 13, 0))
+    assert "too new" in one_line(capsys, jittor_env.check_requirements)
+
+
+def test_jittor_missing(monkeypatch, capsys):
+    def version(name):
+        raise jittor_env.importlib.metadata.PackageNotFoundError("jittor")
+
+    monkeypatch.setattr(jittor_env.importlib.metadata, "version", version)
+    assert "pip install -r requirements.txt" in one_line(capsys, jittor_env.check_requirements)
+
+
+class Driver:
+    def __init__(self, status, devices):
+        self.status, self.devices = status, devices
+
+    def cuInit(self, flags):
+        return self.status
+
+    def cuDeviceGetCount(self, pointer):
+        pointer._obj.value = self.devices
+        return 0
+
+
+@pytest.mark.parametrize(("status", "devices", "usable"), [(0, 1, True), (0, 0, False), (100, 1, False)])
+def test_a_gpu_is_usable_if_the_driver_counts_one(monkeypatch, status, devices, usable):
+    monkeypatch.setattr(jittor_env.ctypes, "CDLL", lambda name: Driver(status, devices))
+    assert jittor_env.usable_gpu() is usable
+
+
+def test_no_driver(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(jittor_env.ctypes, "CDLL", missing)
+    assert jittor_env.usable_gpu() is False
+
+
+def python(code, **variables):
+    environment = {**os.environ, **variables}
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_import_is_silent_and_restores_what_jittor_changes():
+    code = (
+        "import PIL.Image, ssl; before = PIL.Image.open, ssl._create_default_https_context\n"
+        "import common\n"
+        "assert (PIL.Image.open, ssl._create_default_https_context) == before"
+    )
+    done = python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_jittor_first_is_an_error():
+    done = python("import sys; sys.modules['jittor'] = None\nimport common")
+    assert "has to come before" in done.stderr
+
+
+def test_a_variable_of_the_user_wins(monkeypatch):
+    done = python("import common, os; print(os.environ['use_parallel_op_compiler'])", use_parallel_op_compiler="2")
+    assert done.stdout == "2\n"
