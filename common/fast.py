@@ -1,354 +1,481 @@
-"""Layers and an optimizer that use every CPU core, where Jittor's own kernels run on one thread.
+"""Layers and an optimizer that use every core, in the place of Jittor's own.
 
-Jittor leaves convolutions and matrix products to oneDNN, which uses all cores; normalisation, padding, dropout and
-the optimizer are loops on one thread. Here they are small OpenMP kernels, compiled by Jittor like any other. The
-classes take the arguments, hold the parameters and compute the values of their namesakes in `jittor.nn`; on a GPU
-they are their namesakes.
+On a CPU Jittor runs convolutions and matrix products on all cores, and everything else on one. Here the rest is
+written as small C++ kernels with OpenMP. Names, arguments, attributes and initial values are those of `jittor.nn`,
+so that a model, its checkpoints and its optimizer's state do not depend on which of the two it uses:
 
-The kernels know their first derivative only. A gradient penalty differentiates the gradient once more: a network
-that is penalised (WGAN-GP's critic) must use `jittor.nn`.
+    BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam, ema_update,
+    reflection_pad
+
+On a GPU, for other types than float32, and for batch norm of (N, C) or under mpirun, Jittor's operators run instead.
+A compiler without OpenMP ignores the pragmas: the same numbers come out, on one thread.
+
+Second derivatives, which a gradient penalty needs: padding, dropout and activations have them. The two norms' kernels
+do not and raise RuntimeError; a penalised critic with a norm takes `jittor.nn`'s.
+
+Every loop is split statically and no sum is shared between threads, so that equal runs with as many threads give
+equal bits.
 """
 
 import jittor as jt
 from jittor import nn
 
-HEADER = "#include <omp.h>\n#include <cmath>\n#include <cstring>\n#include <cstdint>\n"
+# Waking the other threads costs microseconds, and much more on a busy machine: fewer elements do not repay it.
+HEADER = "#include <cmath>\n#define WORTH_SHARING(n) ((n) >= 65536)"
 
 
-def on_cpu():
-    return not jt.flags.use_cuda
+def fits(*variables):
+    """Whether the kernels below can run on these variables."""
+    return not jt.flags.use_cuda and all(v.dtype == "float32" for v in variables)
 
 
 def kernel(shapes, inputs, source, **data):
-    """One OpenMP kernel with float32 outputs of `shapes`; `data` are numbers that its source reads as data["..."]."""
-    return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=HEADER, cpu_src=source, data=data)
+    """Runs C++ source on float32 arrays: in0_p, in1_p, ... to out0_p, out1_p, ... of the given shapes.
+
+    `data` are numbers that the source reads as doubles, data["name"]. They are no part of the text that is
+    compiled, nor are the shapes: one kernel serves all learning rates and sizes.
+    """
+    return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_src=source, cpu_header=HEADER, data=data)
 
 
-# ---- the optimizer and the moving average ----
+# ---- normalisation ----
 
+# A group is what shares a mean: a channel of the batch (batch norm) or of one image (instance norm). It lies in
+# `rows` pieces of `length` numbers; piece r of group g starts at (r * groups + g) * length. Sums are formed in float
+# along a piece and in double over the pieces, and the variance from the distances to the mean.
+GROUPS = """
+    const int64 groups = data["groups"], rows = data["rows"], length = data["length"], channels = in1_shape0;
+    const float eps = data["eps"];
+    const double count = rows * length;
+"""
+
+# in: x, weight, bias. out: y, mean, variance (biased).
+NORM = (
+    GROUPS
+    + """
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 g = 0; g < groups; g++) {
+        double sum = 0, squares = 0;
+        for (int64 r = 0; r < rows; r++) {
+            const float* x = in0_p + (r * groups + g) * length;
+            float part = 0;
+            for (int64 i = 0; i < length; i++) part += x[i];
+            sum += part;
+        }
+        const float mean = sum / count;
+        for (int64 r = 0; r < rows; r++) {
+            const float* x = in0_p + (r * groups + g) * length;
+            float part = 0;
+            for (int64 i = 0; i < length; i++) part += (x[i] - mean) * (x[i] - mean);
+            squares += part;
+        }
+        const float variance = squares / count;
+        const float scale = in1_p[g % channels] / std::sqrt(variance + eps), shift = in2_p[g % channels];
+        for (int64 r = 0; r < rows; r++) {
+            const float* x = in0_p + (r * groups + g) * length;
+            float* y = out0_p + (r * groups + g) * length;
+            for (int64 i = 0; i < length; i++) y[i] = (x[i] - mean) * scale + shift;
+        }
+        out1_p[g] = mean;
+        out2_p[g] = variance;
+    }
+"""
+)
+
+# With h = (x - mean) / deviation:
+#     dbias = sum(dy), dweight = sum(dy * h), dx = weight / deviation * (dy - dbias / count - h * dweight / count)
+# in: x, weight, mean, variance, dy. out: dx, and dweight and dbias of each group.
+NORM_GRAD = (
+    GROUPS
+    + """
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 g = 0; g < groups; g++) {
+        const float mean = in2_p[g], inverse = 1 / std::sqrt(in3_p[g] + eps);
+        double sum = 0, product = 0;
+        for (int64 r = 0; r < rows; r++) {
+            const float *x = in0_p + (r * groups + g) * length, *dy = in4_p + (r * groups + g) * length;
+            float part = 0, part_product = 0;
+            for (int64 i = 0; i < length; i++) {
+                part += dy[i];
+                part_product += dy[i] * (x[i] - mean) * inverse;
+            }
+            sum += part;
+            product += part_product;
+        }
+        const float scale = in1_p[g % channels] * inverse, a = sum / count, b = product / count * inverse;
+        for (int64 r = 0; r < rows; r++) {
+            const float *x = in0_p + (r * groups + g) * length, *dy = in4_p + (r * groups + g) * length;
+            float* dx = out0_p + (r * groups + g) * length;
+            for (int64 i = 0; i < length; i++) dx[i] = scale * (dy[i] - a - b * (x[i] - mean));
+        }
+        out1_p[g] = product;
+        out2_p[g] = sum;
+    }
+"""
+)
+
+
+class Norm(jt.Function):
+    """x (N, C, ...), weight (C), bias (C) to x's shape; `mean` and `variance` (groups) are kept as attributes."""
+
+    def __init__(self, groups, rows, eps):
+        self.layout = {"groups": groups, "rows": rows, "eps": eps}
+
+    def execute(self, x, weight, bias):
+        groups = self.layout["groups"]
+        self.layout["length"] = x.numel() // (groups * self.layout["rows"])
+        y, self.mean, self.variance = kernel([x.shape, [groups], [groups]], [x, weight, bias], NORM, **self.layout)
+        self.saved = x, weight, self.mean, self.variance
+        return y
+
+    def grad(self, dy):
+        return NormGrad(self.layout)(*self.saved, dy)
+
+
+class NormGrad(jt.Function):
+    """The gradients of `Norm` for x, weight and bias."""
+
+    def __init__(self, layout):
+        self.layout = layout
+
+    def execute(self, x, weight, mean, variance, dy):
+        groups, channels = self.layout["groups"], weight.shape[0]
+        inputs = [x, weight, mean, variance, dy]
+        dx, dweight, dbias = kernel([x.shape, [groups], [groups]], inputs, NORM_GRAD, **self.layout)
+        if groups > channels:
+            dweight, dbias = (v.reshape((-1, channels)).sum(0) for v in (dweight, dbias))
+        return dx, dweight, dbias
+
+    def grad(self, *gradients):
+        raise RuntimeError("common.fast's norms have no second derivative: use jittor.nn's under a gradient penalty")
+
+
+def weight_and_bias(norm):
+    if norm.affine:
+        return norm.weight, norm.bias
+    return jt.ones(norm.num_features).stop_grad(), jt.zeros(norm.num_features).stop_grad()
+
+
+class BatchNorm(nn.BatchNorm):
+    """`jittor.nn.BatchNorm` for (N, C) and (N, C, H, W); running_var is unbiased, as PyTorch's is, Jittor's is not."""
+
+    def execute(self, x):
+        if x.shape[1] != self.num_features:
+            raise ValueError(f"BatchNorm({self.num_features}) got {x.shape[1]} channels")
+        if not self.is_train:
+            return super().execute(x)
+        if x.ndim == 2 or (self.sync and jt.in_mpi) or not fits(x):
+            y, mean, variance = self.plain(x)
+        else:
+            norm = Norm(self.num_features, x.shape[0], self.eps)
+            y = norm(x, *weight_and_bias(self))
+            mean, variance = norm.mean, norm.variance
+        count = x.numel() // self.num_features * (jt.world_size if self.sync else 1)
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean.update(self.running_mean + (mean - self.running_mean) * self.momentum)
+        self.running_var.update(self.running_var + (unbiased - self.running_var) * self.momentum)
+        return y
+
+    def plain(self, x):
+        """The norm in Jittor's operators: y, and the mean and the variance of the batches of all processes."""
+        dims = [0, *range(2, x.ndim)]
+
+        def average(v):
+            v = v.mean(dims)
+            return v.mpi_all_reduce("mean") if self.sync and jt.in_mpi else v
+
+        mean = average(x)
+        centred = x - mean.broadcast(x, dims)
+        variance = average(centred * centred)
+        y = centred * (self.weight / jt.sqrt(variance + self.eps)).broadcast(x, dims)
+        return (y + self.bias.broadcast(x, dims) if self.affine else y), mean, variance
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """`jittor.nn.InstanceNorm2d` for (N, C, H, W)."""
+
+    def execute(self, x):
+        if x.shape[1] != self.num_features:
+            raise ValueError(f"InstanceNorm2d({self.num_features}) got {x.shape[1]} channels")
+        if not fits(x):
+            return super().execute(x)
+        return Norm(x.shape[0] * x.shape[1], 1, self.eps)(x, *weight_and_bias(self))
+
+
+# ---- activations ----
+
+# in: a number with the sign of the activation's input, and the number to let through or to scale.
+LEAKY_RELU = """
+    const float slope = data["slope"];
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0 ? in1_p[i] : slope * in1_p[i];
+"""
+
+
+class LeakyReLUFunction(jt.Function):
+    """x where `sign` is positive, elsewhere slope * x; `sign` is x where it is not given, and slope is not negative.
+
+    With the sign of the first x it is its own gradient.
+    """
+
+    def __init__(self, slope, sign=None):
+        self.slope, self.sign = slope, sign
+
+    def execute(self, x):
+        sign = x if self.sign is None else self.sign
+        (y,) = kernel([x.shape], [sign, x], LEAKY_RELU, slope=self.slope)
+        if self.sign is None:
+            self.sign = y  # has x's sign, and is kept for the next layer's gradient anyway
+        return y
+
+    def grad(self, dy):
+        return LeakyReLUFunction(self.slope, self.sign)(dy)
+
+
+class LeakyReLU(nn.Module):
+    """`jittor.nn.LeakyReLU`: max(x, scale * x)."""
+
+    def __init__(self, scale=0.01):
+        self.scale = scale
+
+    def execute(self, x):
+        return LeakyReLUFunction(self.scale)(x) if fits(x) else nn.leaky_relu(x, self.scale)
+
+
+class ReLU(nn.Module):
+    """`jittor.nn.ReLU`, which takes ten times as long as its LeakyReLU."""
+
+    def execute(self, x):
+        return LeakyReLUFunction(0.0)(x) if fits(x) else nn.relu(x)
+
+
+# Jittor's own gradient of tanh is dy / cosh(x)^2, and cosh(x)^2 overflows: it is NaN from |x| = 45 on, so that one
+# outlier ends a training for good.
+TANH = """
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) out0_p[i] = std::tanh(in0_p[i]);
+"""
+
+
+class TanhFunction(jt.Function):
+    """tanh(x), of any shape; x is given twice, since what `execute` gets passes no second derivative on."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def execute(self, x):
+        self.y = kernel([x.shape], [x], TANH)[0] if fits(x) else jt.tanh(x).detach()
+        return self.y
+
+    def grad(self, dy):
+        return TanhGrad()(self.x, self.y, dy)
+
+
+class TanhGrad(jt.Function):
+    """dy * (1 - y^2) with y = tanh(x); x is here for the second derivative, which Jittor cannot see through y."""
+
+    def execute(self, x, y, dy):
+        self.y, self.dy = y, dy
+        return dy * (1 - y * y)
+
+    def grad(self, ddx):
+        slope = 1 - self.y * self.y
+        return -2 * self.y * slope * self.dy * ddx, None, slope * ddx
+
+
+class Tanh(nn.Module):
+    """tanh, with the gradient 1 - tanh^2, which is finite everywhere."""
+
+    def execute(self, x):
+        return TanhFunction(x)(x)
+
+
+# ---- padding ----
+
+PAD = """
+    const int64 left = data["left"], top = data["top"], planes = in0_shape0 * in0_shape1;
+    const int64 H = in0_shape2, W = in0_shape3, OH = out0_shape2, OW = out0_shape3;
+    #pragma omp parallel for collapse(2) schedule(static) if (WORTH_SHARING(out0->num))
+    for (int64 p = 0; p < planes; p++)
+    for (int64 i = 0; i < OH; i++) {
+        const int64 row = H - 1 - std::abs(H - 1 - std::abs(i - top));  // 1 0 1 2 ... H-1 H-2
+        const float* x = in0_p + (p * H + row) * W;
+        float* y = out0_p + (p * OH + i) * OW;
+        for (int64 j = 0; j < left; j++) y[j] = x[left - j];
+        for (int64 j = 0; j < W; j++) y[left + j] = x[j];
+        for (int64 j = left + W; j < OW; j++) y[j] = x[2 * (W - 1) - (j - left)];
+    }
+"""
+
+# The transpose of PAD: every number of dy is added to where it came from.
+PAD_GRAD = """
+    const int64 left = data["left"], top = data["top"], planes = in0_shape0 * in0_shape1;
+    const int64 H = out0_shape2, W = out0_shape3, OH = in0_shape2, OW = in0_shape3;
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 p = 0; p < planes; p++) {
+        for (int64 i = 0; i < H * W; i++) out0_p[p * H * W + i] = 0;
+        for (int64 i = 0; i < OH; i++) {
+            const int64 row = H - 1 - std::abs(H - 1 - std::abs(i - top));
+            const float* dy = in0_p + (p * OH + i) * OW;
+            float* dx = out0_p + (p * H + row) * W;
+            for (int64 j = 0; j < left; j++) dx[left - j] += dy[j];
+            for (int64 j = 0; j < W; j++) dx[j] += dy[left + j];
+            for (int64 j = left + W; j < OW; j++) dx[2 * (W - 1) - (j - left)] += dy[j];
+        }
+    }
+"""
+
+
+class Pad(jt.Function):
+    """Reflection padding by (left, right, top, bottom), or its transpose; each is the other's gradient."""
+
+    def __init__(self, padding, transposed=False):
+        self.padding, self.transposed = padding, transposed
+
+    def execute(self, x):
+        left, right, top, bottom = self.padding
+        sign = -1 if self.transposed else 1
+        shape = [*x.shape[:2], x.shape[2] + sign * (top + bottom), x.shape[3] + sign * (left + right)]
+        return kernel([shape], [x], PAD_GRAD if self.transposed else PAD, left=left, top=top)[0]
+
+    def grad(self, dy):
+        return Pad(self.padding, not self.transposed)(dy)
+
+
+class ReflectionPad2d(nn.ReflectionPad2d):
+    """`jittor.nn.ReflectionPad2d`: (N, C, H, W), padded by an int or by (left, right, top, bottom)."""
+
+    def __init__(self, padding):
+        if isinstance(padding, tuple):  # Jittor's constructor compares the tuple with 0
+            super().__init__(0)
+            self.padding = padding
+            self.pl, self.pr, self.pt, self.pb = padding
+        else:
+            super().__init__(padding)
+
+    def execute(self, x):
+        if not fits(x):
+            return super().execute(x)
+        padding = self.pl, self.pr, self.pt, self.pb
+        if min(padding) < 0 or max(padding[:2]) >= x.shape[3] or max(padding[2:]) >= x.shape[2]:
+            raise ValueError(f"ReflectionPad2d {padding} does not fit {tuple(x.shape)}: it must be below the size")
+        return Pad(padding)(x)
+
+
+def reflection_pad(x, padding):
+    """(N, C, H, W) padded by an int or by (left, right, top, bottom), each below the image's size."""
+    return ReflectionPad2d(padding)(x)
+
+
+# ---- dropout ----
+
+# Whether number i is kept is decided by a hash of the seed and i (a 32-bit mixer of low bias found by
+# https://github.com/skeeto/hash-prospector), and so by no order of threads; backward decides the same again.
+DROPOUT = """
+    const uint32 seed = (uint32)(in1_p[0] * 16777216) * 0x9e3779b9u;
+    const uint32 limit = data["p"] * 4294967296.0;
+    const float scale = 1 / (1 - data["p"]);
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) {
+        uint32 h = (uint32)i ^ seed;
+        h = (h ^ (h >> 16)) * 0x21f0aaadu;
+        h = (h ^ (h >> 15)) * 0xd35a2d97u;
+        h ^= h >> 15;
+        out0_p[i] = h >= limit ? in0_p[i] * scale : 0;
+    }
+"""
+
+
+class DropoutFunction(jt.Function):
+    """Sets a fraction p of x to 0 and scales the rest by 1 / (1 - p); linear, so that it is its own gradient.
+
+    `seed` is a Var of one number in [0, 1), of which 24 bits count.
+    """
+
+    def __init__(self, p, seed):
+        self.p, self.seed = p, seed
+
+    def execute(self, x):
+        return kernel([x.shape], [x, self.seed], DROPOUT, p=self.p)[0]
+
+    def grad(self, dy):
+        return DropoutFunction(self.p, self.seed)(dy)
+
+
+class Dropout(nn.Dropout):
+    """`jittor.nn.Dropout`: off until `.train()`. Each call draws one number from Jittor's generator."""
+
+    def execute(self, x):
+        if not self.is_train or not 0 < self.p < 1 or not fits(x):
+            return super().execute(x)
+        return DropoutFunction(self.p, jt.random((1,)).stop_grad())(x)
+
+
+# ---- optimizer ----
+
+# in: p, gradient. out: the new p; m and v, which are overwritten.
 ADAM = """
-    const float b1 = data["b1"], b2 = data["b2"], step = data["step"], root = data["root"], eps = data["eps"];
-    #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < in0->num; i++) {
-        const float g = in1_p[i];
-        const float m = b1 * in2_p[i] + (1 - b1) * g;
-        const float v = b2 * in3_p[i] + (1 - b2) * g * g;
+    // 1 - b2 is taken in double: 1 - 0.999f is off by 5e-5.
+    const float b1 = data["b1"], b2 = data["b2"], c1 = 1 - data["b1"], c2 = 1 - data["b2"];
+    const float decay = data["decay"], eps = data["eps"];
+    const float rate = data["rate"], correction = data["correction"];
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) {
+        const float gradient = in1_p[i] + decay * in0_p[i];
+        const float m = b1 * out1_p[i] + c1 * gradient;
+        const float v = b2 * out2_p[i] + c2 * gradient * gradient;
+        // The compiler computes sqrt(v) as v * rsqrt(v), which is NaN where v is subnormal: 1e-30 keeps clear of that.
+        out0_p[i] = in0_p[i] - rate * m / (std::sqrt(v + 1e-30f) * correction + eps);
         out1_p[i] = m;
         out2_p[i] = v;
-        out0_p[i] = in0_p[i] - step * m / (std::sqrt(v) * root + eps);
     }
 """
 
 
 class Adam(nn.Adam):
-    """Adam (Kingma and Ba 2015, algorithm 1): one pass over each parameter.
+    """`jittor.nn.Adam` with eps where the paper (Kingma and Ba 2015, algorithm 1) and PyTorch have it:
 
-    eps is added after the bias correction, as in the paper and in PyTorch (Jittor adds it before).
+        p -= lr * (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
     """
 
     def step(self, loss=None, retain_graph=False):
-        if not on_cpu():
+        if jt.flags.use_cuda:
             return super().step(loss, retain_graph)
         self.pre_step(loss, retain_graph)
         for group in self.param_groups:
             b1, b2 = group.get("betas", self.betas)
             numbers = {
-                "b1": b1,
-                "b2": b2,
-                "eps": group.get("eps", self.eps),
-                "step": group.get("lr", self.lr) / (1 - b1**self.n_step),
-                "root": (1 - b2**self.n_step) ** -0.5,
-            }
+                "b1": b1, "b2": b2, "eps": group.get("eps", self.eps),
+                "decay": group.get("weight_decay", self.weight_decay),
+                "rate": group.get("lr", self.lr) / (1 - b1**self.n_step),
+                "correction": (1 - b2**self.n_step) ** -0.5,
+            }  # fmt: skip
             for p, g, m, v in zip(group["params"], group["grads"], group["m"], group["values"]):
                 if not p.is_stop_grad():
-                    new = kernel([p.shape] * 3, [p, g, m, v], ADAM, **numbers)
-                    for old, value in zip((p, m, v), new):
-                        old.update(value)
+                    new = jt.empty(p.shape)
+                    # Whatever is still to be computed from the old p must find it unchanged. The moments have no
+                    # other reader; overwriting them halves the time.
+                    jt.code([p, g, m, v, new], [new, m, v], cpu_src=ADAM, cpu_header=HEADER, data=numbers)
+                    p.update(new)
         self.post_step()
 
 
-AVERAGE = """
-    const float decay = data["decay"];
-    #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < in0->num; i++)
-        out0_p[i] = decay * in0_p[i] + (1 - decay) * in1_p[i];
+# in: the shadow, what it follows. out: the new shadow.
+EMA = """
+    const float decay = data["decay"], rest = 1 - data["decay"];
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) out0_p[i] = decay * in0_p[i] + rest * in1_p[i];
 """
 
 
-def ema_update(averages, values, decay):
-    """Each of `averages` becomes decay * average + (1 - decay) * value; two lists of variables of equal shapes."""
+def ema_update(shadow, params, decay):
+    """shadow = decay * shadow + (1 - decay) * params, for two lists of Vars; sync the shadow in every step.
+
+    Without a sync the next call's graph grows upon this one's, and memory with it.
+    """
     with jt.no_grad():
-        for average, value in zip(averages, values):
-            if on_cpu():
-                average.update(kernel([average.shape], [average, value], AVERAGE, decay=decay)[0])
+        for s, p in zip(shadow, params):
+            if fits(s, p):
+                s.update(kernel([s.shape], [s, p], EMA, decay=decay)[0])
             else:
-                average.update(decay * average + (1 - decay) * value)
-
-
-# ---- normalisation ----
-
-# An image tensor is N x C planes of S numbers. A group that is normalised together is a plane (instance norm) or a
-# channel's plane in every image (batch norm). The statistics are taken around the mean in a second pass: E[x^2] -
-# E[x]^2 would lose all digits where the mean is large.
-
-INSTANCE_FORWARD = """
-    const int64_t planes = in0_shape0 * in0_shape1, S = in0->num / planes;
-    const float eps = data["eps"];
-    #pragma omp parallel for schedule(static)
-    for (int64_t p = 0; p < planes; p++) {
-        const float* x = in0_p + p * S;
-        float* y = out0_p + p * S;
-        float sum = 0, squares = 0;
-        for (int64_t i = 0; i < S; i++) sum += x[i];
-        const float mean = sum / S;
-        for (int64_t i = 0; i < S; i++) squares += (x[i] - mean) * (x[i] - mean);
-        const float inverse = 1 / std::sqrt(squares / S + eps);
-        for (int64_t i = 0; i < S; i++) y[i] = (x[i] - mean) * inverse;
-        out1_p[p] = inverse;
-    }
-"""
-
-# With y normalised, dx = (dy - mean(dy) - y * mean(dy * y)) / std (Ioffe and Szegedy 2015, section 3, combined).
-INSTANCE_BACKWARD = """
-    const int64_t planes = in0_shape0 * in0_shape1, S = in0->num / planes;
-    #pragma omp parallel for schedule(static)
-    for (int64_t p = 0; p < planes; p++) {
-        const float* y = in0_p + p * S;
-        const float* dy = in1_p + p * S;
-        float* dx = out0_p + p * S;
-        float sum = 0, product = 0;
-        for (int64_t i = 0; i < S; i++) { sum += dy[i]; product += dy[i] * y[i]; }
-        const float a = sum / S, b = product / S, inverse = in2_p[p];
-        for (int64_t i = 0; i < S; i++) dx[i] = (dy[i] - a - y[i] * b) * inverse;
-    }
-"""
-
-
-class NormalizePlanes(jt.Function):
-    """(N, C, H, W) with each plane brought to mean 0 and variance 1."""
-
-    def execute(self, x, eps):
-        shapes = [x.shape, (x.shape[0] * x.shape[1],)]
-        self.y, self.inverse = kernel(shapes, [x], INSTANCE_FORWARD, eps=eps)
-        return self.y
-
-    def grad(self, dy):
-        return kernel([dy.shape], [self.y, dy, self.inverse], INSTANCE_BACKWARD)[0], None
-
-
-class InstanceNorm2d(nn.InstanceNorm2d):
-    """Instance norm (Ulyanov 2016) of (N, C, H, W); as in Jittor, with weight and bias unless affine=False."""
-
-    def execute(self, x):
-        if not on_cpu():
-            return super().execute(x)
-        y = NormalizePlanes.apply(x, self.eps)
-        if self.affine:
-            y = y * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
-        return y
-
-
-# A two-dimensional input has S = 1. Then a channel's numbers lie C apart, and blocks of channels are summed line by
-# line instead, which reads the memory in order.
-BATCH_FORWARD = """
-    const int64_t N = in0_shape0, C = in0_shape1, S = in0->num / (N * C), block = S == 1 ? 64 : 1;
-    const float eps = data["eps"], n = N * S;
-    #pragma omp parallel for schedule(static)
-    for (int64_t first = 0; first < C; first += block) {
-        const int64_t width = std::min(block, C - first);
-        float mean[64] = {0}, var[64] = {0}, scale[64];
-        for (int64_t i = 0; i < N; i++) {
-            const float* x = in0_p + (i * C + first) * S;
-            if (S == 1) for (int64_t c = 0; c < width; c++) mean[c] += x[c];
-            else { float sum = 0; for (int64_t s = 0; s < S; s++) sum += x[s]; mean[0] += sum; }
-        }
-        for (int64_t c = 0; c < width; c++) mean[c] /= n;
-        for (int64_t i = 0; i < N; i++) {
-            const float* x = in0_p + (i * C + first) * S;
-            if (S == 1) for (int64_t c = 0; c < width; c++) var[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
-            else {
-                float sum = 0; const float m = mean[0];
-                for (int64_t s = 0; s < S; s++) sum += (x[s] - m) * (x[s] - m);
-                var[0] += sum;
-            }
-        }
-        for (int64_t c = 0; c < width; c++) {
-            var[c] /= n;
-            out1_p[first + c] = mean[c];
-            out2_p[first + c] = var[c];
-            scale[c] = in1_p[first + c] / std::sqrt(var[c] + eps);
-        }
-        for (int64_t i = 0; i < N; i++) {
-            const float* x = in0_p + (i * C + first) * S;
-            float* y = out0_p + (i * C + first) * S;
-            const float* b = in2_p + first;
-            if (S == 1) for (int64_t c = 0; c < width; c++) y[c] = (x[c] - mean[c]) * scale[c] + b[c];
-            else { const float m = mean[0], a = scale[0]; for (int64_t s = 0; s < S; s++) y[s] = (x[s] - m) * a + b[0]; }
-        }
-    }
-"""
-
-BATCH_BACKWARD = """
-    const int64_t N = in0_shape0, C = in0_shape1, S = in0->num / (N * C), block = S == 1 ? 64 : 1;
-    const float eps = data["eps"], n = N * S;
-    #pragma omp parallel for schedule(static)
-    for (int64_t first = 0; first < C; first += block) {
-        const int64_t width = std::min(block, C - first);
-        float sum[64] = {0}, product[64] = {0}, a[64], b[64], scale[64];
-        const float* mean = in2_p + first;
-        for (int64_t i = 0; i < N; i++) {
-            const float* x = in0_p + (i * C + first) * S;
-            const float* dy = in1_p + (i * C + first) * S;
-            if (S == 1)
-                for (int64_t c = 0; c < width; c++) { sum[c] += dy[c]; product[c] += dy[c] * (x[c] - mean[c]); }
-            else {
-                float s0 = 0, s1 = 0; const float m = mean[0];
-                for (int64_t s = 0; s < S; s++) { s0 += dy[s]; s1 += dy[s] * (x[s] - m); }
-                sum[0] += s0; product[0] += s1;
-            }
-        }
-        for (int64_t c = 0; c < width; c++) {
-            const float inverse = 1 / std::sqrt(in3_p[first + c] + eps);
-            out1_p[first + c] = product[c] * inverse;
-            out2_p[first + c] = sum[c];
-            scale[c] = in4_p[first + c] * inverse;
-            a[c] = sum[c] / n;
-            b[c] = product[c] * inverse * inverse / n;
-        }
-        for (int64_t i = 0; i < N; i++) {
-            const float* x = in0_p + (i * C + first) * S;
-            const float* dy = in1_p + (i * C + first) * S;
-            float* dx = out0_p + (i * C + first) * S;
-            if (S == 1)
-                for (int64_t c = 0; c < width; c++) dx[c] = (dy[c] - a[c] - (x[c] - mean[c]) * b[c]) * scale[c];
-            else {
-                const float m = mean[0], a0 = a[0], b0 = b[0], k = scale[0];
-                for (int64_t s = 0; s < S; s++) dx[s] = (dy[s] - a0 - (x[s] - m) * b0) * k;
-            }
-        }
-    }
-"""
-
-
-class NormalizeBatch(jt.Function):
-    """(N, C, ...) normalised over everything but C, times weight plus bias; also the mean and variance (C,)."""
-
-    def execute(self, x, weight, bias, eps):
-        self.eps, self.x, self.weight = eps, x, weight
-        shapes = [x.shape, weight.shape, weight.shape]
-        y, self.mean, self.var = kernel(shapes, [x, weight, bias], BATCH_FORWARD, eps=eps)
-        return y, self.mean, self.var
-
-    def grad(self, dy, _mean, _var):
-        shapes = [dy.shape, self.weight.shape, self.weight.shape]
-        inputs = [self.x, dy, self.mean, self.var, self.weight]
-        return *kernel(shapes, inputs, BATCH_BACKWARD, eps=self.eps), None
-
-
-class BatchNorm(nn.BatchNorm):
-    """Batch norm (Ioffe and Szegedy 2015) of (N, C) or (N, C, H, W).
-
-    The running variance is the unbiased one, as in PyTorch (Jittor's is biased). Under mpirun the statistics are
-    those of the whole batch, by Jittor's own code.
-    """
-
-    def execute(self, x):
-        if not (on_cpu() and self.is_train and self.affine) or jt.in_mpi:
-            return super().execute(x)
-        y, mean, var = NormalizeBatch.apply(x, self.weight, self.bias, self.eps)
-        n = x.numel() // x.shape[1]
-        for running, value in ((self.running_mean, mean), (self.running_var, var * (n / max(n - 1, 1)))):
-            running.update(running + (value.detach() - running) * self.momentum)
-        return y
-
-
-# ---- padding, dropout ----
-
-# Line i of a padded axis is line |i - p| of the input, mirrored at the far end: reflection without the edge itself.
-REFLECT = """
-    const int64_t H = in0_shape2, W = in0_shape3, P = data["padding"], HP = H + 2 * P, WP = W + 2 * P;
-    auto mirror = [](int64_t i, int64_t n) { i = i < 0 ? -i : i; return i < n ? i : 2 * (n - 1) - i; };
-    #pragma omp parallel for schedule(static)
-    for (int64_t plane = 0; plane < in0_shape0 * in0_shape1; plane++)
-        for (int64_t i = 0; i < HP; i++) {
-            const float* x = in0_p + (plane * H + mirror(i - P, H)) * W;
-            float* y = out0_p + (plane * HP + i) * WP;
-            for (int64_t j = 0; j < P; j++) { y[j] = x[P - j]; y[P + W + j] = x[W - 2 - j]; }
-            std::memcpy(y + P, x, W * sizeof(float));
-        }
-"""
-
-REFLECT_BACKWARD = """
-    const int64_t H = out0_shape2, W = out0_shape3, P = data["padding"], HP = H + 2 * P, WP = W + 2 * P;
-    auto mirror = [](int64_t i, int64_t n) { i = i < 0 ? -i : i; return i < n ? i : 2 * (n - 1) - i; };
-    #pragma omp parallel for schedule(static)
-    for (int64_t plane = 0; plane < out0_shape0 * out0_shape1; plane++) {
-        std::memset(out0_p + plane * H * W, 0, H * W * sizeof(float));
-        for (int64_t i = 0; i < HP; i++) {
-            float* dx = out0_p + (plane * H + mirror(i - P, H)) * W;
-            const float* dy = in0_p + (plane * HP + i) * WP;
-            for (int64_t j = 0; j < W; j++) dx[j] += dy[P + j];
-            for (int64_t j = 0; j < P; j++) { dx[P - j] += dy[j]; dx[W - 2 - j] += dy[P + W + j]; }
-        }
-    }
-"""
-
-
-class Reflect(jt.Function):
-    def execute(self, x, padding):
-        self.shape, self.padding = x.shape, padding
-        n, c, height, width = x.shape
-        return kernel([(n, c, height + 2 * padding, width + 2 * padding)], [x], REFLECT, padding=padding)[0]
-
-    def grad(self, dy):
-        return kernel([self.shape], [dy], REFLECT_BACKWARD, padding=self.padding)[0], None
-
-
-class ReflectionPad2d(nn.Module):
-    """(N, C, H, W) to (N, C, H + 2p, W + 2p), mirrored at the edges; p must be below H and W."""
-
-    def __init__(self, padding):
-        super().__init__()
-        self.padding = padding
-
-    def execute(self, x):
-        if min(x.shape[2:]) <= self.padding:
-            raise ValueError(f"reflection padding of {self.padding} needs larger images than {x.shape[2:]}")
-        if on_cpu():
-            return Reflect.apply(x, self.padding)
-        return nn.ReflectionPad2d(self.padding)(x)
-
-
-# Which numbers are kept follows from a hash of their index and one random number, so that the result does not depend
-# on the number of threads, and the backward pass needs no stored mask. The hash is the finalizer of MurmurHash3.
-DROPOUT = """
-    const uint32_t seed = in1_p[0] * 16777216.0f, threshold = data["p"] * 4294967295.0;
-    const float scale = 1 / (1 - data["p"]);
-    #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < in0->num; i++) {
-        uint32_t h = uint32_t(i) * 2654435761u ^ seed * 2246822519u;
-        h ^= h >> 16; h *= 0x85ebca6bu; h ^= h >> 13; h *= 0xc2b2ae35u; h ^= h >> 16;
-        out0_p[i] = h < threshold ? 0.0f : in0_p[i] * scale;
-    }
-"""
-
-
-class DropSome(jt.Function):
-    def execute(self, x, p):
-        self.p, self.seed = p, jt.rand(1)
-        return kernel([x.shape], [x, self.seed], DROPOUT, p=p)[0]
-
-    def grad(self, dy):
-        return kernel([dy.shape], [dy, self.seed], DROPOUT, p=self.p)[0], None
-
-
-class Dropout(nn.Dropout):
-    """Dropout (Srivastava 2014): zeros with probability p, the rest times 1 / (1 - p); off until `train()`.
-
-    What is dropped follows from Jittor's random generator, so that `jt.set_seed` makes it repeatable.
-    """
-
-    def execute(self, x):
-        if not on_cpu() or not self.is_train or self.p == 0:
-            return super().execute(x)
-        return DropSome.apply(x, self.p)
+                s.update(decay * s + (1 - decay) * p)

@@ -247,6 +247,8 @@ class Run:
             NotFinite: one is NaN or infinite.
         """
         if self.pending:
+            if jt.in_mpi:  # the mean over the whole batch, not over this process's share
+                self.pending = {name: value.mpi_all_reduce("mean") for name, value in self.pending.items()}
             self.losses, self.pending = {name: float(value.item()) for name, value in self.pending.items()}, {}
         for name, value in self.losses.items():
             if not math.isfinite(value):

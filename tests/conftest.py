@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # noqa: E402, F401  # prepares Jittor before any test imports it
+import common  # noqa: F401  # prepares Jittor before any test imports it
 
 
 def idx_bytes(array):

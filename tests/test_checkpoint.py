@@ -183,7 +183,7 @@ def test_weights_that_are_not_finite_are_not_saved(saved):
     path, parts = saved
     before = path.read_bytes()
     parts["net"][0].bias.update(jt.array(np.float32([0, np.inf, 0])))
-    with pytest.raises(NotFinite, match="net/0.bias"):
+    with pytest.raises(NotFinite, match=r"net/0\.bias"):
         checkpoint.save(path, parts, META)
     assert path.read_bytes() == before
 

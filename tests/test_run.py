@@ -1,0 +1,151 @@
+"""What a run does around the loop: flags, seeds, the log, two processes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from common import Parser, Run, UserError, number
+from common.errors import NotFinite
+from common.log import Log, smooth
+from common.run import mixed_seed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parser():
+    return Parser("x", "Doc.", architecture=("img_size",), n_epochs=1, batch_size=2, lr=0.1, b1=0.5, b2=0.9,
+                  img_size=8, channels=1, sample_interval=1, checkpoint_interval=1, log_interval=1)  # fmt: skip
+
+
+def arguments(tmp_path, *flags):
+    return parser().parse(["--out_dir", str(tmp_path / "out"), *flags])
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "text", "value"),
+    [
+        (int, {"at_least": 1}, "1", 1),
+        (int, {"at_least": 1}, "0", None),
+        (int, {}, "1.5", None),
+        (float, {"above": 0}, "1e-3", 0.001),
+        (float, {"above": 0}, "0", None),
+        (float, {"below": 1}, "1", None),
+        (float, {"at_most": 1}, "1", 1.0),
+        (float, {}, "nan", None),
+        (float, {}, "inf", None),
+        (float, {}, "", None),
+    ],
+)
+def test_number(kind, limits, text, value):
+    parse = number(kind, **limits)
+    if value is None:
+        with pytest.raises(Exception, match="must be a"):
+            parse(text)
+    else:
+        assert parse(text) == value
+        assert type(parse(text)) is kind
+
+
+def test_out_dir_defaults_to_results(tmp_path):
+    assert parser().parse([]).out_dir == "results/x"
+    assert arguments(tmp_path).out_dir == str(tmp_path / "out")
+
+
+def test_what_is_of_the_call_is_not_stored(tmp_path):
+    stored = arguments(tmp_path, "--seed", "3", "--n_samples", "9").stored
+    assert stored["seed"] == 3
+    assert not {"out_dir", "n_samples", "resume", "device", "help"} & set(stored)
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError("wrong"), 2), (OSError(28, "full"), 2), (NotFinite("nan"), 3)])
+def test_exit_codes(tmp_path, capsys, error, code):
+    with pytest.raises(SystemExit) as stopped, Run(arguments(tmp_path)):
+        raise error
+    assert stopped.value.code == code
+    assert capsys.readouterr().err.splitlines() == [f"x.py: error: {error}"]
+
+
+def test_other_errors_keep_their_traceback(tmp_path):
+    with pytest.raises(KeyError), Run(arguments(tmp_path)):
+        raise KeyError("a bug")
+
+
+def test_noise_depends_on_the_seed(tmp_path):
+    draws = []
+    for seed in "001":
+        with Run(arguments(tmp_path, "--seed", seed)) as run:
+            draws.append((run.rng.standard_normal(3).tolist(), jt.rand(3).numpy().tolist()))
+    assert draws[0] == draws[1]
+    assert draws[0][0] != draws[2][0] and draws[0][1] != draws[2][1]
+
+
+def test_seeds_are_large_and_differ():
+    seeds = [mixed_seed(seed, step) for seed in range(20) for step in range(500)]
+    assert len(set(seeds)) == len(seeds)
+    # Jittor's generator is linear: a seed below 2^28 would begin with a number near 0.
+    assert min(seeds) >= 1 << 29 and max(seeds) < 1 << 31
+
+
+def test_log_drops_rows_that_will_be_done_again(tmp_path):
+    log = Log(tmp_path, step=0, n_epochs=1, steps_per_epoch=4)
+    for step in (1, 2, 3):
+        log.add(step, 1, {"loss": step / 2})
+    log = Log(tmp_path, step=2, n_epochs=1, steps_per_epoch=4)
+    log.add(3, 1, {"loss": 9.0})
+    assert (tmp_path / "losses.csv").read_text().split() == ["step,epoch,loss", "1,1,0.5", "2,1,1.0", "3,1,9.0"]
+    log.plot()
+    assert (tmp_path / "losses.png").stat().st_size > 1000
+
+
+def test_a_new_run_begins_a_new_log(tmp_path):
+    Log(tmp_path, 0, 1, 4).add(1, 1, {"loss": 1.0})
+    Log(tmp_path, 0, 1, 4)
+    assert (tmp_path / "losses.csv").read_text() == ""
+
+
+def test_smooth_is_an_exponential_average():
+    assert np.allclose(smooth([1, 2, 0], decay=0.5), [1, 1.5, 0.75])
+
+
+def mpirun(*command, processes=2):
+    if shutil.which("mpirun") is None or not jt.compile_extern.has_mpi:
+        pytest.skip("needs mpirun and mpicc (Debian: openmpi-bin libopenmpi-dev)")
+    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # fmt: skip
+    start = ["mpirun", "--oversubscribe", "-np", str(processes), sys.executable]
+    return subprocess.run([*start, *map(str, command)], env=environment, capture_output=True, text=True, timeout=600)
+
+
+def weights(folder):
+    with np.load(folder / "checkpoint_last.npz") as file:
+        return {name: file[name] for name in file.files if name.split("/")[0] in ("generator", "discriminator")}
+
+
+def test_two_processes_train_as_one(idx_folder, tmp_path):
+    """Each takes half of every batch: batch norm's statistics, gradients and noise are those of the whole batch."""
+    flags = ["--data_dir", idx_folder, "--n_epochs", 2, "--batch_size", 20, "--img_size", 8, "--log_interval", 1]
+    for name, processes in (("one", 1), ("two", 2)):
+        done = mpirun(ROOT / "cgan_mnist.py", *flags, "--out_dir", tmp_path / name, processes=processes)
+        assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "two/config.json").read_text())["processes"] == 2
+    assert done.stdout.count("Data (train)") == 1  # one process speaks and writes
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        # Four steps of Adam at 2e-4: sums in another order may turn the sign of a gradient near zero.
+        assert np.abs(one[name] - two[name]).mean() < 2e-5, name
+    rows = [np.loadtxt(tmp_path / name / "losses.csv", delimiter=",", skiprows=1) for name in ("one", "two")]
+    assert np.allclose(*rows, rtol=1e-3)
+
+
+def test_batch_size_must_divide_among_processes(idx_folder, tmp_path):
+    flags = ["--data_dir", idx_folder, "--batch_size", 3, "--out_dir", tmp_path / "out"]
+    done = mpirun(ROOT / "cgan_mnist.py", *flags)
+    assert done.returncode == 2
+    assert "--batch_size 3 must be a multiple of 2 processes" in done.stderr
