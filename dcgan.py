@@ -15,7 +15,7 @@ non-saturating generator loss of Goodfellow 2014 (section 3):
 
 Architecture and rates are Radford's: strided and transposed convolutions, batch norm except at G's output and D's
 input, ReLU in G and leaky ReLU 0.2 in D, weights from N(0, 0.02), Adam with 2e-4 and beta1 0.5. Departures:
-  * sizes other than 64 by the number of layers; half of Radford's width, which is enough for digits (--width 128);
+  * sizes other than 64 by the number of layers; a quarter of Radford's width, enough for digits (--width 128);
   * noise is normal, not uniform, so that a walk between two points can follow the sphere;
   * samples come from an exponential moving average of G's weights (--ema_decay);
   * the original of 2014 had maxout and dropout in D; --arch mlp has leaky ReLU.
@@ -50,7 +50,7 @@ def parse_args(argv=None):
     add, number = parser.add_argument, common.number
     add("--arch", choices=("conv", "mlp"), default="conv", help="DCGAN, or the fully connected original")
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
-    add("--width", type=number(int, at_least=1, at_most=1024), default=64, help="channels of the widest image")
+    add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
     add("--loss", choices=("bce", "lsgan", "hinge"), default="bce", help="the adversarial loss")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
     add("--download", action="store_true", help="fetch full MNIST (11 MB) into Jittor's data set folder")
@@ -62,7 +62,7 @@ def parse_args(argv=None):
     args = parser.parse(argv)
     if args.arch == "conv" and args.img_size not in CONV_SIZES:
         nearest = min(CONV_SIZES, key=lambda size: abs(size - args.img_size))
-        parser.error(f"--img_size must be 16, 32, 64 or 128 with --arch conv, not {args.img_size}; nearest is {nearest}")
+        parser.error(f"--img_size {args.img_size}: --arch conv takes 16, 32, 64 or 128; nearest is {nearest}")
     if args.arch == "mlp" and not 4 <= args.img_size <= 128:
         parser.error(f"--img_size must be from 4 to 128 with --arch mlp, got {args.img_size}")
     if args.walk and not args.sample_only:
