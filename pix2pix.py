@@ -54,7 +54,8 @@ def parse_args(argv=None):
     )  # fmt: skip
     add, number = parser.add_argument, common.number
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which side of a pair is the input")
-    add("--width", type=number(int, at_least=1, at_most=256), default=32, help="channels of the first layers; paper: 64")
+    add("--width", type=number(int, at_least=1, at_most=256), default=32,
+        help="channels of the first layers (paper: 64)")
     add("--norm", choices=("instance", "batch"), default="instance", help="normalisation of both networks")
     add("--dropout", type=number(float, at_least=0, below=1), default=0.5, help="the generator's noise")
     add("--loss", choices=("lsgan", "bce"), default="lsgan", help="least squares, or cross entropy as in the paper")
