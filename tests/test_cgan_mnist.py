@@ -1,4 +1,4 @@
-"""cgan_mnist.py: losses by hand, the whole step against PyTorch, short runs, resuming, bad input."""
+"""cgan_mnist.py: losses by hand, short runs, bad input."""
 
 import gzip
 import json
@@ -7,11 +7,9 @@ import jittor as jt
 import numpy as np
 import pytest
 from conftest import idx_bytes, write_idx_folder
-from jittor import nn
 from PIL import Image
 
 import cgan_mnist as script
-from common import checkpoint, fast
 
 SMALL = ["--n_epochs", 2, "--batch_size", 10, "--img_size", 8, "--sample_interval", 4, "--log_interval", 2]
 
@@ -60,96 +58,6 @@ def test_discriminator_loss_of_two_heads_by_hand():
 
 def test_loss_is_right_where_a_sigmoid_would_saturate():
     assert np.isclose(script.adversarial_loss(jt.array([[40.0]]), 0.0, "bce").item(), 40)
-
-
-def torch_twin(module, torch):
-    """The same layers with the same weights in PyTorch."""
-    tnn = torch.nn
-
-    def convert(layer):
-        if isinstance(layer, nn.Sequential):
-            return tnn.Sequential(*[convert(child) for child in layer.layers.values()])
-        if isinstance(layer, nn.Linear):
-            twin = tnn.Linear(layer.in_features, layer.out_features)
-        elif isinstance(layer, nn.Embedding):
-            twin = tnn.Embedding(*layer.weight.shape)
-        elif hasattr(layer, "running_mean"):
-            twin = tnn.BatchNorm1d(layer.num_features)
-        else:
-            names = {"leaky_relu": lambda: tnn.LeakyReLU(0.2), "Tanh": tnn.Tanh, "Dropout": tnn.Identity}
-            return names[type(layer).__name__]()
-        state = {n: torch.tensor(v.numpy().copy()) for n, v in layer.state_dict().items()}
-        twin.load_state_dict(state, strict=False)
-        return twin
-
-    return convert(module.label_embedding), convert(module.layers)
-
-
-@pytest.mark.parametrize("loss", ["lsgan", "bce", "matching"])
-def test_whole_step_equals_pytorch(loss):
-    torch = pytest.importorskip("torch")
-    jt.set_global_seed(987654321)
-    generator, discriminator = script.Generator(5, 10, 6, 1), script.Discriminator(10, 6, 1, dropout=0.0)
-    generator.train(), discriminator.train()
-    optimizer_G = fast.Adam(generator.parameters(), lr=0.01, betas=(0.5, 0.999))
-    optimizer_D = fast.Adam(discriminator.parameters(), lr=0.01, betas=(0.5, 0.999))
-    embed_G, layers_G = torch_twin(generator, torch)
-    embed_D, layers_D = torch_twin(discriminator, torch)
-    params_G = [*embed_G.parameters(), *layers_G.parameters()]
-    params_D = [*embed_D.parameters(), *layers_D.parameters()]
-    adam_G = torch.optim.Adam(params_G, lr=0.01, betas=(0.5, 0.999))
-    adam_D = torch.optim.Adam(params_D, lr=0.01, betas=(0.5, 0.999))
-
-    rng = np.random.default_rng(0)
-    real = rng.uniform(-1, 1, (8, 1, 6, 6)).astype(np.float32)
-    z = rng.standard_normal((8, 5)).astype(np.float32)
-    labels, wanted, wrong = (rng.integers(10, size=8).astype(np.int32) for _ in range(3))
-    wrong_labels = wrong if loss == "matching" else None
-
-    def D(x, y):
-        return layers_D(torch.cat([x.flatten(1), embed_D(torch.tensor(y, dtype=torch.long))], 1))
-
-    def criterion(scores, target):
-        if loss == "bce":
-            return torch.nn.functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
-        return ((scores - target) ** 2).mean()
-
-    fake = layers_G(torch.cat([torch.tensor(z), embed_G(torch.tensor(wanted, dtype=torch.long))], 1))
-    loss_G = criterion(D(fake, wanted), 1.0)
-    adam_G.zero_grad(), loss_G.backward(), adam_G.step()
-    x = torch.tensor(real)
-    fakes = criterion(D(fake.detach(), wanted), 0.0)
-    if wrong_labels is not None:
-        fakes = (fakes + criterion(D(x, wrong_labels), 0.0)) / 2
-    loss_D = (criterion(D(x, labels), 1.0) + fakes) / 2
-    adam_D.zero_grad(), loss_D.backward(), adam_D.step()
-
-    got = script.train_step(
-        generator, discriminator, optimizer_G, optimizer_D, jt.array(real), jt.array(labels), jt.array(z),
-        jt.array(wanted), None if wrong_labels is None else jt.array(wrong_labels), loss,
-    )  # fmt: skip
-    assert np.isclose(got["loss_G"].item(), loss_G.item(), rtol=1e-4)
-    assert np.isclose(got["loss_D"].item(), loss_D.item(), rtol=1e-4)
-    for module, embed, layers, optimizer in (
-        (generator, embed_G, layers_G, optimizer_G),
-        (discriminator, embed_D, layers_D, optimizer_D),
-    ):
-        twin = {f"label_embedding.{n}": p for n, p in embed.named_parameters()}
-        twin |= {f"layers.{n}": p for n, p in layers.named_parameters()}
-        grads = dict(zip((id(p) for p in optimizer.param_groups[0]["params"]), optimizer.param_groups[0]["grads"]))
-        mine = {n: p for n, p in module.named_parameters() if not n.endswith(("running_mean", "running_var"))}
-        assert mine.keys() == twin.keys()
-        for name, parameter in mine.items():
-            grad, expected = grads[id(parameter)].numpy(), twin[name].grad.numpy()
-            assert np.allclose(grad, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max() + 1e-8), name
-            # Adam's first update is lr * sign(gradient): where a gradient is zero but for rounding (a bias before
-            # batch norm), its sign is chance.
-            certain = np.abs(expected) > 1e-5
-            assert np.allclose(parameter.numpy()[certain], twin[name].detach().numpy()[certain], rtol=1e-4, atol=1e-5)
-    for i, layer in enumerate(layers_G):
-        if isinstance(layer, torch.nn.BatchNorm1d):
-            assert np.allclose(generator.layers[i].running_mean.numpy(), layer.running_mean.numpy(), atol=1e-5)
-            assert np.allclose(generator.layers[i].running_var.numpy(), layer.running_var.numpy(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
@@ -213,44 +121,6 @@ def test_the_number_is_written_nowhere(short, tmp_path):
         assert file.is_dir() or b"8675309" not in file.read_bytes()
 
 
-def test_resuming_equals_an_undisturbed_run(short, tmp_path):
-    run(*short, "--out_dir", tmp_path / "whole")
-    run(*short, "--out_dir", tmp_path / "halves", "--n_epochs", 1)
-    run("--resume", tmp_path / "halves", "--n_epochs", 2)
-    whole, halves = saved_arrays(tmp_path / "whole"), saved_arrays(tmp_path / "halves")
-    assert whole.keys() == halves.keys()
-    assert [name for name in whole if not np.array_equal(whole[name], halves[name])] == []
-    for name in ("result.png", "losses.csv", "samples/step_0000008.png"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
-
-
-def test_a_stop_in_the_middle_of_an_epoch_loses_nothing(short, tmp_path, monkeypatch):
-    run(*short, "--out_dir", tmp_path / "whole")
-    real_step, calls = script.train_step, []
-
-    def step_and_signal(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            script.common.run.signal.raise_signal(script.common.run.signal.SIGTERM)
-        return real_step(*args)
-
-    monkeypatch.setattr(script, "train_step", step_and_signal)
-    with pytest.raises(SystemExit) as stopped:
-        run(*short, "--out_dir", tmp_path / "stopped")
-    assert stopped.value.code == 128 + 15
-    assert checkpoint.Reader(tmp_path / "stopped/checkpoint_last.npz").meta["step"] == 3
-    run("--resume", tmp_path / "stopped")
-    whole, stopped = saved_arrays(tmp_path / "whole"), saved_arrays(tmp_path / "stopped")
-    assert [name for name in whole if not np.array_equal(whole[name], stopped[name])] == []
-
-
-def test_another_seed_gives_other_pictures(short, tmp_path):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(*short, "--out_dir", tmp_path / name, "--seed", seed)
-    a, b, c = ((tmp_path / name / "result.png").read_bytes() for name in "abc")
-    assert a == b != c
-
-
 def test_sample_only_needs_no_data(short, tmp_path, monkeypatch):
     run(*short, "--out_dir", tmp_path / "out")
     before = (tmp_path / "out/checkpoint_last.npz").read_bytes()
@@ -261,26 +131,10 @@ def test_sample_only_needs_no_data(short, tmp_path, monkeypatch):
     assert (tmp_path / "out/checkpoint_last.npz").read_bytes() == before
 
 
-def test_a_run_that_is_finished_says_so(short, tmp_path, capsys):
-    run(*short, "--out_dir", tmp_path / "out")
-    capsys.readouterr()
-    run("--resume", tmp_path / "out")
-    assert "trained for 2 epochs already" in capsys.readouterr().out
-
-
 def test_matching_and_bce_train(short, tmp_path):
     for loss in ("bce", "matching"):
         run(*short, "--out_dir", tmp_path / loss, "--loss", loss, "--ema_decay", 0)
         assert (tmp_path / loss / "result.png").is_file()
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(short, tmp_path, fails):
-    run(*short, "--out_dir", tmp_path / "out", "--n_epochs", 1)
-    good = (tmp_path / "out/checkpoint_last.npz").read_bytes()
-    code, line = fails(script.main, ["--resume", tmp_path / "out", "--lr", 1e30, "--n_epochs", 9])
-    assert code == 3
-    assert "loss_" in line and "at step" in line
-    assert (tmp_path / "out/checkpoint_last.npz").read_bytes() == good
 
 
 # ---- bad input ----
