@@ -25,8 +25,7 @@ Departures from the paper:
   * least squares by default, as in the authors' later code: it needs no tuning at small batches;
   * instance norm by default, which is the paper's batch norm at its batch size of 1. --norm batch is sampled with
     its running statistics, where the paper takes those of the test batch;
-  * the learning rate falls linearly to zero after --decay_epoch (by default half of the epochs), as in the
-    authors' code.
+  * the learning rate falls linearly towards 0 after --decay_epoch, as in the authors' code.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
@@ -60,8 +59,7 @@ def parse_args(argv=None):
     add("--dropout", type=number(float, at_least=0, below=1), default=0.5, help="the generator's noise")
     add("--loss", choices=("lsgan", "bce"), default="lsgan", help="least squares, or cross entropy as in the paper")
     add("--lambda_L1", type=number(float, at_least=0), default=100.0, help="weight of the distance to the target")
-    add("--decay_epoch", type=number(int, at_least=0), default=None,
-        help="epochs before the learning rate begins to fall; half of --n_epochs unless given")  # fmt: skip
+    add("--decay_epoch", type=number(int, at_least=0), default=100, help="epochs before the learning rate falls")
     add("--no_augment", action="store_true", help="without random crops and mirroring of the training pairs")
     add("--input", default=None, help="with --sample_only: a picture, or a folder of them, to translate")
     args = parser.parse(argv)
@@ -190,12 +188,10 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, inputs, targe
 
 
 def learning_rate(epoch, lr, n_epochs, decay_epoch):
-    """The rate in an epoch, counted from 1: lr up to `decay_epoch`, then falling linearly to lr / n in the n-th.
-
-    It follows from the epoch's number alone, so that a resumed run has the rate of an undisturbed one.
-    """
-    first = n_epochs // 2 if decay_epoch is None else min(decay_epoch, n_epochs)
-    return lr * (1 - max(0, epoch - first - 1) / max(1, n_epochs - first))
+    """The rate in an epoch, counted from 1: lr up to `decay_epoch`, then falling linearly towards 0 after the last."""
+    if epoch <= decay_epoch:
+        return lr
+    return lr * (n_epochs + 1 - epoch) / (n_epochs + 1 - decay_epoch)
 
 
 # ---- samples ----

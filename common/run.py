@@ -209,6 +209,15 @@ class Run:
         """This process's share of an array over the whole batch, as a Jittor variable."""
         return jt.array(np.ascontiguousarray(shard(array)))
 
+    def gather(self, share):
+        """The batch over all processes, from each one's share, as a Jittor variable: the opposite of `shard`."""
+        if not jt.in_mpi:
+            return share
+        share = share.numpy()
+        whole = np.zeros((jt.world_size, *share.shape), share.dtype)
+        whole[jt.rank] = share
+        return jt.array(whole.reshape(-1, *share.shape[1:])).mpi_all_reduce("add")
+
     def save_samples(self, images, **conditions):
         """Writes samples.npz: `images` (N, C, H, W) in [-1, 1] as (N, H, W, C) uint8, and arrays of N conditions."""
         arrays = {"images": to_uint8(images), **conditions}

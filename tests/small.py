@@ -12,6 +12,8 @@ FLAGS = {  # 2 epochs of 4 steps
     "wgan_gp": ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, "--n_critic", 2],
     "vae": ["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10],
     "pix2pix": ["--img_size", 32, "--width", 4, "--batch_size", 2],
+    "cyclegan": ["--img_size", 32, "--width", 4, "--n_blocks", 1, "--pool_size", 3, "--batch_size", 2],
+    "stargan": ["--img_size", 32, "--width", 4, "--n_blocks", 1, "--n_critic", 2, "--batch_size", 2],
 }
 SHARED = ["--n_epochs", 2, "--sample_interval", 4, "--log_interval", 2, "--checkpoint_interval", 1]
 
@@ -35,7 +37,19 @@ def pairs(folder):
     images(folder / "val", 2, size=(64, 32), seed=1)
 
 
-DATA = {"pix2pix": pairs}
+def domains(folder):
+    images(folder / "trainA", 8)
+    images(folder / "trainB", 5, size=(40, 30), seed=1)
+    images(folder / "testA", 3, seed=2)
+    images(folder / "testB", 2, seed=3)
+
+
+def folders(folder):
+    for k, name in enumerate(("bright", "dark", "old")):
+        images(folder / name, 3 - k % 2, seed=k)
+
+
+DATA = {"pix2pix": pairs, "cyclegan": domains, "stargan": folders}
 
 
 def make_data(name, folder):

@@ -12,6 +12,8 @@ def convert(layer):
     tnn, name = torch.nn, type(layer).__name__
     if isinstance(layer, nn.Sequential):
         return tnn.Sequential(*[convert(child) for child in layer.layers.values()])
+    if name == "Residual":
+        return twin_of(layer, lambda m, x: x + m.layers(x))
     if isinstance(layer, nn.Linear):
         twin = tnn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
     elif isinstance(layer, nn.Embedding):
@@ -25,7 +27,7 @@ def convert(layer):
     elif isinstance(layer, nn.InstanceNorm2d):
         twin = tnn.InstanceNorm2d(layer.num_features, affine=layer.affine)
     elif name in ("LeakyReLU", "leaky_relu"):
-        return tnn.LeakyReLU(0.2)  # the papers' slope
+        return tnn.LeakyReLU(getattr(layer, "scale", 0.2))  # Jittor's own keeps its slope to itself
     elif name == "ReflectionPad2d":
         return tnn.ReflectionPad2d(layer.padding)
     else:  # dropout is compared with its rate at 0
@@ -55,19 +57,19 @@ def twin_of(module, forward):
     class Twin(torch.nn.Module):
         pass
 
-    twin = Twin()
+    twin, Twin.forward = Twin(), forward
     for name, child in vars(module).items():
         if isinstance(child, nn.Module):
             setattr(twin, name, convert(child))
-    Twin.forward = forward
     return twin
 
 
-def adam(module, optimizer):
+def adam(optimizer, *modules):
     """PyTorch's Adam with the rate and the betas of a Jittor optimizer."""
     import torch
 
-    return torch.optim.Adam(module.parameters(), lr=optimizer.lr, betas=optimizer.betas)
+    parameters = [p for module in modules for p in module.parameters()]
+    return torch.optim.Adam(parameters, lr=optimizer.lr, betas=optimizer.betas)
 
 
 def update(optimizer, loss):
