@@ -68,6 +68,8 @@ class Run:
             self.report(error, code=3)
         if isinstance(error, (UserError, OSError)):
             self.report(error, code=2)
+        if error is None and self.is_main:
+            print(f"Done; everything is in {self.out_dir}.", flush=True)
 
     def report(self, error, code):
         print(f"{self.args.script}.py: error: {error}", file=sys.stderr, flush=True)
