@@ -203,6 +203,7 @@ def sample(generator, inputs, seed, chunk=10):
     for layer in generator.modules():
         if isinstance(layer, nn.Dropout):
             layer.is_train = True
+    jt.sync_all()  # what waits to be computed, such as a training step, has drawn its own random numbers then
     jt.set_seed(seed)  # Run seeds again before the next training step
     with jt.no_grad():
         outputs = [generator(jt.array(inputs[i : i + chunk])).numpy() for i in range(0, len(inputs), chunk)]
