@@ -49,7 +49,7 @@ def parse_args(argv=None):
     add, number = parser.add_argument, common.number
     add("--model", choices=("vae", "ae"), default="vae", help="variational, or a plain auto-encoder")
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=20, help="length of the code z")
-    add("--hidden", type=number(int, at_least=1, at_most=4096), default=500, help="units of the hidden layer")
+    add("--hidden", type=number(int, at_least=0, at_most=4096), default=500, help="units of the dense layer; 0: none")
     add("--beta", type=number(float, at_least=0), default=1.0, help="weight of the KL term")
     add("--lr_decay", type=number(float, above=0, at_most=1), default=0.97, help="factor of the rate for each epoch")
     add("--likelihood", choices=("bernoulli", "gaussian"), default="bernoulli", help="of the pixels")
@@ -78,9 +78,9 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv(channels, 32, 4, stride=2, padding=1), fast.ReLU(),  # (B, 32, S/2, S/2)
             nn.Conv(32, 64, 4, stride=2, padding=1), fast.ReLU(),  # (B, 64, S/4, S/4)
-            nn.Flatten(), nn.Linear(flat, hidden), fast.ReLU(),
+            nn.Flatten(), *([nn.Linear(flat, hidden), fast.ReLU()] if hidden else []),
         )  # fmt: skip
-        self.mu, self.logvar = nn.Linear(hidden, latent_dim), nn.Linear(hidden, latent_dim)
+        self.mu, self.logvar = nn.Linear(hidden or flat, latent_dim), nn.Linear(hidden or flat, latent_dim)
 
     def execute(self, x):
         h = self.layers(x)
@@ -93,9 +93,8 @@ class Decoder(nn.Module):
     def __init__(self, latent_dim, hidden, img_size, channels):
         super().__init__()
         self.side = img_size // 4
-        self.project = nn.Sequential(
-            nn.Linear(latent_dim, hidden), fast.ReLU(), nn.Linear(hidden, 64 * self.side**2), fast.ReLU()
-        )
+        dense = [nn.Linear(latent_dim, hidden), fast.ReLU()] if hidden else []
+        self.project = nn.Sequential(*dense, nn.Linear(hidden or latent_dim, 64 * self.side**2), fast.ReLU())
         self.layers = nn.Sequential(
             nn.ConvTranspose(64, 32, 4, stride=2, padding=1), fast.ReLU(),
             nn.ConvTranspose(32, channels, 4, stride=2, padding=1),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets import to_float
+from common.datasets import say, to_float
 from common.errors import UserError
 from common.folders import LazyImages, check_images, fit, list_images, open_image
 from common.synthetic import ATTRIBUTES, coloured_digits
@@ -54,7 +54,7 @@ def report(data, source, split):
     """Prints how many images have each attribute; one that all or none have teaches nothing."""
     counts = data.attributes.sum(0).astype(int)
     listed = ", ".join(f"{name} {count:,}" for name, count in zip(data.names, counts))
-    print(f"Data ({split}): {len(data):,} images from {source}: {listed}.", flush=True)
+    say(f"Data ({split}): {len(data):,} images from {source}: {listed}.")
     for name, count in zip(data.names, counts):
         if split == "train" and count in (0, len(data)):
             which = "no image has" if count == 0 else "every image has"

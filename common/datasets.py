@@ -96,8 +96,7 @@ def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, download=F
         raise UserError(f"{folder}: holds no images for the {split} part")
     if labels.max() >= n_classes:
         raise UserError(f"{folder}: holds the label {labels.max()}, but --n_classes is {n_classes}")
-    if jt.rank == 0:
-        print(f"Data ({split}): {len(labels):,} images from {source}.")
+    say(f"Data ({split}): {len(labels):,} images from {source}.")
     return Digits(resize_all(pixels, img_size, channels), labels.astype(np.int32))
 
 
@@ -289,5 +288,13 @@ def shard(array):
     return array[jt.rank * share : (jt.rank + 1) * share]
 
 
+def say(message):
+    """One line on the screen, from one process only."""
+    if jt.rank == 0:
+        print(message, flush=True)
+
+
 def warn(message):
-    print(f"warning: {message}", file=sys.stderr)
+    """As `say`, on standard error."""
+    if jt.rank == 0:
+        print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.datasets import load_digits, to_float, warn
+from common.datasets import load_digits, say, to_float, warn
 from common.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -167,8 +167,8 @@ class ImageFolder(LazyImages):
 def load_images(data_dir, img_size, channels, download=False, split="train", n_test=0):
     """Images for a model without labels: (B, channels, img_size, img_size) first in each batch.
 
-    `data_dir` may hold IDX files (their labels come second in a batch) or images, in subfolders too; a `train` or
-    `test` folder in it is taken for its part. Without it, the digits of `load_digits`.
+    `data_dir` may hold IDX files (their labels come second in a batch) or images, in subfolders too; a `train` and a
+    `test` or `val` folder in it are taken for their parts. Without it, the digits of `load_digits`.
 
     Raises:
         UserError: there is nothing to read, or too much of it is broken.
@@ -176,8 +176,12 @@ def load_images(data_dir, img_size, channels, download=False, split="train", n_t
     folder = Path(data_dir).expanduser() if data_dir is not None else None
     if folder is None or (folder.is_dir() and any("idx" in f.name for f in folder.iterdir() if f.is_file())):
         return load_digits(data_dir, img_size, channels, download=download, split=split, n_test=n_test, n_classes=256)
-    if (folder / split).is_dir():
-        folder = folder / split
+    names = {"train": ["train"], "test": ["test", "val"]}[split]
+    part = next((name for name in names if (folder / name).is_dir()), None)
+    if part is None and split == "test":
+        warn(f"{folder} has no test/ or val/: the test part is of training images")
+        part = "train" if (folder / "train").is_dir() else None
+    folder = folder / part if part else folder
     data = ImageFolder(folder, img_size, channels)
-    print(f"Data ({split}): {len(data):,} images from {folder}.")
+    say(f"Data ({split}): {len(data):,} images from {folder}.")
     return data

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets import warn
+from common.datasets import say, warn
 from common.errors import UserError
 from common.folders import LazyImages, check_images, fit, list_images, open_image
 from common.synthetic import bundled_digits, draw_outlines
@@ -37,7 +37,7 @@ def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", au
         root = Path(data_dir).expanduser()
         pairs, source = find_pairs(root, split)
         data = Pairs(pairs, img_size, channels, direction, augment)
-    print(f"Data ({split}): {len(data):,} pairs from {source}.", flush=True)
+    say(f"Data ({split}): {len(data):,} pairs from {source}.")
     return data
 
 

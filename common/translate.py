@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets import to_float
+from common.datasets import say, to_float
 from common.errors import UserError
 from common.folders import check_images, list_images, open_image
 from common.images import to_uint8
@@ -49,7 +49,7 @@ def translate_folder(run, source, translate, img_size, channels, multiple):
         target = out_dir / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         translate_file(file, target, translate, img_size, channels, multiple)
-    print(f"Translated {len(files)} images into {out_dir}.", flush=True)
+    say(f"Translated {len(files)} images into {out_dir}.")
     return len(files)
 
 

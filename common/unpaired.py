@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.datasets import load_digits, to_float
+from common.datasets import load_digits, say, to_float
 from common.errors import UserError
 from common.folders import BROKEN, ImageFolder, LazyImages, fit, open_image
 from common.synthetic import digit_domains
@@ -35,7 +35,7 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
         domains = [load_domain(folder, img_size, channels, split, augment) for folder in folders]
         source = " and ".join(map(str, folders))
     a, b = domains
-    print(f"Data ({split}): {len(a):,} images of domain A, {len(b):,} of domain B, from {source}.", flush=True)
+    say(f"Data ({split}): {len(a):,} images of domain A, {len(b):,} of domain B, from {source}.")
     return Unpaired(a, b)
 
 

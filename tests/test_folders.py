@@ -189,9 +189,14 @@ def test_few_batches_are_decoded_ahead(folder):
     stream.close()
 
 
-def test_data_set_of_idx_files_or_of_images(folder, idx_folder):
+def test_data_set_of_idx_files_or_of_images(folder, idx_folder, capsys):
     many(folder / "train", 3)
     assert len(load_images(folder, 8, 1)) == 3  # its train part
+    assert capsys.readouterr().err == ""
+    assert len(load_images(folder, 8, 1, split="test")) == 3  # the same, with a warning
+    assert "no test/ or val/" in capsys.readouterr().err
+    many(folder / "val", 2)
+    assert len(load_images(folder, 8, 1, split="test")) == 2
     assert len(load_images(idx_folder, 8, 1)) == 40
 
 

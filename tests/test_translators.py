@@ -293,7 +293,12 @@ def test_dropout_stays_on_in_samples():
     assert np.array_equal(one, same)
     assert not np.allclose(one, other)
     assert generator.is_training()
-    assert len([m for m in generator.modules() if isinstance(m, fast.Dropout)]) == 3
+
+
+@pytest.mark.parametrize(("size", "n"), [(32, 1), (64, 2), (256, 3)])
+def test_dropout_follows_the_first_layers_of_full_width(size, n):
+    generator = pix2pix.UNet(size, 3, 1, "instance", 0.5)
+    assert len([m for m in generator.modules() if isinstance(m, fast.Dropout)]) == n
 
 
 @pytest.mark.parametrize(("size", "n"), [(128, 6), (256, 9)])

@@ -1,0 +1,53 @@
+"""Memory, file handles and threads do not grow with the steps; slow: python -m pytest -m slow tests/test_long_runs.py"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small import FLAGS, make_data
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.slow
+
+PROBE = """
+import importlib, os, sys, threading
+sys.path.insert(0, {root!r})
+import common
+real_steps, first, last = common.Run.steps, {first}, {last}
+
+def measure(step):
+    pages = int(open("/proc/self/statm").read().split()[1])
+    print("PROBE", step, pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd")), threading.active_count())
+
+def steps(run, batches):
+    for batch in real_steps(run, batches):
+        yield batch
+        if run.step in (first, last):
+            measure(run.step)
+        if run.step == last:
+            run.stop_signal = 15
+
+common.Run.steps = steps
+importlib.import_module({name!r}).main({argv!r})
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("name", "first", "last"), [("cgan_mnist", 500, 5000), *((name, 100, 600) for name in FLAGS if name != "cgan_mnist")]
+)
+def test_nothing_grows(name, first, last, tmp_path):
+    """cgan_mnist as it runs by default, the others small."""
+    argv = ["--out_dir", str(tmp_path / "out"), "--n_epochs", "100000", "--sample_interval", "250"]
+    if name != "cgan_mnist":
+        argv += ["--data_dir", str(make_data(name, tmp_path / "data")), *map(str, FLAGS[name])]
+    code = PROBE.format(root=str(ROOT), first=first, last=last, name=name, argv=argv)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1800, cwd=tmp_path)
+    assert done.returncode == 128 + 15, done.stderr[-3000:]
+    early, late = ([int(v) for v in line.split()[1:]] for line in done.stdout.splitlines() if line.startswith("PROBE"))
+    assert (early[0], late[0]) == (first, last)
+    assert late[1] < 1.02 * early[1], f"{early[1] / 1e6:.1f} MB after {first} steps, {late[1] / 1e6:.1f} after {last}"
+    assert late[2] <= early[2]
+    assert late[3] <= early[3]
