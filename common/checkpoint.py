@@ -7,6 +7,7 @@ not an array (arguments, step, states of random generators) lies in one JSON tex
 import copy
 import json
 import os
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,6 +20,8 @@ from common.errors import NotFinite, UserError
 
 FORMAT = 1
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+# what numpy's parser of a header may raise
+HEADER_DAMAGE = (ValueError, KeyError, EOFError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 FILE_NAME = "checkpoint_last.npz"
 LARGEST_META = 1 << 20  # bytes; the JSON text takes a few thousand
 
@@ -198,7 +201,7 @@ class Reader:
                     (2, 0): np.lib.format.read_array_header_2_0,
                 }[version]
                 found_shape, fortran, found_dtype = read_header(file)
-            except (ValueError, KeyError, EOFError, SyntaxError) as error:
+            except HEADER_DAMAGE as error:
                 raise UserError(f"{self.path}: entry {name} is damaged") from error
             if shape is None:  # the caller has checked the size
                 shape = found_shape if len(found_shape) == 1 and found_shape[0] <= info.file_size else None

@@ -74,11 +74,12 @@ class Parser(argparse.ArgumentParser):
         add("--seed", type=number(int, at_least=0), default=0, help="of weights, noise, dropout and data order")
         add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
         add("--export_pkl", action="store_true", help="also write generator_last.pkl, in Jittor's own format")
+        self.source = ""  # of the arguments that are being parsed, where it is not the command line
         self.set_defaults(**defaults)
 
     def error(self, message):
         """One line, without the usage."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {self.source}{message}\n")
 
     def parse(self, argv=None):
         """The arguments; with --resume, those of the checkpoint, except where the command line says otherwise."""
@@ -113,7 +114,9 @@ class Parser(argparse.ArgumentParser):
                 )
         # The stored values pass through the same checks as typed ones: the file may come from a stranger.
         stored = self.as_argv({k: v for k, v in meta["args"].items() if k not in given | self.of_the_call}, path)
+        self.source = f"{path}: "
         args = self.parse_args(stored + argv)
+        self.source = ""
         args.script, args.resume = self.script, str(path)
         return args
 
