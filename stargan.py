@@ -21,6 +21,7 @@ hair, each is tried in the place of the one that was there.
 --input translates a picture, or a folder of them. Attributes that --set does not name stay as D sees them.
 
 Departures from the paper:
+  * no instance norm after G's first convolution, where it would take the attributes' constant planes out again;
   * the penalty holds for the mean of the patches' scores, which is what L_D averages; the authors' code takes the sum;
   * a quarter of the paper's width by default (--width 64 is the paper's);
   * the rate falls linearly after --decay_epoch, in epochs, as in the authors' code in steps.
@@ -111,8 +112,8 @@ class Generator(nn.Module):
 
     def __init__(self, channels, n_attributes, width, n_blocks):
         super().__init__()
-        first = nn.Conv(channels + n_attributes, width, 7, padding=3, bias=False)
-        layers, c = [first, fast.InstanceNorm2d(width), fast.ReLU()], width
+        # No norm here: it would subtract what a constant plane adds, and leave its trace at the border alone.
+        layers, c = [nn.Conv(channels + n_attributes, width, 7, padding=3), fast.ReLU()], width
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
             layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False), fast.InstanceNorm2d(2 * c), fast.ReLU()]
             c *= 2

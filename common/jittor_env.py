@@ -14,9 +14,11 @@ import json
 import os
 import platform
 import shutil
+import signal
 import ssl
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder in which Jittor 1.3 looks for oneDNN before it downloads it
@@ -58,6 +60,9 @@ def import_jittor():
 
     ssl._create_default_https_context = https_context  # Jittor switches certificate checks off for urllib
     PIL.Image.open = image_open  # and wraps Pillow's open
+    if threading.current_thread() is threading.main_thread():
+        # Jittor ends the whole process without a word when any child of it is killed by a signal.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if os.environ.get("JITTOR_VERBOSE", "0") in ("", "0"):
         jittor.flags.log_silent = 0
         jittor_utils.LOG.log_silent = 0

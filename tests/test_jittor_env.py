@@ -163,3 +163,15 @@ def test_jittor_first_is_an_error():
 def test_a_variable_of_the_user_wins(monkeypatch):
     done = python("import common, os; print(os.environ['use_parallel_op_compiler'])", use_parallel_op_compiler="2")
     assert done.stdout == "2\n"
+
+
+def test_a_killed_child_does_not_end_the_process():
+    """Jittor's own handler of SIGCHLD would."""
+    code = (
+        "import common, signal, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "child.kill()\n"
+        "print(child.wait() == -signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

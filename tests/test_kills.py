@@ -1,0 +1,101 @@
+"""A run that is killed at any moment, saves included, goes on from its last checkpoint as if nothing had happened.
+
+The long form, 50 kills over all scripts: python -m pytest -m slow tests/test_kills.py
+"""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import FLAGS, SHARED, differences, make_data, run
+
+from common import checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS_PER_EPOCH = 4  # of the small runs; a checkpoint after each epoch
+
+# A run whose saves take long, so that kills hit them, and which says every step that it has finished.
+VICTIM = """
+import importlib, os, sys, time
+sys.path.insert(0, {root!r})
+import common
+real_sync, real_replace, real_steps = os.fsync, os.replace, common.Run.steps
+
+def slow(real):
+    def call(*args):
+        time.sleep(0.2)
+        return real(*args)
+    return call
+
+os.fsync, os.replace = slow(real_sync), slow(real_replace)
+
+def steps(run, batches):
+    for batch in real_steps(run, batches):
+        yield batch
+        print("STEP", run.step, flush=True)
+
+common.Run.steps = steps
+importlib.import_module({name!r}).main({argv!r})
+"""
+
+
+def start(name, argv):
+    code = VICTIM.format(root=str(ROOT), name=name, argv=[str(a) for a in argv])
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def saved_step(folder):
+    try:
+        return checkpoint.Reader(folder / checkpoint.FILE_NAME).meta["step"]
+    except FileNotFoundError:
+        return 0
+
+
+def kill_once(name, argv, folder, seconds):
+    """Starts a run, kills it after so many seconds (of its loop), and checks what is left. Whether it was killed."""
+    before = saved_step(folder) if (folder / checkpoint.FILE_NAME).exists() else 0
+    process = start(name, argv)
+    for line in process.stdout:  # the clock starts with the loop, not with the import
+        if line.startswith("Data"):
+            break
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    rest = process.communicate()[0]
+    done = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("STEP")]
+    exists = (folder / checkpoint.FILE_NAME).exists()
+    saved = saved_step(folder) if exists else 0
+    assert saved >= before
+    assert max(done, default=before) - saved <= STEPS_PER_EPOCH
+    return process.returncode == -signal.SIGKILL
+
+
+def survives(name, n_kills, tmp_path, seed):
+    rng, data = random.Random(seed), make_data(name, tmp_path / "data")
+    flags = ["--data_dir", data, *SHARED, *FLAGS[name], "--n_epochs", 4]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(name, *flags, "--out_dir", whole)
+    n_hit = 0
+    for _ in range(n_kills):
+        resumed = (killed / checkpoint.FILE_NAME).exists()
+        argv = ["--resume", killed, "--n_epochs", 4] if resumed else [*flags, "--out_dir", killed]
+        n_hit += kill_once(name, argv, killed, rng.uniform(0, 3))
+    if (killed / checkpoint.FILE_NAME).exists():
+        run(name, "--resume", killed, "--n_epochs", 4)
+    else:
+        run(name, *flags, "--out_dir", killed)
+    assert differences(whole, killed) == []
+    assert n_hit > 0
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    survives("dcgan", 3, tmp_path, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(FLAGS))
+def test_many_kills(name, tmp_path):
+    survives(name, 8 if name == "dcgan" else 7, tmp_path, seed=1)
