@@ -37,7 +37,7 @@ importlib.import_module({name!r}).main({argv!r})
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("name", "first", "last"),
-    [(name, *((500, 5000) if name == "cgan_mnist" else (400, 1200))) for name in FLAGS],
+    [(name, *((500, 10000) if name == "cgan_mnist" else (400, 1200))) for name in FLAGS],
 )
 def test_nothing_grows(name, first, last, tmp_path):
     """cgan_mnist as it runs by default, the others small."""

@@ -1,11 +1,5 @@
-"""What a run does around the loop: flags, seeds, the log, two processes."""
+"""What a run does around the loop: flags, seeds, the log."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jittor as jt
 import numpy as np
@@ -15,8 +9,6 @@ from common import Parser, Run, UserError, number
 from common.errors import NotFinite
 from common.log import Log, smooth
 from common.run import mixed_seed
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def parser():
@@ -112,40 +104,3 @@ def test_a_new_run_begins_a_new_log(tmp_path):
 
 def test_smooth_is_an_exponential_average():
     assert np.allclose(smooth([1, 2, 0], decay=0.5), [1, 1.5, 0.75])
-
-
-def mpirun(*command, processes=2):
-    if shutil.which("mpirun") is None or not jt.compile_extern.has_mpi:
-        pytest.skip("needs mpirun and mpicc (Debian: openmpi-bin libopenmpi-dev)")
-    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                   "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # fmt: skip
-    start = ["mpirun", "--oversubscribe", "-np", str(processes), sys.executable]
-    return subprocess.run([*start, *map(str, command)], env=environment, capture_output=True, text=True, timeout=600)
-
-
-def weights(folder):
-    with np.load(folder / "checkpoint_last.npz") as file:
-        return {name: file[name] for name in file.files if name.split("/")[0] in ("generator", "discriminator")}
-
-
-def test_two_processes_train_as_one(idx_folder, tmp_path):
-    """Each takes half of every batch: batch norm's statistics, gradients and noise are those of the whole batch."""
-    flags = ["--data_dir", idx_folder, "--n_epochs", 2, "--batch_size", 20, "--img_size", 8, "--log_interval", 1]
-    for name, processes in (("one", 1), ("two", 2)):
-        done = mpirun(ROOT / "cgan_mnist.py", *flags, "--out_dir", tmp_path / name, processes=processes)
-        assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "two/config.json").read_text())["processes"] == 2
-    assert done.stdout.count("Data (train)") == 1  # one process speaks and writes
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name in one:
-        # Four steps of Adam at 2e-4: sums in another order may turn the sign of a gradient near zero.
-        assert np.abs(one[name] - two[name]).mean() < 2e-5, name
-    rows = [np.loadtxt(tmp_path / name / "losses.csv", delimiter=",", skiprows=1) for name in ("one", "two")]
-    assert np.allclose(*rows, rtol=1e-3)
-
-
-def test_batch_size_must_divide_among_processes(idx_folder, tmp_path):
-    flags = ["--data_dir", idx_folder, "--batch_size", 3, "--out_dir", tmp_path / "out"]
-    done = mpirun(ROOT / "cgan_mnist.py", *flags)
-    assert done.returncode == 2
-    assert "--batch_size 3 must be a multiple of 2 processes" in done.stderr

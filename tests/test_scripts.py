@@ -1,13 +1,17 @@
 """What must hold for the runs of every script: exact resuming, seeds, sampling without data, losses that go wrong."""
 
+import errno
 import importlib
+import os
+import shutil
 import signal
 
+import jittor as jt
 import numpy as np
 import pytest
 from small import FLAGS, SHARED, differences, make_data, run
 
-from common import checkpoint
+from common import checkpoint, fast
 
 TRANSLATORS = {"pix2pix", "cyclegan", "stargan"}
 
@@ -69,6 +73,95 @@ def test_the_seed_decides(name, short, tmp_path):
     assert (tmp_path / "a/result.png").read_bytes() != (tmp_path / "c/result.png").read_bytes()
     changed = differences(tmp_path / "a", tmp_path / "c")
     assert {key.split("/")[0] for key in changed} >= {key.split("/")[0] for key in changed if "weight" in key} != set()
+
+
+class Seen(Exception):
+    """Ends a run in its first step."""
+
+
+def first_step(monkeypatch, name, argv):
+    """What a run draws from its seed until its first step: weights, the step's inputs, and a dropout mask."""
+    script, seen = importlib.import_module(name), {}
+
+    def step(*args):
+        flat = [x for arg in args for x in (arg if isinstance(arg, tuple) else [arg])]
+        modules = [x for x in flat if isinstance(x, jt.nn.Module)]
+        seen["weights"] = [p.numpy() for m in modules for n, p in m.named_parameters() if n.endswith("weight")]
+        seen["inputs"] = [x.numpy() for x in flat if isinstance(x, jt.Var)]
+        seen["dropout"] = [fast.Dropout(0.5)(jt.ones((4, 100))).numpy()]
+        raise Seen
+
+    with monkeypatch.context() as patch, pytest.raises(Seen):
+        patch.setattr(script, "train_step", step)
+        run(name, *argv)
+    return seen
+
+
+def test_the_seed_reaches_everything(name, short, tmp_path, monkeypatch):
+    one, same, other = (
+        first_step(monkeypatch, name, [*short, "--seed", seed, "--out_dir", tmp_path / "out"]) for seed in (0, 0, 1)
+    )
+    for what, arrays in one.items():
+        assert arrays
+        assert all(np.array_equal(a, b) for a, b in zip(arrays, same[what]))
+        for a, b in zip(arrays, other[what]):
+            constant = a.min() == a.max()  # the scale of a norm begins at 1, whatever the seed
+            assert constant or a.size < 10 or not np.array_equal(a, b), what
+
+
+def test_the_seed_reaches_the_augmentation(name, short, tmp_path, monkeypatch):
+    """Of a folder with equal images, whose order shows nothing."""
+    if name not in ("pix2pix", "cyclegan"):
+        pytest.skip("it augments nothing, or by mirroring alone")
+    files = sorted(short[1].rglob("*.png"))
+    for file in files[1:]:
+        if file.parent == files[0].parent or name == "cyclegan":
+            file.write_bytes(files[0].read_bytes())
+    inputs = [
+        first_step(monkeypatch, name, [*short, "--seed", seed, "--out_dir", tmp_path / "out", *flags])["inputs"][0]
+        for seed, flags in ((0, []), (1, []), (0, ["--no_augment"]), (1, ["--no_augment"]))
+    ]
+    assert not np.array_equal(inputs[0], inputs[1])
+    assert np.array_equal(inputs[2], inputs[3])
+
+
+def fails_to_save(monkeypatch, name, error):
+    """Makes writing a checkpoint fail after some bytes, as a full disk does."""
+
+    def savez(file, **arrays):
+        file.write(b"half a checkpoint")
+        raise error
+
+    monkeypatch.setattr(checkpoint.np, "savez", savez)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_cannot_be_written(name, short, tmp_path, monkeypatch, fails, number):
+    run(name, *short, "--n_epochs", 1, "--out_dir", tmp_path / "out")
+    good = (tmp_path / "out/checkpoint_last.npz").read_bytes()
+    with monkeypatch.context() as patch:
+        fails_to_save(patch, name, OSError(number, os.strerror(number)))
+        code, line = fails(importlib.import_module(name).main, ["--resume", tmp_path / "out", "--n_epochs", 2])
+    assert code == 2
+    assert os.strerror(number) in line
+    assert "the last good one is still" in line
+    assert (tmp_path / "out/checkpoint_last.npz").read_bytes() == good
+    assert not list((tmp_path / "out").glob("*.tmp"))
+    run(name, "--resume", tmp_path / "out", "--n_epochs", 2)
+
+
+def test_a_folder_that_vanishes(name, short, tmp_path, monkeypatch, fails):
+    script, out = importlib.import_module(name), tmp_path / "out"
+    real_step = script.train_step
+
+    def step(*args):
+        shutil.rmtree(out, ignore_errors=True)
+        return real_step(*args)
+
+    monkeypatch.setattr(script, "train_step", step)
+    code, line = fails(script.main, [*short, "--out_dir", out])
+    assert code == 2
+    assert str(out) in line
 
 
 def test_sampling_needs_no_training_data(name, short, tmp_path):
