@@ -16,7 +16,9 @@ non-saturating generator loss of Goodfellow 2014 (section 3):
 Architecture and rates are Radford's: strided and transposed convolutions, batch norm except at G's output and D's
 input, ReLU in G and leaky ReLU 0.2 in D, weights from N(0, 0.02), Adam with 2e-4 and beta1 0.5. Departures:
   * sizes other than 64 by the number of layers; a quarter of Radford's width, enough for digits (--width 128);
-  * noise is normal, not uniform, so that a walk between two points can follow the sphere;
+  * noise is normal, not uniform, so that a walk between two points can follow the sphere; both updates of a step
+    share it, and a batch has 64 images, not 128;
+  * --loss lsgan has the half of Mao's losses in L_D alone;
   * samples come from an exponential moving average of G's weights (--ema_decay);
   * the original of 2014 had maxout and dropout in D; --arch mlp has leaky ReLU.
 

@@ -20,6 +20,7 @@ A step is one update of the critic; the generator is updated in every --n_critic
 with betas 0 and 0.9, n_critic 5; for clip RMSProp with 5e-5. Departures from Gulrajani 2017:
   * networks are DCGAN's (the paper's for 28x28 and 64x64 differ little), the critic without any normalisation: batch
     norm would make the penalty of one image depend on the others;
+  * the generator's update takes the noise of the critic's update before it;
   * samples come from an exponential moving average of G's weights (--ema_decay).
 
 Expect digits after a few hundred updates of the generator.

@@ -1,6 +1,7 @@
 """What a run shows and keeps of its losses: a progress bar or lines, losses.csv and losses.png."""
 
 import csv
+import gc
 import sys
 import time
 
@@ -81,6 +82,8 @@ class Log:
         axes.set_ylabel("loss (pale: as logged, strong: moving average)")
         axes.legend()
         figure.savefig(self.path.with_suffix(".png"), dpi=100)
+        del figure, axes, line
+        gc.collect()  # figures are cycles of references: left to themselves, several would pile up
 
     def close(self):
         if self.bar is not None:
