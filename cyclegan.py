@@ -15,7 +15,7 @@ where nothing has to change; lambda_id is 0.5. D sees half of the time an older 
 keeps the two from chasing each other (section 4).
 
 Without --data_dir, A are white digits on black, and B other digits in bold dark ink on light paper. Expect readable
-translations after two epochs. Pictures show rows of A, G(A), F(G(A)), then rows of B, F(B), G(F(B)).
+translations after one epoch. Pictures show rows of A, G(A), F(G(A)), then rows of B, F(B), G(F(B)).
 
 Departures from the paper:
   * transposed convolutions have 4 x 4 weights in place of 3 x 3, so that each output pixel sees equally many inputs;

@@ -14,7 +14,7 @@ with lambda = 100 and l the squared distance (--loss lsgan) or the cross entropy
 of the conditional GAN is G's dropout, which therefore stays on when samples are drawn, as in the paper.
 
 Without --data_dir, G learns to paint the outlines of digits in the colour of their class, which it must recognise.
-Expect the right colour after two epochs. `samples/` and `result.png` show rows of input, output, target from the
+Expect shapes filled in after an epoch, and colours later. `samples/` and `result.png` show rows of input, output, target from the
 validation part, and `validation.csv` has the mean distance |y - G(x)| for values in [-1, 1], and the PSNR in dB,
 after each epoch.
 
@@ -50,7 +50,7 @@ N_ROWS = 10  # validation pairs in a picture
 def parse_args(argv=None):
     parser = common.Parser(
         "pix2pix", __doc__, architecture=("width", "norm", "dropout", "img_size", "channels"), of_the_call=("input",),
-        n_epochs=4, batch_size=10, lr=0.0002, b1=0.5, b2=0.999, img_size=64, channels=3, sample_interval=500,
+        n_epochs=20, batch_size=10, lr=0.0002, b1=0.5, b2=0.999, img_size=64, channels=3, sample_interval=500,
         checkpoint_interval=1, log_interval=50,
     )  # fmt: skip
     add, number = parser.add_argument, common.number

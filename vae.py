@@ -21,7 +21,7 @@ reconstruction term alone, with z = mu; it has no prior to sample from.
     log p(x) ~ log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x)
 
 Departures from the paper: convolutions and one hidden layer of 500 units, Adam, a rate that falls by 3 % an
-epoch. Expect readable samples after ten epochs, and about -87 nats on full MNIST after 100.
+epoch. Expect readable samples after ten epochs.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
