@@ -14,9 +14,9 @@ with lambda = 100 and l the squared distance (--loss lsgan) or the cross entropy
 of the conditional GAN is G's dropout, which therefore stays on when samples are drawn, as in the paper.
 
 Without --data_dir, G learns to paint the outlines of digits in the colour of their class, which it must recognise.
-Expect shapes filled in after an epoch, and colours later. `samples/` and `result.png` show rows of input, output, target from the
-validation part, and `validation.csv` has the mean distance |y - G(x)| for values in [-1, 1], and the PSNR in dB,
-after each epoch.
+Expect shapes filled in after an epoch, and colours later. `samples/` and `result.png` show rows of input, output,
+target from the validation part; `validation.csv` has the mean distance |y - G(x)| for values in [-1, 1], and the
+PSNR in dB, after each epoch.
 
 --input translates a picture, or a folder of them, at the pictures' own aspect ratio: the shorter side becomes
 img_size, and both are padded to multiples of it, since the U-Net halves its input log2(img_size) times.
