@@ -41,6 +41,9 @@ def prepare():
         defaults["nvcc_path"] = ""  # an nvcc without a GPU crashes Jittor's import; "" asks for the CPU build
     if os.environ.get("JITTOR_VERBOSE", "0") in ("", "0"):
         defaults["log_silent"] = "1"
+    config = python_config()
+    if config is not None:
+        defaults["python_config_path"] = config
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     if not core_is_compiled(cache):
@@ -108,6 +111,20 @@ def check_requirements():
             f"the C++ compiler {compiler} was not found, and Jittor compiles its kernels with it: "
             "install it, for example 'sudo apt install g++'"
         )
+
+
+def python_config():
+    """The pythonX.Y-config of the Python that a virtual environment was made from, or None.
+
+    Jittor asks it for Python's headers, but does not look beside that Python, where pyenv and conda have it.
+    """
+    name = f"python3.{sys.version_info.minor}-config"
+    path = Path(sys.base_prefix) / "bin" / name
+    if path.is_file():
+        return str(path)
+    if not any((Path(folder) / name).is_file() for folder in ("/usr/bin", "/usr/local/bin")):
+        fail(f"{name} was not found, and Jittor needs Python's headers: install python3.{sys.version_info.minor}-dev")
+    return None
 
 
 def cache_folder():

@@ -175,3 +175,17 @@ def test_a_killed_child_does_not_end_the_process():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_python_config_is_found_beside_the_python_of_the_environment(tmp_path, monkeypatch, capsys):
+    name = f"python3.{sys.version_info.minor}-config"
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / name).touch()
+    assert jittor_env.python_config() == str(tmp_path / "bin" / name)
+    (tmp_path / "bin" / name).unlink()
+    monkeypatch.setattr(jittor_env.Path, "is_file", lambda path: False)
+    with pytest.raises(SystemExit) as stopped:
+        jittor_env.python_config()
+    assert stopped.value.code == 2
+    assert f"install python3.{sys.version_info.minor}-dev" in capsys.readouterr().err
