@@ -8,11 +8,12 @@ A generator G takes an image x and attributes c, as planes of zeros and ones bes
 with those attributes. A discriminator D scores the realism of patches, and tells attributes. With labels c' of x and
 c those of another image:
 
-    L_D = E[D(G(x, c))] - E[D(x)] + 10 E[(|grad D(x^)| - 1)^2] + E[cls(x, c')]
+    L_D = E[D(G(x, c))] - E[D(x)] + 10 E[(|grad S(x^)| - 1)^2] + E[cls(x, c')]
     L_G = -E[D(G(x, c))] + E[cls(G(x, c), c)] + 10 E|x - G(G(x, c), c')|
 
-cls is the cross entropy of each attribute, summed over attributes; x^ lies at random between x and G(x, c), and D(x)
-is the mean over patches. A step is an update of D; G is updated in every --n_critic-th.
+cls is the cross entropy of each attribute, summed over attributes; x^ lies at random between x and G(x, c). D(x) is the
+mean of n patches' scores, S(x) their sum, as in the authors' code: the gradient of D then has a norm of about 1/n, and
+the reconstruction more weight against it. A step is an update of D; G is updated in every --n_critic-th.
 
 Without --data_dir, the images are coloured digits, red, green or blue, some bold, some inverted. Pictures show one
 image a row: the original, then each attribute changed; of attributes that exclude each other, such as colours of
@@ -22,7 +23,6 @@ hair, each is tried in the place of the one that was there.
 
 Departures from the paper:
   * no instance norm after G's first convolution, where it would take the attributes' constant planes out again;
-  * the penalty holds for the mean of the patches' scores, which is what L_D averages; the authors' code takes the sum;
   * a quarter of the paper's width by default (--width 64 is the paper's);
   * the rate falls linearly after --decay_epoch, in epochs, as in the authors' code in steps.
 """
@@ -189,7 +189,7 @@ def discriminator_step(discriminator, optimizer, real, fake, labels, alpha, lamb
     scores, logits = discriminator(jt.concat([real, fake], dim=0))  # without norms, one pass equals two
     wasserstein = scores[:n].mean() - scores[n:].mean()
     loss_cls = classification_loss(logits[:n], labels)
-    penalty = gradient_penalty(lambda x: discriminator(x)[0].mean((1, 2, 3)), real, fake, alpha)
+    penalty = gradient_penalty(lambda x: discriminator(x)[0].sum((1, 2, 3)), real, fake, alpha)
     optimizer.step(-wasserstein + PENALTY * penalty + lambda_cls * loss_cls)
     return {"wasserstein": wasserstein, "penalty": penalty, "loss_D_cls": loss_cls}
 

@@ -5,7 +5,7 @@ import copy
 import jittor as jt
 import numpy as np
 import pytest
-from twins import adam, assert_same_losses, assert_same_step, tensors, trained, twin_of, update, variables
+from twins import adam, assert_same_losses, assert_same_step, tensors, trained, twin_of, unet_forward, update, variables
 
 import cgan_mnist
 import cyclegan
@@ -231,16 +231,6 @@ def test_vae(model, likelihood, rng):
 # ---- the translators ----
 
 
-def unet_forward(m, x):
-    skips = []
-    for layer in m.down:
-        x = layer(x)
-        skips.insert(0, x)
-    for layer, skip in zip(m.up, skips[1:]):
-        x = torch.cat([layer(x), skip], 1)
-    return m.last(x)
-
-
 @pytest.mark.parametrize("loss", ["lsgan", "bce"])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_pix2pix(norm, loss, rng):
@@ -317,7 +307,7 @@ def test_stargan(rng):
     x, have, want, a = tensors(real, labels, targets, alpha)
     fake = G2(x, want)
     wasserstein = D2(x)[0].mean() - D2(fake.detach())[0].mean()
-    penalty = torch_penalty(lambda v: D2(v)[0].mean((1, 2, 3)), a * x + (1 - a) * fake)
+    penalty = torch_penalty(lambda v: D2(v)[0].sum((1, 2, 3)), a * x + (1 - a) * fake)
     loss_D_cls = classify(D2(x)[1], have)
     update(adam_D, -wasserstein + 10 * penalty + loss_D_cls)
     scores, logits = D2(fake)

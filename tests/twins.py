@@ -30,10 +30,10 @@ def convert(layer):
         return tnn.LeakyReLU(getattr(layer, "scale", 0.2))  # Jittor's own keeps its slope to itself
     elif name == "ReflectionPad2d":
         return tnn.ReflectionPad2d(layer.padding)
-    else:  # dropout is compared with its rate at 0
-        return {"ReLU": tnn.ReLU, "relu": tnn.ReLU, "Tanh": tnn.Tanh, "Flatten": tnn.Flatten, "Dropout": tnn.Identity}[
-            name
-        ]()
+    elif name == "Dropout":
+        return tnn.Dropout(layer.p)
+    else:
+        return {"ReLU": tnn.ReLU, "relu": tnn.ReLU, "Tanh": tnn.Tanh, "Flatten": tnn.Flatten}[name]()
     state = {key: torch.tensor(value.numpy().copy()) for key, value in layer.state_dict().items()}
     twin.load_state_dict(state, strict=False)
     return twin
@@ -62,6 +62,19 @@ def twin_of(module, forward):
         if isinstance(child, nn.Module):
             setattr(twin, name, convert(child))
     return twin
+
+
+def unet_forward(m, x):
+    """The forward pass of pix2pix.UNet's twin."""
+    import torch
+
+    skips = []
+    for layer in m.down:
+        x = layer(x)
+        skips.insert(0, x)
+    for layer, skip in zip(m.up, skips[1:]):
+        x = torch.cat([layer(x), skip], 1)
+    return m.last(x)
 
 
 def adam(optimizer, *modules):
