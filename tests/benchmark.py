@@ -9,6 +9,13 @@ A script runs its own `main` on its built-in data in a process of its own; a ste
 noise, both updates, moving average, fetching the next batch. The peer, a file that takes `MODEL --steps N --json` and
 prints {"ms_per_step": ...}, times its step in the same way, in turn: ours, theirs, ours, theirs, ... The table gives
 the median over all rounds, and the median of the rounds' ratios. Nothing else should run meanwhile.
+
+    of_peak         floating-point operations of convolutions and matrix products in a step, per second, as a share of
+                    what a product of two large matrices reaches on this machine; second derivatives are not counted
+    fetching        the share of a step that waits for its batch
+    first_step_s    from the script's import to the end of its first step, with all kernels compiled before
+    cold_s          the same with no kernel compiled, as in the first run of a new machine (once, not in every round)
+    memory_mb       the process's peak
 """
 
 import argparse
@@ -69,12 +76,64 @@ class Timed:
             yield batch
 
 
-def measure(name, flags, n_steps):
-    """One script's times, in this process."""
+class Operations:
+    """Counts the floating-point operations of convolutions and products while it is the layers' `execute`.
+
+    A forward pass has 2 for each weight that meets an input; its two gradients, for weights and inputs, as many each.
+    """
+
+    def __init__(self):
+        from jittor import nn
+
+        self.count = 0
+        for layer, per_output in ((nn.Conv, True), (nn.ConvTranspose, False), (nn.Linear, True)):
+            layer.execute = self.counted(layer.execute, per_output)
+
+    def counted(self, execute, per_output):
+        import jittor as jt
+
+        def counting(layer, x):
+            y = execute(layer, x)
+            met = y if per_output else x  # each of its values meets the weights of all channels on the other side
+            each = layer.weight.numel() / layer.weight.shape[0]
+            self.count += 2 * met.numel() * each * (1 if jt.flags.no_grad else 3)
+            return y
+
+        return counting
+
+
+def peak_flops(n=2048, n_rounds=5):
+    """Operations per second of the fastest of some products of two (n, n) float32 matrices."""
+    import jittor as jt
+
+    a, b = jt.random((n, n)), jt.random((n, n))
+    times = []
+    for _ in range(n_rounds + 1):
+        jt.sync_all(True)
+        start = time.perf_counter()
+        jt.matmul(a, b).sync()
+        jt.sync_all(True)
+        times.append(time.perf_counter() - start)
+    return 2 * n**3 / min(times[1:])
+
+
+def measure(name, flags, n_steps, cold=False):
+    """One script's times, in this process.
+
+    Args:
+        cold: compile all kernels anew, in a folder that is removed afterwards.
+    """
     started = time.perf_counter()
     sys.path.insert(0, str(ROOT))
+    import jittor as jt
+
     import common
 
+    kernels = tempfile.TemporaryDirectory()
+    if cold:
+        (Path(kernels.name) / "jit").mkdir()
+        jt.flags.cache_path = kernels.name
+    operations = Operations()
     timed, real_steps = [], common.Run.steps
 
     def steps(run, batches):
@@ -87,8 +146,12 @@ def measure(name, flags, n_steps):
         importlib.import_module(name).main([*flags, "--n_epochs", "1000", "--out_dir", out])
     result = timed[0]
     whole = sum(result.steps[N_WARM:])
+    if cold:
+        kernels.cleanup()
+        return {"first_step_s": result.first}
     return {
         "ms_per_step": 1000 * statistics.median(result.steps[N_WARM:]),
+        "of_peak": operations.count / len(result.steps) / (whole / n_steps) / peak_flops(),
         "fetching": sum(result.fetches[N_WARM : N_WARM + n_steps]) / whole,
         "first_step_s": result.first,
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -103,8 +166,8 @@ def in_a_process(command, env=None):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def ours(name, flags, n_steps):
-    return in_a_process([__file__, "--child", name, "--steps", n_steps, "--flags", json.dumps(flags)])
+def ours(name, flags, n_steps, *more):
+    return in_a_process([__file__, "--child", name, "--steps", n_steps, "--flags", json.dumps(flags), *more])
 
 
 def batch_size(name, flags):
@@ -126,10 +189,13 @@ def compare(names, args):
         ms = statistics.median(m["ms_per_step"] for m in mine)
         row = {
             "script": name, "flags": " ".join(flags), "ms": ms, "images_per_s": batch_size(name, flags) / ms * 1000,
+            "of_peak": statistics.median(m["of_peak"] for m in mine),
             "fetching": statistics.median(m["fetching"] for m in mine),
             "first_step_s": statistics.median(m["first_step_s"] for m in mine),
             "memory_mb": max(m["memory_mb"] for m in mine),
         }  # fmt: skip
+        if args.cold:
+            row["cold_s"] = ours(name, flags, 1, "--cold")["first_step_s"]
         if theirs:
             row["peer_ms"] = statistics.median(t["ms_per_step"] for t in theirs)
             row["ratio"] = statistics.median(t["ms_per_step"] / m["ms_per_step"] for m, t in zip(mine, theirs))
@@ -181,6 +247,7 @@ def main():
     parser.add_argument("--peer", help="a file with the same networks in PyTorch")
     parser.add_argument("--defaults", action="store_true", help="the scripts' default sizes")
     parser.add_argument("--growth", action="store_true", help="how the times grow")
+    parser.add_argument("--cold", action="store_true", help="also time the first step without compiled kernels")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side is timed, in turn")
     parser.add_argument("--steps", type=int, default=20, help="timed steps in a round")
     parser.add_argument("--out", help="also write the rows to this file, as JSON")
@@ -191,7 +258,7 @@ def main():
     if unknown or (args.defaults and args.peer):
         parser.error(f"no script {unknown[0]}" if unknown else "--defaults are not the peer's sizes: choose one")
     if args.child:
-        print(json.dumps(measure(args.child, json.loads(args.flags), args.steps)))
+        print(json.dumps(measure(args.child, json.loads(args.flags), args.steps, args.cold)))
         return
     print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {time.strftime('%Y-%m-%d')}")
     rows = print_table(growth(args) if args.growth else compare(args.scripts or list(PEER_SIZES), args))

@@ -4,6 +4,7 @@
     python tests/quality.py pix2pix results/pix2pix
     python tests/quality.py cyclegan results/cyclegan
     python tests/quality.py stargan results/stargan
+    python tests/quality.py usps results/cyclegan --mnist MNIST --usps USPS
 
 Digits are read by a convolutional classifier that is trained here in a few minutes, on full MNIST where --mnist names
 its folder (or where it lies in Jittor's data set folder), and else on the bundled digits. Its accuracy on the test
@@ -169,6 +170,23 @@ def judge_cyclegan(args):
               f"{fake.mean() / other.mean() - 1:+.1%} (wanted: within 10%)")  # fmt: skip
 
 
+def judge_usps(args):
+    """MNIST's test digits in the style of USPS: read as the same digit by a classifier that knows USPS alone."""
+    flags, reader = trained(cyclegan, args.path)
+    G, F, _, _ = cyclegan.build(flags)
+    reader.load({"G": G, "F": F}, exact=False)
+    data = common.load_digits(args.usps, SIZE, 1, n_classes=10)
+    order = np.random.default_rng(3).permutation(len(data))
+    held, used = order[:1000], order[1000:]
+    model = train_classifier(data.images[used], data.labels[used], args.n_steps)
+    share("USPS digits that the classifier has not seen, read right",
+          read(model, data.images[held]).argmax(1) == data.labels[held])  # fmt: skip
+    test = common.load_digits(args.mnist, flags.img_size, flags.channels, n_classes=10, split="test")
+    fake = np.uint8((cyclegan.sample(G, to_float(test.images)) + 1) * 127.5 + 0.5)
+    share("MNIST's test digits as they are, read right", read(model, grey(test.images)).argmax(1) == test.labels)
+    share("in the style of USPS, read as the same digit", read(model, grey(fake)).argmax(1) == test.labels, needed=0.9)
+
+
 def judge_stargan(args):
     """Test digits after every change: colour, ground, digit."""
     flags, reader = trained(stargan, args.path)
@@ -204,16 +222,21 @@ def ink_of_data(images, attributes):
     return ink[attributes[:, 3] == 1].mean() / ink[attributes[:, 3] == 0].mean()
 
 
+JUDGES = {
+    "digits": judge_digits, "pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan, "stargan": judge_stargan,
+    "usps": judge_usps,
+}  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("digits", "pix2pix", "cyclegan", "stargan"))
+    parser.add_argument("what", choices=sorted(JUDGES))
     parser.add_argument("path", help="samples.npz, or the folder of a run")
     parser.add_argument("--mnist", help="folder of full MNIST's IDX files, for the classifier")
+    parser.add_argument("--usps", help="folder of USPS's IDX files, for usps")
     parser.add_argument("--n_steps", type=int, default=2000, help="steps of the classifier's training")
     args = parser.parse_args()
-    {"digits": judge_digits, "pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan, "stargan": judge_stargan}[
-        args.what
-    ](args)
+    JUDGES[args.what](args)
 
 
 if __name__ == "__main__":
