@@ -1,7 +1,8 @@
-"""pix2pix: image-to-image translation with a conditional GAN (Isola 2017), learnt from pairs of images.
+r"""pix2pix: image-to-image translation with a conditional GAN (Isola 2017), learnt from pairs of images.
 
     python pix2pix.py
-    python pix2pix.py --data_dir facades --direction BtoA --img_size 256 --width 64 --batch_size 1 --n_epochs 200
+    python pix2pix.py --data_dir facades --direction BtoA --img_size 256 --width 64 --batch_size 1 --n_epochs 200 \
+        --decay_epoch 100
     python pix2pix.py --resume results/pix2pix --sample_only --input my_drawings --out_dir painted
 
 A U-Net G translates an input x; a discriminator D looks at input and output together, in overlapping patches of
@@ -14,9 +15,9 @@ with lambda = 100 and l the squared distance (--loss lsgan) or the cross entropy
 of the conditional GAN is G's dropout, which therefore stays on when samples are drawn, as in the paper.
 
 Without --data_dir, G learns to paint the outlines of digits in the colour of their class, which it must recognise.
-Expect shapes filled in after an epoch, and colours later. `samples/` and `result.png` show rows of input, output,
-target from the validation part; `validation.csv` has the mean distance |y - G(x)| for values in [-1, 1], and the
-PSNR in dB, after each epoch.
+Expect shapes filled in after an epoch, and the right colours after ten. `samples/` and `result.png` show rows of input,
+output, target from the validation part; `validation.csv` has the mean distance |y - G(x)| for values in [-1, 1], and
+the PSNR in dB, after each epoch.
 
 --input translates a picture, or a folder of them, at the pictures' own aspect ratio: the shorter side becomes
 img_size, and both are padded to multiples of it, since the U-Net halves its input log2(img_size) times.
@@ -61,7 +62,7 @@ def parse_args(argv=None):
     add("--dropout", type=number(float, at_least=0, below=1), default=0.5, help="the generator's noise")
     add("--loss", choices=("lsgan", "bce"), default="lsgan", help="least squares, or cross entropy as in the paper")
     add("--lambda_L1", type=number(float, at_least=0), default=100.0, help="weight of the distance to the target")
-    add("--decay_epoch", type=number(int, at_least=0), default=100, help="epochs before the learning rate falls")
+    add("--decay_epoch", type=number(int, at_least=0), default=10, help="epochs before the learning rate falls")
     add("--no_augment", action="store_true", help="without random crops and mirroring of the training pairs")
     add("--input", default=None, help="with --sample_only: a picture, or a folder of them, to translate")
     args = parser.parse(argv)

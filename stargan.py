@@ -9,7 +9,7 @@ with those attributes. A discriminator D scores the realism of patches, and tell
 c those of another image:
 
     L_D = E[D(G(x, c))] - E[D(x)] + 10 E[(|grad S(x^)| - 1)^2] + E[cls(x, c')]
-    L_G = -E[D(G(x, c))] + E[cls(G(x, c), c)] + 10 E|x - G(G(x, c), c')|
+    L_G = -E[D(G(x, c))] + E[cls(G(x, c), c)] + 10 E|x - G(G(x, c), c')| + lambda_id E|x - G(x, c')|
 
 cls is the cross entropy of each attribute, summed over attributes; x^ lies at random between x and G(x, c). D(x) is the
 mean of n patches' scores, S(x) their sum, as in the authors' code: the gradient of D then has a norm of about 1/n, and
@@ -22,6 +22,8 @@ hair, each is tried in the place of the one that was there.
 --input translates a picture, or a folder of them. Attributes that --set does not name stay as D sees them.
 
 Departures from the paper:
+  * the last term, the identity under an image's own attributes (as CycleGAN's), is not in the paper: without it a short
+    training can settle on shapes that come back but are not the digits any more; --lambda_id 0 leaves it out;
   * no instance norm after G's first convolution, where it would take the attributes' constant planes out again;
   * a quarter of the paper's width by default (--width 64 is the paper's);
   * the rate falls linearly after --decay_epoch, in epochs, as in the authors' code in steps.
@@ -59,6 +61,7 @@ def parse_args(argv=None):
     add("--n_critic", type=number(int, at_least=1), default=5, help="updates of D for one of G")
     add("--lambda_cls", type=number(float, at_least=0), default=1.0, help="weight of the attributes' cross entropy")
     add("--lambda_rec", type=number(float, at_least=0), default=10.0, help="weight of the reconstruction's distance")
+    add("--lambda_id", type=number(float, at_least=0), default=10.0, help="weight of the identity's distance; paper 0")
     add("--decay_epoch", type=number(int, at_least=0), default=100, help="epochs before the learning rate falls")
     add("--no_augment", action="store_true", help="without mirroring images in folders")
     add("--input", default=None, help="with --sample_only: a picture, or a folder of them, to translate")
@@ -194,8 +197,17 @@ def discriminator_step(discriminator, optimizer, real, fake, labels, alpha, lamb
     return {"wasserstein": wasserstein, "penalty": penalty, "loss_D_cls": loss_cls}
 
 
+def reconstructions(generator, fake, real, labels, identity=True):
+    """The distances E|G(fake, labels) - real| and E|G(real, labels) - real|, the second 0 without `identity`."""
+    if not identity:
+        return (generator(fake, labels) - real).abs().mean(), jt.zeros(1)
+    n = real.shape[0]
+    both = generator(jt.concat([fake, real], dim=0), jt.concat([labels, labels], dim=0))  # instance norm keeps it exact
+    return (both[:n] - real).abs().mean(), (both[n:] - real).abs().mean()
+
+
 def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels, targets, alpha, update_G, lambda_cls,
-               lambda_rec):  # fmt: skip
+               lambda_rec, lambda_id):  # fmt: skip
     """One update of D and, with `update_G`, one of G.
 
     Args:
@@ -204,7 +216,8 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels,
         alpha: (B, 1, 1, 1) in [0, 1], for the penalty.
 
     Returns:
-        Jittor scalars: {"wasserstein", "penalty", "loss_D_cls"}, and with update_G {"loss_G_cls", "loss_rec"}.
+        Jittor scalars: {"wasserstein", "penalty", "loss_D_cls"}, and with update_G
+        {"loss_G_cls", "loss_rec", "loss_id"}.
     """
     if not update_G:
         with jt.no_grad():
@@ -214,9 +227,9 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels,
     losses = discriminator_step(discriminator, optimizer_D, real, fake.detach(), labels, alpha, lambda_cls)
     scores, logits = discriminator(fake)
     loss_cls = classification_loss(logits, targets)
-    loss_rec = (generator(fake, labels) - real).abs().mean()
-    optimizer_G.step(-scores.mean() + lambda_cls * loss_cls + lambda_rec * loss_rec)
-    return {**losses, "loss_G_cls": loss_cls, "loss_rec": loss_rec}
+    loss_rec, loss_id = reconstructions(generator, fake, real, labels, identity=lambda_id > 0)
+    optimizer_G.step(-scores.mean() + lambda_cls * loss_cls + lambda_rec * loss_rec + lambda_id * loss_id)
+    return {**losses, "loss_G_cls": loss_cls, "loss_rec": loss_rec, "loss_id": loss_id}
 
 
 def learning_rate(epoch, lr, n_epochs, decay_epoch):
@@ -344,8 +357,9 @@ def main(argv=None):
                 targets = run.shard(run.gather(labels).numpy()[run.rng.permutation(args.batch_size)])
                 alpha = run.shard(run.rng.random((args.batch_size, 1, 1, 1), dtype=np.float32))
                 update_G = run.step % args.n_critic == 0
-                last = {**last, **train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels, targets,
-                                             alpha, update_G, args.lambda_cls, args.lambda_rec)}  # fmt: skip
+                losses = train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels, targets, alpha,
+                                    update_G, args.lambda_cls, args.lambda_rec, args.lambda_id)  # fmt: skip
+                last = {**last, **losses}
                 run.log(last)
                 if run.every(args.sample_interval):
                     write_grid(run.out_dir / f"samples/step_{run.step:07d}.png", generator, *shown, args)

@@ -288,7 +288,8 @@ def test_cyclegan(identity, rng):
         assert_same_step(module, twin, optimizer)
 
 
-def test_stargan(rng):
+@pytest.mark.parametrize("identity", [10.0, 0.0])
+def test_stargan(identity, rng):
     args = stargan.parse_args(["--img_size", "32", "--width", "4", "--n_blocks", "1"])
     args.selected_attrs = ["red", "green", "bold"]
     G, D = stargan.build(args)
@@ -312,13 +313,14 @@ def test_stargan(rng):
     update(adam_D, -wasserstein + 10 * penalty + loss_D_cls)
     scores, logits = D2(fake)
     loss_G_cls, loss_rec = classify(logits, want), F.l1_loss(G2(fake, have), x)
-    update(adam_G, -scores.mean() + loss_G_cls + 10 * loss_rec)
+    loss_id = F.l1_loss(G2(x, have), x) if identity else torch.zeros(())
+    update(adam_G, -scores.mean() + loss_G_cls + 10 * loss_rec + identity * loss_id)
 
     got = stargan.train_step(
-        G, D, optimizer_G, optimizer_D, *variables(real, labels, targets, alpha), True, 1.0, 10.0
+        G, D, optimizer_G, optimizer_D, *variables(real, labels, targets, alpha), True, 1.0, 10.0, identity
     )
     assert_same_losses(got, wasserstein=wasserstein, penalty=penalty, loss_D_cls=loss_D_cls, loss_G_cls=loss_G_cls,
-                       loss_rec=loss_rec)  # fmt: skip
+                       loss_rec=loss_rec, loss_id=loss_id)  # fmt: skip
     assert_same_step(D, D2, optimizer_D)
     assert_same_step(G, G2, optimizer_G)
 
