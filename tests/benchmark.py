@@ -125,9 +125,8 @@ def measure(name, flags, n_steps, cold=False):
     """
     started = time.perf_counter()
     sys.path.insert(0, str(ROOT))
+    import common  # isort: skip
     import jittor as jt
-
-    import common
 
     kernels = tempfile.TemporaryDirectory()
     if cold:
