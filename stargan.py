@@ -24,7 +24,7 @@ hair, each is tried in the place of the one that was there.
 Departures from the paper:
   * the last term, the identity under an image's own attributes (as CycleGAN's), is not in the paper: without it a short
     training can settle on shapes that come back but are not the digits any more; --lambda_id 0 leaves it out;
-  * no instance norm after G's first convolution, where it would take the attributes' constant planes out again;
+  * no instance norm before G's residual blocks, where it would take the attributes' constant planes out again;
   * a quarter of the paper's width by default (--width 64 is the paper's);
   * the rate falls linearly after --decay_epoch, in epochs, as in the authors' code in steps.
 """
@@ -118,7 +118,7 @@ class Generator(nn.Module):
         # No norm here: it would subtract what a constant plane adds, and leave its trace at the border alone.
         layers, c = [nn.Conv(channels + n_attributes, width, 7, padding=3), fast.ReLU()], width
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
-            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False), fast.InstanceNorm2d(2 * c), fast.ReLU()]
+            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1), fast.ReLU()]
             c *= 2
         layers += [Residual(c) for _ in range(n_blocks)]
         for _ in range(2):

@@ -54,7 +54,8 @@ class Run:
         except UserError as error:
             self.report(error, code=2)
         jt.set_global_seed(mixed_seed(self.args.seed, 0), different_seed_for_mpi=False)
-        if threading.current_thread() is threading.main_thread():
+        # Without a training there is nothing to save first: pictures and evaluations end at once, as any program.
+        if threading.current_thread() is threading.main_thread() and not self.args.sample_only:
             for name in (signal.SIGINT, signal.SIGTERM):
                 self.old_handlers[name] = signal.signal(name, self.on_signal)
         return self

@@ -1,5 +1,6 @@
 """What a run does around the loop: flags, seeds, the log."""
 
+import signal
 
 import jittor as jt
 import numpy as np
@@ -67,6 +68,16 @@ def test_exit_codes(tmp_path, capsys, error, code):
 def test_other_errors_keep_their_traceback(tmp_path):
     with pytest.raises(KeyError), Run(arguments(tmp_path)):
         raise KeyError("a bug")
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_only_a_training_waits_for_the_end_of_its_step(tmp_path, trains):
+    """Where nothing is trained, Ctrl-C ends a long evaluation at once."""
+    args = arguments(tmp_path)
+    args.sample_only, before = not trains, signal.getsignal(signal.SIGINT)
+    with Run(args) as run:
+        assert (signal.getsignal(signal.SIGINT) == run.on_signal) is trains
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_noise_depends_on_the_seed(tmp_path):
