@@ -46,7 +46,7 @@ GRID = 100  # samples in a grid
 def parse_args(argv=None):
     parser = common.Parser(
         "dcgan", __doc__, architecture=("arch", "latent_dim", "width", "img_size", "channels", "ema_decay"),
-        of_the_call=("walk", "base", "plus", "minus", "attribute"), n_epochs=30, batch_size=64, lr=0.0002, b1=0.5,
+        of_the_call=("walk", "base", "plus", "minus", "attribute"), n_epochs=60, batch_size=64, lr=0.0002, b1=0.5,
         b2=0.999, img_size=32, channels=1, sample_interval=500, checkpoint_interval=5, log_interval=50,
     )  # fmt: skip
     add, number = parser.add_argument, common.number
