@@ -13,8 +13,11 @@ non-saturating generator loss of Goodfellow 2014 (section 3):
 --loss lsgan takes squared distances of D to 1 and 0 instead (Mao 2017), --loss hinge max(0, 1 -+ D) (Lim 2017).
 --arch mlp is the fully connected original of 2014.
 
-Architecture and rates are Radford's: strided and transposed convolutions, batch norm except at G's output and D's
-input, ReLU in G and leaky ReLU 0.2 in D, weights from N(0, 0.02), Adam with 2e-4 and beta1 0.5. Departures:
+The architecture is Radford's: strided and transposed convolutions, batch norm except at G's output and D's input,
+ReLU in G and leaky ReLU 0.2 in D, weights from N(0, 0.02), Adam with beta1 0.5. Departures:
+  * D sees data and samples through normal noise (--instance_noise, Sonderby 2017): otherwise it soon tells them apart
+    with certainty, and what G can learn from it is little;
+  * three times Radford's rate of 2e-4, since a default run has few updates;
   * sizes other than 64 by the number of layers; a quarter of Radford's width, enough for digits (--width 128);
   * noise is normal, not uniform, so that a walk between two points can follow the sphere; both updates of a step
     share it, and a batch has 64 images, not 128;
@@ -46,7 +49,7 @@ GRID = 100  # samples in a grid
 def parse_args(argv=None):
     parser = common.Parser(
         "dcgan", __doc__, architecture=("arch", "latent_dim", "width", "img_size", "channels", "ema_decay"),
-        of_the_call=("walk", "base", "plus", "minus", "attribute"), n_epochs=60, batch_size=64, lr=0.0002, b1=0.5,
+        of_the_call=("walk", "base", "plus", "minus", "attribute"), n_epochs=60, batch_size=64, lr=0.0006, b1=0.5,
         b2=0.999, img_size=32, channels=1, sample_interval=500, checkpoint_interval=5, log_interval=50,
     )  # fmt: skip
     add, number = parser.add_argument, common.number
@@ -54,6 +57,8 @@ def parse_args(argv=None):
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
     add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
     add("--loss", choices=("bce", "lsgan", "hinge"), default="bce", help="the adversarial loss")
+    add("--instance_noise", type=number(float, at_least=0), default=0.5,
+        help="standard deviation of the noise on all that D sees; 0: none")  # fmt: skip
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
     add("--download", action="store_true", help="fetch full MNIST (11 MB) into Jittor's data set folder")
     add("--walk", choices=("interpolate", "arithmetic", "direction"), help="with --sample_only: what to show")
@@ -206,16 +211,22 @@ def generator_loss(fake_logits, loss):
     return -fake_logits.mean()
 
 
-def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z, loss):
-    """One update of D, then one of G on the same (B, latent_dim) noise; real is (B, C, H, W) in [-1, 1].
+def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z, noise_real, noise_fake, loss):
+    """One update of D, then one of G on the same z.
+
+    Args:
+        real: (B, C, H, W) in [-1, 1].
+        z: (B, latent_dim).
+        noise_real, noise_fake: what is added to the images before D sees them, (B, C, H, W), or 0.
 
     Returns:
         {"loss_D", "loss_G"} as Jittor scalars.
     """
     fake = generator(z)
-    loss_D = discriminator_loss(discriminator(real), discriminator(fake.detach()), loss)
+    noisy = fake + noise_fake
+    loss_D = discriminator_loss(discriminator(real + noise_real), discriminator(noisy.detach()), loss)
     optimizer_D.step(loss_D)
-    loss_G = generator_loss(discriminator(fake), loss)
+    loss_G = generator_loss(discriminator(noisy), loss)
     optimizer_G.step(loss_G)
     return {"loss_D": loss_D, "loss_G": loss_G}
 
@@ -360,6 +371,14 @@ class Watch:
                       "images do; try another --loss, --lr or --seed")  # fmt: skip
 
 
+def instance_noise(run, args):
+    """Normal noise as large as a batch of images; 0 without --instance_noise."""
+    if args.instance_noise == 0:
+        return 0.0
+    shape = args.batch_size, args.channels, args.img_size, args.img_size
+    return run.shard(np.float32(args.instance_noise) * run.rng.standard_normal(shape, dtype=np.float32))
+
+
 def main(argv=None):
     args = parse_args(argv)
     with common.Run(args) as run:
@@ -384,7 +403,9 @@ def main(argv=None):
         for _ in run.epochs():
             for real, *_ in run.steps(batches):
                 z = run.shard(run.rng.standard_normal((args.batch_size, args.latent_dim), dtype=np.float32))
-                losses = train_step(generator, discriminator, optimizer_G, optimizer_D, real, z, args.loss)
+                noise_real, noise_fake = instance_noise(run, args), instance_noise(run, args)
+                losses = train_step(generator, discriminator, optimizer_G, optimizer_D, real, z, noise_real,
+                                    noise_fake, args.loss)  # fmt: skip
                 ema.update()
                 run.log(losses)
                 watch.see_loss(run.losses.get("loss_D", 1.0))

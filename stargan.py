@@ -16,9 +16,9 @@ cls is the cross entropy of each attribute, summed over attributes; x^ lies at r
 mean of n patches' scores, S(x) their sum, as in the authors' code: the gradient of D then has a norm of about 1/n, and
 the reconstruction more weight against it. A step is an update of D; G is updated in every --n_critic-th.
 
-Without --data_dir, the images are coloured digits, red, green or blue, some bold, some inverted. Pictures show one
-image a row: the original, then each attribute changed; of attributes that exclude each other, such as colours of
-hair, each is tried in the place of the one that was there.
+Without --data_dir, the images are coloured digits, red, green or blue, some bold, some inverted: the ground has the
+colour then, and the digit is white. Pictures show one image a row: the original, then each attribute changed; of
+attributes that exclude each other, such as colours of hair, each is tried in the place of the one that was there.
 
 --input translates a picture, or a folder of them. Attributes that --set does not name stay as D sees them.
 

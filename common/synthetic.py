@@ -89,8 +89,8 @@ def draw_on_paper(pixels, img_size, rng):
 def coloured_digits(img_size, split):
     """Coloured digits on black with the attributes of ATTRIBUTES.
 
-    Exactly one of red, green and blue is 1. `bold` strokes are two pixels of the original wider; `inverted` swaps
-    digit and ground: a black digit on the colour.
+    Exactly one of red, green and blue is 1. `bold` strokes are two pixels of the original wider; `inverted` is what
+    printers call so: the colour is the ground's, and the digit left white.
 
     Returns:
         Images (N, 3, S, S), attributes (N, 5) int32 in {0, 1}, labels (N,) of the digits.
@@ -100,9 +100,10 @@ def coloured_digits(img_size, split):
     colour = rng.integers(3, size=len(labels))
     bold, inverted = rng.integers(2, size=(2, len(labels)))
     attributes = np.column_stack([np.eye(3, dtype=np.int32)[colour], bold, inverted]).astype(np.int32)
-    shape = enlarge(np.where(bold[:, None, None] == 1, dilate(pixels, 1), pixels), img_size)
-    shape = np.where(inverted[:, None, None] == 1, 255 - shape, shape)[:, None].astype(np.float32)
-    return np.uint8(shape / 255 * ATTRIBUTE_COLOURS[colour][:, :, None, None] + 0.5), attributes, labels
+    shape = enlarge(np.where(bold[:, None, None] == 1, dilate(pixels, 1), pixels), img_size)[:, None] / np.float32(255)
+    paint, swap = ATTRIBUTE_COLOURS[colour].astype(np.float32)[:, :, None, None], inverted[:, None, None, None] == 1
+    ground, ink = np.where(swap, paint, 0), np.where(swap, 255, paint)
+    return np.uint8(ground + (ink - ground) * shape + 0.5), attributes, labels
 
 
 # ---- shapes ----

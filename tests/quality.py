@@ -196,30 +196,36 @@ def judge_stargan(args):
     images, attributes, labels = synthetic.coloured_digits(flags.img_size, "test")
     model = classifier_of_digits(args)
     targets = stargan.all_targets(attributes.astype(np.float32), names, flags.exclusive)
-    fakes = [(stargan.sample(generator, to_float(images), t) + 1) * 127.5 for t in targets]
-    fake, wanted = np.concatenate(fakes), np.concatenate(targets)
+    fake = np.concatenate([(stargan.sample(generator, to_float(images), t) + 1) * 127.5 for t in targets])
+    wanted = np.concatenate(targets)
     colour = wanted[:, [names.index(n) for n in ("red", "green", "blue")]].argmax(1)
     inverted = wanted[:, names.index("inverted")] == 1
-    brightest = fake.reshape(*fake.shape[:2], -1)
-    lit = brightest.max(1) > 128  # the coloured pixels, digit or ground
-    seen = np.stack([image[:, mask].mean(1) if mask.any() else np.zeros(3) for image, mask in zip(brightest, lit)])
+    ink = strokes(fake, inverted)
+    painted = (ink > 0.5) != inverted[:, None, None]  # the digit, or else its ground
+    seen = np.stack([image[:, mask].mean(1) if mask.any() else np.zeros(3) for image, mask in zip(fake, painted)])
     palette = synthetic.ATTRIBUTE_COLOURS.astype(float)
     share("the asked colour", np.linalg.norm(seen[:, None] - palette, axis=2).argmin(1) == colour, needed=0.97)
     border = np.concatenate([fake[:, :, 0], fake[:, :, -1], fake[:, :, :, 0], fake[:, :, :, -1]], axis=2)
     share("the asked ground", (border.max(1).mean(1) > 128) == inverted, needed=0.97)
-    level = fake.max(1) / palette.max()
-    ink = np.where(inverted[:, None, None], 1 - level, level).clip(0, 1)
     found = read(model, grey(np.uint8(ink * 255)[:, None])).argmax(1)
     share("still the same digit", found == np.tile(labels, len(targets)), needed=0.95)
-    bold = wanted[:, names.index("bold")] == 1
+    for name, right in zip(names, (found == np.tile(labels, len(targets))).reshape(len(targets), -1)):
+        share(f"  after a change of {name}", right)
+    bold, bold_data = wanted[:, names.index("bold")] == 1, attributes[:, names.index("bold")] == 1
+    data = strokes(images, attributes[:, names.index("inverted")] == 1)
     print(f"ink of bold digits against thin ones: {ink[bold].mean() / ink[~bold].mean():.2f}; in the data "
-          f"{ink_of_data(images, attributes):.2f}")  # fmt: skip
+          f"{data[bold_data].mean() / data[~bold_data].mean():.2f}")  # fmt: skip
 
 
-def ink_of_data(images, attributes):
-    level = images.max(1) / synthetic.ATTRIBUTE_COLOURS.max()
-    ink = np.where(attributes[:, 4, None, None] == 1, 1 - level, level)
-    return ink[attributes[:, 3] == 1].mean() / ink[attributes[:, 3] == 0].mean()
+def strokes(images, inverted):
+    """(N, 3, S, S) coloured digits in [0, 255] as (N, S, S) in [0, 1]: 1 on the digit, 0 on its ground.
+
+    A colour has its largest channel far from black, and its smallest far from white.
+    """
+    on_black = images.max(1) / synthetic.ATTRIBUTE_COLOURS.max(1).min()
+    dull = float(synthetic.ATTRIBUTE_COLOURS.min(1).max())
+    white = (images.min(1) - dull) / (255 - dull)
+    return np.where(inverted[:, None, None], white, on_black).clip(0, 1)
 
 
 JUDGES = {

@@ -129,7 +129,7 @@ def trained(module):
     return {n: p for n, p in module.named_parameters() if not n.endswith(("running_mean", "running_var"))}
 
 
-def assert_same_losses(got, **expected):
+def assert_same_losses(got, atol=1e-6, **expected):
     assert got.keys() == expected.keys()
     for name, value in expected.items():
-        assert np.isclose(got[name].item(), value.item(), rtol=1e-4, atol=1e-6), name
+        assert np.isclose(got[name].item(), value.item(), rtol=1e-4, atol=atol), name
