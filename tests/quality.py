@@ -195,7 +195,7 @@ def judge_stargan(args):
     names = flags.selected_attrs
     images, attributes, labels = synthetic.coloured_digits(flags.img_size, "test")
     model = classifier_of_digits(args, every_second_bold)
-    print(f"  of these test digits before any change: {np.mean(read_strokes(model, images, attributes, names) == labels):.2%}")
+    share("  of these, before any change, read right", read_strokes(model, images, attributes, names) == labels)
     targets = stargan.all_targets(attributes.astype(np.float32), names, flags.exclusive)
     fake = np.concatenate([(stargan.sample(generator, to_float(images), t) + 1) * 127.5 for t in targets])
     wanted = np.concatenate(targets)
