@@ -87,10 +87,11 @@ def draw_on_paper(pixels, img_size, rng):
 
 
 def coloured_digits(img_size, split):
-    """Coloured digits on black with the attributes of ATTRIBUTES.
+    """Coloured digits with the attributes of ATTRIBUTES.
 
-    Exactly one of red, green and blue is 1. `bold` strokes are two pixels of the original wider; `inverted` is what
-    printers call so: the colour is the ground's, and the digit left white.
+    Exactly one of red, green and blue is 1. `bold` strokes are two pixels of the original wider. Colour is the digit's,
+    on black, or, `inverted`, the ground's under a white digit. The digit is the brighter part in both: StarGAN's losses
+    cannot tell a digit from its complement, and with dark digits on a bright ground it learned to draw the latter.
 
     Returns:
         Images (N, 3, S, S), attributes (N, 5) int32 in {0, 1}, labels (N,) of the digits.

@@ -1,5 +1,7 @@
 """dcgan.py: losses and attributes by hand, walks through latent space, warnings, bad input."""
 
+from types import SimpleNamespace
+
 import jittor as jt
 import numpy as np
 import pytest
@@ -11,6 +13,14 @@ import dcgan as script
 from common import fast
 
 TINY = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, "--n_epochs", 1]
+
+
+@pytest.mark.parametrize("std", [0.0, 0.5])
+def test_instance_noise_has_the_shape_of_a_batch_and_its_deviation(std):
+    args = script.parse_args(["--instance_noise", str(std), "--channels", "3"])
+    noise = script.instance_noise(SimpleNamespace(rng=np.random.default_rng(0), shard=np.asarray), args)
+    assert np.shape(noise) == ((64, 3, 32, 32) if std else ())
+    assert np.std(noise) == pytest.approx(std, rel=0.01)
 
 
 @pytest.mark.parametrize(

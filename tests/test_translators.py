@@ -57,7 +57,11 @@ def test_coloured_digits_have_exactly_one_colour():
         mean = pictures[attributes[:, k] == 1].mean((0, 2, 3))
         assert mean.argmax() == k
     inverted = attributes[:, 4] == 1
-    assert pictures[inverted].mean() > 1.5 * pictures[~inverted].mean()
+    corners = pictures[:, :, 0, 0]  # of the ground
+    assert not corners[~inverted].any()
+    assert (corners[inverted] == synthetic.ATTRIBUTE_COLOURS[attributes[inverted, :3].argmax(1)]).all()
+    assert (pictures.min(1).max((1, 2))[inverted] > 240).all()  # the digit is white
+    assert (pictures.min(1).max((1, 2))[~inverted] < 70).all()
 
 
 # ---- pairs ----
