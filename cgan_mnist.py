@@ -119,10 +119,10 @@ class ConvGenerator(nn.Module):
         self.project = nn.Linear(latent_dim + n_classes, self.top * 4 * 4)
         layers, c = [fast.BatchNorm(self.top), nn.ReLU()], self.top
         for _ in range(n_ups - 1):
-            layers += [nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False),
+            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False),
                        fast.BatchNorm(c // 2), nn.ReLU()]  # fmt: skip
             c //= 2
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose(c, channels, 4, stride=2, padding=1), fast.Tanh())
+        self.layers = nn.Sequential(*layers, fast.ConvTranspose(c, channels, 4, stride=2, padding=1), fast.Tanh())
 
     def execute(self, z, labels):
         x = self.project(jt.concat([z, self.label_embedding(labels)], dim=1))
@@ -137,9 +137,9 @@ class ConvDiscriminator(nn.Module):
 
     def __init__(self, n_classes, img_size, channels, dropout, width=64):
         super().__init__()
-        layers, c = [nn.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)], width
+        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)], width
         for _ in range(int(np.log2(img_size)) - 3):
-            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
             c *= 2
         self.layers = nn.Sequential(*layers)  # (B, c, 4, 4)
         self.dropout = fast.Dropout(dropout)

@@ -76,8 +76,8 @@ class Residual(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.layers = nn.Sequential(
-            fast.ReflectionPad2d(1), nn.Conv(channels, channels, 3, bias=False), norm(channels), fast.ReLU(),
-            fast.ReflectionPad2d(1), nn.Conv(channels, channels, 3, bias=False), norm(channels),
+            fast.ReflectionPad2d(1), fast.Conv(channels, channels, 3, bias=False), norm(channels), fast.ReLU(),
+            fast.ReflectionPad2d(1), fast.Conv(channels, channels, 3, bias=False), norm(channels),
         )  # fmt: skip
 
     def execute(self, x):
@@ -94,15 +94,16 @@ class Generator(nn.Module):
 
     def __init__(self, channels, width, n_blocks):
         super().__init__()
-        layers, c = [fast.ReflectionPad2d(3), nn.Conv(channels, width, 7, bias=False), norm(width), fast.ReLU()], width
+        layers = [fast.ReflectionPad2d(3), fast.Conv(channels, width, 7, bias=False), norm(width), fast.ReLU()]
+        c = width
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
-            layers += [nn.Conv(c, 2 * c, 3, stride=2, padding=1, bias=False), norm(2 * c), fast.ReLU()]
+            layers += [fast.Conv(c, 2 * c, 3, stride=2, padding=1, bias=False), norm(2 * c), fast.ReLU()]
             c *= 2
         layers += [Residual(c) for _ in range(n_blocks)]
         for _ in range(2):
-            layers += [nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), norm(c // 2), fast.ReLU()]
+            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), norm(c // 2), fast.ReLU()]
             c //= 2
-        self.layers = nn.Sequential(*layers, fast.ReflectionPad2d(3), nn.Conv(width, channels, 7), fast.Tanh())
+        self.layers = nn.Sequential(*layers, fast.ReflectionPad2d(3), fast.Conv(width, channels, 7), fast.Tanh())
 
     def execute(self, images):
         return self.layers(images)
@@ -113,11 +114,11 @@ class PatchGAN(nn.Module):
 
     def __init__(self, channels, width):
         super().__init__()
-        layers, c = [nn.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
+        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
         for stride in (2, 2, 1):
-            layers += [nn.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False), norm(2 * c), fast.LeakyReLU(0.2)]
+            layers += [fast.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False), norm(2 * c), fast.LeakyReLU(0.2)]
             c *= 2
-        self.layers = nn.Sequential(*layers, nn.Conv(c, 1, 4, padding=1))
+        self.layers = nn.Sequential(*layers, fast.Conv(c, 1, 4, padding=1))
 
     def execute(self, images):
         return self.layers(images)

@@ -101,12 +101,12 @@ class Generator(nn.Module):
         super().__init__()
         n_doublings = int(math.log2(img_size)) - 3
         c = width * 2**n_doublings
-        layers = [nn.ConvTranspose(latent_dim, c, 4, bias=False), fast.BatchNorm(c), fast.ReLU()]  # (B, c, 4, 4)
+        layers = [fast.ConvTranspose(latent_dim, c, 4, bias=False), fast.BatchNorm(c), fast.ReLU()]  # (B, c, 4, 4)
         for _ in range(n_doublings):  # c halves, height and width double
-            layers += [nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), fast.BatchNorm(c // 2),
+            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), fast.BatchNorm(c // 2),
                        fast.ReLU()]  # fmt: skip
             c //= 2
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose(c, channels, 4, stride=2, padding=1), fast.Tanh())
+        self.layers = nn.Sequential(*layers, fast.ConvTranspose(c, channels, 4, stride=2, padding=1), fast.Tanh())
 
     def execute(self, z):
         return self.layers(z.reshape(z.shape[0], -1, 1, 1))
@@ -117,13 +117,13 @@ class Discriminator(nn.Module):
 
     def __init__(self, img_size, channels, width):
         super().__init__()
-        layers = [nn.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)]
+        layers = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)]
         c = width
         for _ in range(int(math.log2(img_size)) - 3):
-            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False), fast.BatchNorm(2 * c),
+            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False), fast.BatchNorm(2 * c),
                        fast.LeakyReLU(0.2)]  # fmt: skip
             c *= 2
-        self.layers = nn.Sequential(*layers, nn.Conv(c, 1, 4))  # (B, c, 4, 4) to (B, 1, 1, 1)
+        self.layers = nn.Sequential(*layers, fast.Conv(c, 1, 4))  # (B, c, 4, 4) to (B, 1, 1, 1)
 
     def execute(self, images):
         return self.layers(images).reshape(-1)

@@ -97,19 +97,19 @@ class UNet(nn.Module):
         n = int(math.log2(img_size))
         c = [min(width * 2**i, width * 8) for i in range(n)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        self.down.append(nn.Conv(channels, width, 4, stride=2, padding=1))
+        self.down.append(fast.Conv(channels, width, 4, stride=2, padding=1))
         for i in range(1, n):
             # One pixel is left at the bottom: it cannot be normalised.
             normed = [norm_layer(norm, c[i])] if i < n - 1 else []
-            conv = nn.Conv(c[i - 1], c[i], 4, stride=2, padding=1, bias=not normed)
+            conv = fast.Conv(c[i - 1], c[i], 4, stride=2, padding=1, bias=not normed)
             self.down.append(nn.Sequential(fast.LeakyReLU(0.2), conv, *normed))  # (B, c[i], S / 2^(i+1), ...)
         for i in range(n - 1, 0, -1):
             inputs = c[i] if i == n - 1 else 2 * c[i]
             noise = [fast.Dropout(dropout)] if c[i - 1] == 8 * width and i >= n - 3 else []
-            conv = nn.ConvTranspose(inputs, c[i - 1], 4, stride=2, padding=1, bias=False)
+            conv = fast.ConvTranspose(inputs, c[i - 1], 4, stride=2, padding=1, bias=False)
             self.up.append(nn.Sequential(fast.ReLU(), conv, norm_layer(norm, c[i - 1]), *noise))
         self.last = nn.Sequential(
-            fast.ReLU(), nn.ConvTranspose(2 * width, channels, 4, stride=2, padding=1), fast.Tanh()
+            fast.ReLU(), fast.ConvTranspose(2 * width, channels, 4, stride=2, padding=1), fast.Tanh()
         )
 
     def execute(self, x):
@@ -128,12 +128,12 @@ class PatchGAN(nn.Module):
 
     def __init__(self, channels, width, norm):
         super().__init__()
-        layers, c = [nn.Conv(2 * channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
+        layers, c = [fast.Conv(2 * channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
         for stride in (2, 2, 1):
-            layers += [nn.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False), norm_layer(norm, 2 * c),
+            layers += [fast.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False), norm_layer(norm, 2 * c),
                        fast.LeakyReLU(0.2)]  # fmt: skip
             c *= 2
-        self.layers = nn.Sequential(*layers, nn.Conv(c, 1, 4, stride=1, padding=1))
+        self.layers = nn.Sequential(*layers, fast.Conv(c, 1, 4, stride=1, padding=1))
 
     def execute(self, inputs, outputs):
         return self.layers(jt.concat([inputs, outputs], dim=1))

@@ -103,8 +103,8 @@ class Residual(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv(channels, channels, 3, padding=1, bias=False), fast.InstanceNorm2d(channels), fast.ReLU(),
-            nn.Conv(channels, channels, 3, padding=1, bias=False), fast.InstanceNorm2d(channels),
+            fast.Conv(channels, channels, 3, padding=1, bias=False), fast.InstanceNorm2d(channels), fast.ReLU(),
+            fast.Conv(channels, channels, 3, padding=1, bias=False), fast.InstanceNorm2d(channels),
         )  # fmt: skip
 
     def execute(self, x):
@@ -117,16 +117,16 @@ class Generator(nn.Module):
     def __init__(self, channels, n_attributes, width, n_blocks):
         super().__init__()
         # No norm here: it would subtract what a constant plane adds, and leave its trace at the border alone.
-        layers, c = [nn.Conv(channels + n_attributes, width, 7, padding=3), fast.ReLU()], width
+        layers, c = [fast.Conv(channels + n_attributes, width, 7, padding=3), fast.ReLU()], width
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
-            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1), fast.ReLU()]
+            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1), fast.ReLU()]
             c *= 2
         layers += [Residual(c) for _ in range(n_blocks)]
         for _ in range(2):
-            layers += [nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), fast.InstanceNorm2d(c // 2),
+            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), fast.InstanceNorm2d(c // 2),
                        fast.ReLU()]  # fmt: skip
             c //= 2
-        self.layers = nn.Sequential(*layers, nn.Conv(width, channels, 7, padding=3, bias=False), fast.Tanh())
+        self.layers = nn.Sequential(*layers, fast.Conv(width, channels, 7, padding=3, bias=False), fast.Tanh())
 
     def execute(self, images, attributes):
         planes = attributes.reshape(*attributes.shape, 1, 1)
@@ -139,13 +139,13 @@ class Discriminator(nn.Module):
 
     def __init__(self, img_size, channels, n_attributes, width):
         super().__init__()
-        layers, c = [nn.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.01)], width
+        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.01)], width
         for _ in range(int(math.log2(img_size)) - 2):  # until (B, c, 2, 2)
-            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1), fast.LeakyReLU(0.01)]
+            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1), fast.LeakyReLU(0.01)]
             c *= 2
         self.layers = nn.Sequential(*layers)
-        self.realism = nn.Conv(c, 1, 3, padding=1, bias=False)
-        self.attributes = nn.Conv(c, n_attributes, 2, bias=False)
+        self.realism = fast.Conv(c, 1, 3, padding=1, bias=False)
+        self.attributes = fast.Conv(c, n_attributes, 2, bias=False)
 
     def execute(self, images):
         h = self.layers(images)

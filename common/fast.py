@@ -1,17 +1,18 @@
 """Layers and an optimizer that use every core, in the place of Jittor's own.
 
 On a CPU Jittor runs convolutions and matrix products on all cores, and everything else on one. Here the rest is
-written as small C++ kernels with OpenMP. Names, arguments, attributes and initial values are those of `jittor.nn`,
-so that a model, its checkpoints and its optimizer's state do not depend on which of the two it uses:
+written as small C++ kernels with OpenMP, and convolutions take fewer multiplications (`common.winograd`). Names,
+arguments, attributes and initial values are those of `jittor.nn`, so that a model, its checkpoints and its
+optimizer's state do not depend on which of the two it uses:
 
-    BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam, ema_update,
-    reflection_pad
+    Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam,
+    ema_update, reflection_pad
 
 On a GPU, for other types than float32, and for batch norm of (N, C) or under mpirun, Jittor's operators run instead.
 A compiler without OpenMP ignores the pragmas: the same numbers come out, on one thread.
 
-Second derivatives, which a gradient penalty needs: padding, dropout and activations have them. The two norms' kernels
-do not and raise RuntimeError; a penalised critic with a norm takes `jittor.nn`'s.
+Second derivatives, which a gradient penalty needs: convolutions, padding, dropout and activations have them. The
+two norms' kernels do not and raise RuntimeError; a penalised critic with a norm takes `jittor.nn`'s.
 
 Every loop is split statically and no sum is shared between threads, so that equal runs with as many threads give
 equal bits.
@@ -20,23 +21,8 @@ equal bits.
 import jittor as jt
 from jittor import nn
 
-# Waking the other threads costs microseconds, and much more on a busy machine: fewer elements do not repay it.
-HEADER = "#include <cmath>\n#define WORTH_SHARING(n) ((n) >= 65536)"
-
-
-def fits(*variables):
-    """Whether the kernels below can run on these variables."""
-    return not jt.flags.use_cuda and all(v.dtype == "float32" for v in variables)
-
-
-def kernel(shapes, inputs, source, **data):
-    """Runs C++ source on float32 arrays: in0_p, in1_p, ... to out0_p, out1_p, ... of the given shapes.
-
-    `data` are numbers that the source reads as doubles, data["name"]. They are no part of the text that is
-    compiled, nor are the shapes: one kernel serves all learning rates and sizes.
-    """
-    return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_src=source, cpu_header=HEADER, data=data)
-
+from common.kernels import HEADER, fits, kernel
+from common.winograd import Conv, ConvTranspose  # noqa: F401
 
 # ---- normalisation ----
 

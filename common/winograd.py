@@ -1,0 +1,436 @@
+"""Convolutions with about half the multiplications, after Winograd (Lavin and Gray 2016, arXiv 1509.09308).
+
+Two outputs of a filter with two taps, y0 = d0 g0 + d1 g1 and y1 = d1 g0 + d2 g1, take three products, not four:
+
+    m0 = (d0 - d1) g0        m1 = d1 (g0 + g1)        m2 = (d2 - d1) g1        y0 = m0 + m1        y1 = m1 + m2
+
+In matrices y = A^T [(G g) * (B d)], and in two dimensions Y = A^T [(G g G^T) * (B d B^T)] A: nine products in the
+place of 16 for each tile of 2 x 2 outputs; with three taps, 16 in the place of 36. Summed over the channels and for
+many tiles at once, each of them becomes a product of matrices, at which a processor is best.
+
+That serves 3 x 3 filters with stride 1. A filter of 4 x 4 with stride 2 is the sum of four filters of 2 x 2 with
+stride 1, each on every second row and column of the image: on one of its phases. A convolution is linear in the image
+and in the weights, so its derivatives, and theirs, are made of the same parts:
+
+    U = G w G^T    V = B x B^T    y = A^T (U V) A    dx = B^T (U^T (A dy A^T)) B    dw = G^T ((A dy A^T) V^T) G
+
+`Conv` and `ConvTranspose` stand for those of `jittor.nn`. Where theirs, oneDNN's direct convolution, is the better
+way, it runs: other filters, few channels, few tiles, a GPU. The sums are rounded otherwise, by some 1e-6 of the
+largest output.
+"""
+
+import ctypes
+import functools
+
+import jittor as jt
+from jittor import nn
+
+from common.kernels import fits, kernel
+
+MIN_CHANNELS = 64  # below, transforming the image takes what the products save
+MIN_TILES = 32  # below, transforming the weights does
+PIECE = 120  # columns of a product of matrices that a thread computes at a time
+CHUNK = 240  # tiles at a time, so that they stay in the cache; a power of two would collide there
+
+# By the number of taps: B, G and A, whose N = taps + 1 rows belong to the N products.
+MATRICES = {
+    2: ("{{1, -1, 0}, {0, 1, 0}, {0, -1, 1}}", "{{1, 0}, {1, 1}, {0, 1}}", "{{1, 0}, {1, 1}, {0, 1}}"),
+    3: (
+        "{{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}}",
+        "{{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}}",
+        "{{1, 0}, {1, 1}, {1, -1}, {0, -1}}",
+    ),
+}
+
+HEADER = """
+#include <algorithm>
+#include <vector>
+extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t,
+                          float, float*, int64_t);
+const int N = TAPS + 1, KERNEL = TAPS * STRIDE, PHASES = STRIDE * STRIDE;
+static const float B[N][N] = MATRIX_B, G[N][TAPS] = MATRIX_G, A[N][2] = MATRIX_A;
+
+// Patches of E x E pixels, E = IN * S, many at a time: pixel e of patch p is patches[e * width + p]. For each of the
+// S * S phases, product = m phase m^T; its number k for patch p is products[k * step + phase * phase_step + p].
+template <int IN, int S>
+void transform(const float (&m)[N][IN], const float* patches, int64_t width, float* products, int64_t step,
+               int64_t phase_step, float* half, int64_t n) {
+    for (int phase = 0; phase < S * S; phase++) {
+        const float* x = patches + (phase / S * IN * S + phase % S) * width;
+        float* y = products + phase * phase_step;
+        for (int j = 0; j < IN; j++)
+            #pragma omp simd
+            for (int64_t p = 0; p < n; p++)
+                for (int i = 0; i < N; i++) {
+                    float sum = 0;
+                    for (int k = 0; k < IN; k++) sum += m[i][k] * x[(k * IN * S + j) * S * width + p];
+                    half[(i * IN + j) * n + p] = sum;
+                }
+        for (int i = 0; i < N; i++)
+            #pragma omp simd
+            for (int64_t p = 0; p < n; p++)
+                for (int j = 0; j < N; j++) {
+                    float sum = 0;
+                    for (int k = 0; k < IN; k++) sum += m[j][k] * half[(i * IN + k) * n + p];
+                    y[(i * N + j) * step + p] = sum;
+                }
+    }
+}
+
+// The adjoint of `transform`: phase = m^T product m.
+template <int IN, int S>
+void transform_back(const float (&m)[N][IN], float* patches, int64_t width, const float* products, int64_t step,
+                    int64_t phase_step, float* half, int64_t n) {
+    for (int phase = 0; phase < S * S; phase++) {
+        float* x = patches + (phase / S * IN * S + phase % S) * width;
+        const float* y = products + phase * phase_step;
+        for (int i = 0; i < N; i++)
+            #pragma omp simd
+            for (int64_t p = 0; p < n; p++)
+                for (int j = 0; j < IN; j++) {
+                    float sum = 0;
+                    for (int k = 0; k < N; k++) sum += m[k][j] * y[(i * N + k) * step + p];
+                    half[(i * IN + j) * n + p] = sum;
+                }
+        for (int j = 0; j < IN; j++)
+            #pragma omp simd
+            for (int64_t p = 0; p < n; p++)
+                for (int i = 0; i < IN; i++) {
+                    float sum = 0;
+                    for (int k = 0; k < N; k++) sum += m[k][i] * half[(k * IN + j) * n + p];
+                    x[(i * IN * S + j) * S * width + p] = sum;
+                }
+    }
+}
+
+// (images, channels, height, width) pixels, covered by tiles: those of the convolution's output have 2 x 2 pixels,
+// those of its input the E x E pixels on which they depend. Tiles are numbered along rows, then images.
+struct Image {
+    float* data;
+    int64_t channels, height, width, pad, down, across;
+
+    // Calls f(number of the row's first pixel or -1 outside of the image, column of the first patch, its place in
+    // `patches`, patches) for every row of the patches in every run of tiles along a row.
+    template <int E, int STEP, class F> void each_row(int64_t channel, int64_t first, int64_t count, F f) const {
+        for (int64_t p = 0, run; p < count; p += run) {
+            const int64_t tile = first + p, column = tile % across, row = tile / across % down;
+            const int64_t plane = (tile / across / down * channels + channel) * height;
+            run = std::min(across - column, count - p);
+            for (int e = 0; e < E; e++) {
+                const int64_t y = row * STEP - pad + e;
+                f(y < 0 || y >= height ? -1 : (plane + y) * width, column * STEP - pad, e * E * CHUNK + p, run);
+            }
+        }
+    }
+    // The patches of a run that lie between the image's borders: from `low` to below `high`.
+    template <int E, int STEP> void inside(int64_t x, int64_t run, int64_t& low, int64_t& high) const {
+        for (low = 0; low < run && x + low * STEP < 0;) low++;
+        for (high = run; high > low && x + (high - 1) * STEP + E > width;) high--;
+    }
+    template <int E, int STEP> void gather(int64_t channel, int64_t first, int64_t count, float* patches) const {
+        each_row<E, STEP>(channel, first, count, [&](int64_t row, int64_t x, int64_t place, int64_t run) {
+            float* out = patches + place;
+            if (row < 0) {
+                for (int e = 0; e < E; e++) std::fill(out + e * CHUNK, out + e * CHUNK + run, 0.0f);
+                return;
+            }
+            const float* in = data + row;
+            int64_t low, high;
+            inside<E, STEP>(x, run, low, high);
+            for (int64_t t = 0; t < run; t++)
+                if (t < low || t >= high)
+                    for (int e = 0; e < E; e++) {
+                        const int64_t i = x + t * STEP + e;
+                        out[e * CHUNK + t] = i < 0 || i >= width ? 0 : in[i];
+                    }
+            for (int64_t t = low; t < high; t++)
+                for (int e = 0; e < E; e++) out[e * CHUNK + t] = in[x + t * STEP + e];
+        });
+    }
+    template <int E, int STEP> void add(int64_t channel, int64_t first, int64_t count, const float* patches) const {
+        each_row<E, STEP>(channel, first, count, [&](int64_t row, int64_t x, int64_t place, int64_t run) {
+            if (row < 0) return;
+            const float* in = patches + place;
+            float* out = data + row;
+            int64_t low, high;
+            inside<E, STEP>(x, run, low, high);
+            for (int64_t t = 0; t < run; t++)
+                if (t < low || t >= high)
+                    for (int e = 0; e < E; e++) {
+                        const int64_t i = x + t * STEP + e;
+                        if (i >= 0 && i < width) out[i] += in[e * CHUNK + t];
+                    }
+            // Neighbours overlap by E - STEP pixels; each of the two loops alone touches no pixel twice.
+            for (int64_t t = low; t < high; t++)
+                for (int e = 0; e < STEP; e++) out[x + t * STEP + e] += in[e * CHUNK + t];
+            for (int64_t t = low; t < high; t++)
+                for (int e = STEP; e < E; e++) out[x + t * STEP + e] += in[e * CHUNK + t];
+        });
+    }
+
+    // Products (N * N, S * S * channels, CHUNK) of tiles `first` on; a thread does whole channels.
+    template <int IN, int S> void to_products(const float (&m)[N][IN], int64_t first, int64_t count, float* out) const {
+        #pragma omp parallel
+        {
+            std::vector<float> patches(IN * S * IN * S * CHUNK), half(N * IN * CHUNK);
+            #pragma omp for schedule(static)
+            for (int64_t c = 0; c < channels; c++) {
+                gather<IN * S, 2 * S>(c, first, count, patches.data());
+                transform<IN, S>(m, patches.data(), CHUNK, out + c * CHUNK, S * S * channels * CHUNK,
+                                 channels * CHUNK, half.data(), count);
+            }
+        }
+    }
+    template <int IN, int S> void add_products(const float (&m)[N][IN], int64_t first, int64_t count,
+                                               const float* in) const {
+        #pragma omp parallel
+        {
+            std::vector<float> patches(IN * S * IN * S * CHUNK), half(N * IN * CHUNK);
+            #pragma omp for schedule(static)
+            for (int64_t c = 0; c < channels; c++) {
+                transform_back<IN, S>(m, patches.data(), CHUNK, in + c * CHUNK, S * S * channels * CHUNK,
+                                      channels * CHUNK, half.data(), count);
+                add<IN * S, 2 * S>(c, first, count, patches.data());
+            }
+        }
+    }
+    void clear(int64_t images) const {
+        #pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < images * channels; i++)
+            std::fill(data + i * height * width, data + (i + 1) * height * width, 0.0f);
+    }
+};
+
+// Weights (outputs, inputs, KERNEL, KERNEL) to products U (N * N, outputs, PHASES * inputs).
+void weights_to_products(const float* weights, int64_t outputs, int64_t inputs, float* products) {
+    const int E = KERNEL * KERNEL;
+    #pragma omp parallel
+    {
+        std::vector<float> patches(E * inputs), half(N * TAPS * inputs);
+        #pragma omp for schedule(static)
+        for (int64_t o = 0; o < outputs; o++) {
+            for (int64_t i = 0; i < inputs; i++)
+                for (int e = 0; e < E; e++) patches[e * inputs + i] = weights[(o * inputs + i) * E + e];
+            transform<TAPS, STRIDE>(G, patches.data(), inputs, products + o * PHASES * inputs,
+                                    outputs * PHASES * inputs, inputs, half.data(), inputs);
+        }
+    }
+}
+
+// The same, with each of the N * N matrices transposed: (N * N, PHASES * inputs, outputs).
+void weights_to_transposed(const float* weights, int64_t outputs, int64_t inputs, float* products) {
+    const int E = KERNEL * KERNEL;
+    #pragma omp parallel
+    {
+        std::vector<float> patches(E * outputs), half(N * TAPS * outputs);
+        #pragma omp for schedule(static)
+        for (int64_t i = 0; i < inputs; i++) {
+            for (int64_t o = 0; o < outputs; o++)
+                for (int e = 0; e < E; e++) patches[e * outputs + o] = weights[(o * inputs + i) * E + e];
+            transform<TAPS, STRIDE>(G, patches.data(), outputs, products + i * outputs, PHASES * inputs * outputs,
+                                    inputs * outputs, half.data(), outputs);
+        }
+    }
+}
+
+// The adjoint of `weights_to_products`.
+void products_to_weights(float* weights, int64_t outputs, int64_t inputs, const float* products) {
+    const int E = KERNEL * KERNEL;
+    #pragma omp parallel
+    {
+        std::vector<float> patches(E * inputs), half(N * TAPS * inputs);
+        #pragma omp for schedule(static)
+        for (int64_t o = 0; o < outputs; o++) {
+            transform_back<TAPS, STRIDE>(G, patches.data(), inputs, products + o * PHASES * inputs,
+                                         outputs * PHASES * inputs, inputs, half.data(), inputs);
+            for (int64_t i = 0; i < inputs; i++)
+                for (int e = 0; e < E; e++) weights[(o * inputs + i) * E + e] = patches[e * inputs + i];
+        }
+    }
+}
+
+// c = a b for each of the N * N matrices; c (rows, columns), b (depth, columns) or, transposed, (columns, depth). All
+// leading dimensions and steps from matrix to matrix are given. Each thread does whole pieces: one wait for all
+// threads at the end, where a product on many threads would wait N * N times, which is slow on a busy machine.
+void multiply(bool transposed, int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t lda,
+              int64_t step_a, const float* b, int64_t ldb, int64_t step_b, float beta, float* c, int64_t ldc,
+              int64_t step_c) {
+    const int64_t pieces = (columns + PIECE - 1) / PIECE;
+    #pragma omp parallel for collapse(2) schedule(dynamic)
+    for (int64_t k = 0; k < N * N; k++)
+        for (int64_t i = 0; i < pieces; i++) {
+            const int64_t first = i * PIECE, width = std::min<int64_t>(PIECE, columns - first);
+            dnnl_sgemm('N', transposed ? 'T' : 'N', rows, width, depth, 1, a + k * step_a, lda,
+                       b + k * step_b + (transposed ? first * ldb : first), ldb, beta, c + k * step_c + first, ldc);
+        }
+}
+"""
+
+# Before each of the three operations: X and Y stand for the operands with the convolution's input's and output's
+# shapes, W for the weights' operand. The scratch memory holds the products U (N * N, outputs, K) of the weights and,
+# for one chunk of tiles, V (N * N, K, CHUNK) of the input and M (N * N, outputs, CHUNK) of the output.
+LAYER = """
+    const int64_t images = X_shape0, inputs = X_shape1, outputs = Y_shape1, K = PHASES * inputs;
+    const int64_t down = (Y_shape2 + 1) / 2, across = (Y_shape3 + 1) / 2, tiles = images * down * across;
+    const Image x{X_p, inputs, X_shape2, X_shape3, (int64_t)data["padding"], down, across};
+    const Image y{Y_p, outputs, Y_shape2, Y_shape3, 0, down, across};
+    float *U = out1_p, *V = U + N * N * outputs * K, *M = V + N * N * K * CHUNK;
+"""
+
+FORWARD = (
+    LAYER
+    + """
+    weights_to_products(W_p, outputs, inputs, U);
+    y.clear(images);
+    for (int64_t first = 0; first < tiles; first += CHUNK) {
+        const int64_t n = std::min<int64_t>(CHUNK, tiles - first);
+        x.to_products<N, STRIDE>(B, first, n, V);
+        multiply(false, outputs, n, K, U, K, outputs * K, V, CHUNK, K * CHUNK, 0, M, CHUNK, outputs * CHUNK);
+        y.add_products<2, 1>(A, first, n, M);
+    }
+"""
+)
+
+GRAD_X = (
+    LAYER
+    + """
+    weights_to_transposed(W_p, outputs, inputs, U);
+    x.clear(images);
+    for (int64_t first = 0; first < tiles; first += CHUNK) {
+        const int64_t n = std::min<int64_t>(CHUNK, tiles - first);
+        y.to_products<2, 1>(A, first, n, M);
+        multiply(false, K, n, outputs, U, outputs, outputs * K, M, CHUNK, outputs * CHUNK, 0, V, CHUNK, K * CHUNK);
+        x.add_products<N, STRIDE>(B, first, n, V);
+    }
+"""
+)
+
+GRAD_W = (
+    LAYER
+    + """
+    for (int64_t first = 0; first < tiles; first += CHUNK) {
+        const int64_t n = std::min<int64_t>(CHUNK, tiles - first);
+        x.to_products<N, STRIDE>(B, first, n, V);
+        y.to_products<2, 1>(A, first, n, M);
+        multiply(true, outputs, K, n, M, CHUNK, outputs * CHUNK, V, CHUNK, K * CHUNK, first > 0, U, K, outputs * K);
+    }
+    products_to_weights(W_p, outputs, inputs, U);
+"""
+)
+
+
+@functools.lru_cache(None)
+def onednn_is_loaded():
+    """Whether the matrix product that the kernels call is there; `use_mkl=0` leaves oneDNN out."""
+    return hasattr(ctypes.CDLL(None), "dnnl_sgemm")
+
+
+def output_size(size, kernel_size, stride, padding):
+    return (size + 2 * padding - kernel_size) // stride + 1
+
+
+def pays(images, inputs, outputs, height, width, kernel_size, stride):
+    """Whether a convolution with this output, (images, outputs, height, width), is faster so than directly."""
+    tiles = images * ((height + 1) // 2) * ((width + 1) // 2)
+    return (kernel_size, stride) in ((3, 1), (4, 2)) and min(inputs, outputs) >= MIN_CHANNELS and tiles >= MIN_TILES
+
+
+class Layer:
+    """What the operations of one convolution share: filter, and shapes of input x, weights w and output y."""
+
+    def __init__(self, x, w, y, stride, padding):
+        self.shapes = {"x": x, "w": w, "y": y}
+        self.stride, self.padding = stride, padding
+
+    def run(self, source, inputs, result):
+        """Runs one of the three sources on its two operands, {"x": Var, "w": Var} say; `result` names the third."""
+        taps = self.shapes["w"][2] // self.stride
+        names = {name: f"in{i}" for i, name in enumerate(inputs)} | {result: "out0"}
+        for name in "xwy":
+            source = source.replace(f"{name.upper()}_", f"{names[name]}_")
+        defines = {"TAPS": taps, "STRIDE": self.stride, "CHUNK": CHUNK, "PIECE": PIECE}
+        defines |= zip(("MATRIX_B", "MATRIX_G", "MATRIX_A"), MATRICES[taps])
+        header = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + HEADER
+        outputs, channels = self.shapes["w"][:2]
+        k = channels * self.stride**2
+        scratch = (taps + 1) ** 2 * (outputs * k + (outputs + k) * CHUNK)
+        shapes = [self.shapes[result], [scratch]]
+        return kernel(shapes, list(inputs.values()), source, header, padding=self.padding)[0]
+
+
+# The three operations are bilinear, and each other's gradients. What `execute` is given passes no second derivative
+# on, therefore the constructors get it too.
+class Forward(jt.Function):
+    """y from x and w."""
+
+    def __init__(self, layer, x, w):
+        self.layer, self.x, self.w = layer, x, w
+
+    def execute(self, x, w):
+        return self.layer.run(FORWARD, {"x": x, "w": w}, "y")
+
+    def grad(self, dy):
+        return GradX(self.layer, dy, self.w)(dy, self.w), GradW(self.layer, self.x, dy)(self.x, dy)
+
+
+class GradX(jt.Function):
+    """x's shape from y's and w: the transposed convolution."""
+
+    def __init__(self, layer, y, w):
+        self.layer, self.y, self.w = layer, y, w
+
+    def execute(self, y, w):
+        return self.layer.run(GRAD_X, {"y": y, "w": w}, "x")
+
+    def grad(self, dx):
+        return Forward(self.layer, dx, self.w)(dx, self.w), GradW(self.layer, dx, self.y)(dx, self.y)
+
+
+class GradW(jt.Function):
+    """w's shape from x's and y's."""
+
+    def __init__(self, layer, x, y):
+        self.layer, self.x, self.y = layer, x, y
+
+    def execute(self, x, y):
+        return self.layer.run(GRAD_W, {"x": x, "y": y}, "w")
+
+    def grad(self, dw):
+        return GradX(self.layer, self.y, dw)(self.y, dw), Forward(self.layer, self.x, dw)(self.x, dw)
+
+
+def is_plain(layer):
+    """Whether a layer of `jittor.nn` has a square filter, no dilation, no groups, and no output padding."""
+    square = all(len(set(pair)) == 1 for pair in (layer.kernel_size, layer.stride, layer.padding))
+    dilation = layer.dilation if isinstance(layer.dilation, tuple) else (layer.dilation,)
+    return square and set(dilation) == {1} and layer.groups == 1
+
+
+class Conv(nn.Conv):
+    """`jittor.nn.Conv`."""
+
+    def execute(self, x):
+        (images, inputs, height, width), k = x.shape, self.kernel_size[0]
+        stride, padding = self.stride[0], self.padding[0]
+        size = [output_size(side, k, stride, padding) for side in (height, width)]
+        if not (fits(x) and is_plain(self) and pays(images, inputs, self.out_channels, *size, k, stride)
+                and inputs == self.in_channels and onednn_is_loaded()):  # fmt: skip
+            return super().execute(x)
+        layer = Layer(x.shape, self.weight.shape, [images, self.out_channels, *size], stride, padding)
+        y = Forward(layer, x, self.weight)(x, self.weight)
+        return y if self.bias is None else y + self.bias.broadcast(y, [0, 2, 3])
+
+
+class ConvTranspose(nn.ConvTranspose):
+    """`jittor.nn.ConvTranspose`: the gradient of a convolution for its input."""
+
+    def execute(self, x):
+        (images, inputs, height, width), k = x.shape, self.kernel_size[0]
+        stride, padding = self.stride[0], self.padding[0]
+        if not (fits(x) and is_plain(self) and pays(images, self.out_channels, inputs, height, width, k, stride)
+                and inputs == self.in_channels and set(self.output_padding) == {0} and onednn_is_loaded()):  # fmt: skip
+            return super().execute(x)
+        size = [(side - 1) * stride + k - 2 * padding for side in (height, width)]
+        layer = Layer([images, self.out_channels, *size], self.weight.shape, x.shape, stride, padding)
+        y = GradX(layer, x, self.weight)(x, self.weight)
+        return y if self.bias is None else y + self.bias.broadcast(y, [0, 2, 3])
