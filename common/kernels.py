@@ -11,7 +11,7 @@ def fits(*variables):
     return not jt.flags.use_cuda and all(v.dtype == "float32" for v in variables)
 
 
-def kernel(shapes, inputs, source, header="", **data):
+def kernel(shapes, inputs, source, header="", /, **data):
     """Runs C++ source on float32 arrays: in0_p, in1_p, ... to out0_p, out1_p, ... of the given shapes.
 
     `data` are numbers that the source reads as doubles, data["name"]. They are no part of the text that is

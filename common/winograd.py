@@ -29,7 +29,6 @@ from common.kernels import fits, kernel
 
 MIN_CHANNELS = 64  # below, transforming the image takes what the products save
 MIN_TILES = 32  # below, transforming the weights does
-PIECE = 120  # columns of a product of matrices that a thread computes at a time
 CHUNK = 240  # tiles at a time, so that they stay in the cache; a power of two would collide there
 
 # By the number of taps: B, G and A, whose N = taps + 1 rows belong to the N products.
@@ -45,6 +44,11 @@ MATRICES = {
 HEADER = """
 #include <algorithm>
 #include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+inline int omp_get_max_threads() { return 1; }
+#endif
 extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t,
                           float, float*, int64_t);
 const int N = TAPS + 1, KERNEL = TAPS * STRIDE, PHASES = STRIDE * STRIDE;
@@ -249,74 +253,64 @@ void products_to_weights(float* weights, int64_t outputs, int64_t inputs, const 
     }
 }
 
-// c = a b for each of the N * N matrices; c (rows, columns), b (depth, columns) or, transposed, (columns, depth). All
-// leading dimensions and steps from matrix to matrix are given. Each thread does whole pieces: one wait for all
-// threads at the end, where a product on many threads would wait N * N times, which is slow on a busy machine.
-void multiply(bool transposed, int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t lda,
-              int64_t step_a, const float* b, int64_t ldb, int64_t step_b, float beta, float* c, int64_t ldc,
-              int64_t step_c) {
-    const int64_t pieces = (columns + PIECE - 1) / PIECE;
+// N * N matrices, each `step` behind the one before, with rows `ld` apart.
+struct Matrix { float* data; int64_t ld, step; };
+
+// For each of them c = a b + beta c: a (rows, depth), b (depth, columns) or, transposed, (columns, depth). A thread
+// does whole pieces of columns: all threads wait for each other once, where a product on all threads would wait N * N
+// times, which takes long on a busy machine.
+void multiply(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, bool transposed, float beta, Matrix c) {
+    const int64_t wanted = (8 * omp_get_max_threads() + N * N - 1) / (N * N);  // eight tasks for a thread or more
+    const int64_t piece = std::max<int64_t>(24, ((columns + wanted - 1) / wanted + 7) / 8 * 8);
+    const int64_t pieces = (columns + piece - 1) / piece;
     #pragma omp parallel for collapse(2) schedule(dynamic)
     for (int64_t k = 0; k < N * N; k++)
         for (int64_t i = 0; i < pieces; i++) {
-            const int64_t first = i * PIECE, width = std::min<int64_t>(PIECE, columns - first);
-            dnnl_sgemm('N', transposed ? 'T' : 'N', rows, width, depth, 1, a + k * step_a, lda,
-                       b + k * step_b + (transposed ? first * ldb : first), ldb, beta, c + k * step_c + first, ldc);
+            const int64_t first = i * piece;
+            dnnl_sgemm('N', transposed ? 'T' : 'N', rows, std::min(piece, columns - first), depth, 1,
+                       a.data + k * a.step, a.ld, b.data + k * b.step + first * (transposed ? b.ld : 1), b.ld, beta,
+                       c.data + k * c.step + first, c.ld);
         }
 }
 """
 
-# Before each of the three operations: X and Y stand for the operands with the convolution's input's and output's
-# shapes, W for the weights' operand. The scratch memory holds the products U (N * N, outputs, K) of the weights and,
-# for one chunk of tiles, V (N * N, K, CHUNK) of the input and M (N * N, outputs, CHUNK) of the output.
-LAYER = """
-    const int64_t images = X_shape0, inputs = X_shape1, outputs = Y_shape1, K = PHASES * inputs;
-    const int64_t down = (Y_shape2 + 1) / 2, across = (Y_shape3 + 1) / 2, tiles = images * down * across;
-    const Image x{X_p, inputs, X_shape2, X_shape3, (int64_t)data["padding"], down, across};
-    const Image y{Y_p, outputs, Y_shape2, Y_shape3, 0, down, across};
-    float *U = out1_p, *V = U + N * N * outputs * K, *M = V + N * N * K * CHUNK;
-"""
+# One kernel has all three operations, for compiling takes seconds. The scratch memory holds the products U
+# (N * N, outputs, K) of the weights and, for one chunk of tiles, V (N * N, K, CHUNK) of the input and
+# M (N * N, outputs, CHUNK) of the output.
+SOURCE = """
+    const bool get_y = data["result"] == 'y', get_x = data["result"] == 'x', get_w = data["result"] == 'w';
+    const int64_t images = data["images"], inputs = data["inputs"], outputs = data["outputs"], K = PHASES * inputs;
+    const int64_t height = data["out_height"], width = data["out_width"];
+    const int64_t down = (height + 1) / 2, across = (width + 1) / 2, tiles = images * down * across;
+    const Image x{get_x ? out0_p : in0_p, inputs, (int64_t)data["height"], (int64_t)data["width"],
+                  (int64_t)data["padding"], down, across};
+    const Image y{get_y ? out0_p : get_x ? in0_p : in1_p, outputs, height, width, 0, down, across};
+    const Matrix U{out1_p, K, outputs * K}, V{U.data + N * N * outputs * K, CHUNK, K * CHUNK};
+    const Matrix M{V.data + N * N * K * CHUNK, CHUNK, outputs * CHUNK};
 
-FORWARD = (
-    LAYER
-    + """
-    weights_to_products(W_p, outputs, inputs, U);
-    y.clear(images);
+    if (get_y) {
+        weights_to_products(in1_p, outputs, inputs, U.data);
+        y.clear(images);
+    } else if (get_x) {
+        weights_to_transposed(in1_p, outputs, inputs, U.data);
+        x.clear(images);
+    }
     for (int64_t first = 0; first < tiles; first += CHUNK) {
         const int64_t n = std::min<int64_t>(CHUNK, tiles - first);
-        x.to_products<N, STRIDE>(B, first, n, V);
-        multiply(false, outputs, n, K, U, K, outputs * K, V, CHUNK, K * CHUNK, 0, M, CHUNK, outputs * CHUNK);
-        y.add_products<2, 1>(A, first, n, M);
+        if (!get_x) x.to_products<N, STRIDE>(B, first, n, V.data);
+        if (!get_y) y.to_products<2, 1>(A, first, n, M.data);
+        if (get_y) {
+            multiply(outputs, n, K, U, V, false, 0, M);
+            y.add_products<2, 1>(A, first, n, M.data);
+        } else if (get_x) {
+            multiply(K, n, outputs, {U.data, outputs, U.step}, M, false, 0, V);
+            x.add_products<N, STRIDE>(B, first, n, V.data);
+        } else {
+            multiply(outputs, K, n, M, V, true, first > 0, U);
+        }
     }
+    if (get_w) products_to_weights(out0_p, outputs, inputs, U.data);
 """
-)
-
-GRAD_X = (
-    LAYER
-    + """
-    weights_to_transposed(W_p, outputs, inputs, U);
-    x.clear(images);
-    for (int64_t first = 0; first < tiles; first += CHUNK) {
-        const int64_t n = std::min<int64_t>(CHUNK, tiles - first);
-        y.to_products<2, 1>(A, first, n, M);
-        multiply(false, K, n, outputs, U, outputs, outputs * K, M, CHUNK, outputs * CHUNK, 0, V, CHUNK, K * CHUNK);
-        x.add_products<N, STRIDE>(B, first, n, V);
-    }
-"""
-)
-
-GRAD_W = (
-    LAYER
-    + """
-    for (int64_t first = 0; first < tiles; first += CHUNK) {
-        const int64_t n = std::min<int64_t>(CHUNK, tiles - first);
-        x.to_products<N, STRIDE>(B, first, n, V);
-        y.to_products<2, 1>(A, first, n, M);
-        multiply(true, outputs, K, n, M, CHUNK, outputs * CHUNK, V, CHUNK, K * CHUNK, first > 0, U, K, outputs * K);
-    }
-    products_to_weights(W_p, outputs, inputs, U);
-"""
-)
 
 
 @functools.lru_cache(None)
@@ -340,22 +334,22 @@ class Layer:
 
     def __init__(self, x, w, y, stride, padding):
         self.shapes = {"x": x, "w": w, "y": y}
-        self.stride, self.padding = stride, padding
+        self.taps = w[2] // stride
+        (images, inputs, height, width), (outputs, out_height, out_width) = x, y[1:]
+        self.numbers = {
+            "images": images, "inputs": inputs, "height": height, "width": width, "outputs": outputs,
+            "out_height": out_height, "out_width": out_width, "padding": padding,
+        }  # fmt: skip
+        defines = {"TAPS": self.taps, "STRIDE": stride, "CHUNK": CHUNK}
+        defines |= zip(("MATRIX_B", "MATRIX_G", "MATRIX_A"), MATRICES[self.taps])
+        self.header = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + HEADER
+        k = inputs * stride**2
+        self.scratch = (self.taps + 1) ** 2 * (outputs * k + (outputs + k) * CHUNK)
 
-    def run(self, source, inputs, result):
-        """Runs one of the three sources on its two operands, {"x": Var, "w": Var} say; `result` names the third."""
-        taps = self.shapes["w"][2] // self.stride
-        names = {name: f"in{i}" for i, name in enumerate(inputs)} | {result: "out0"}
-        for name in "xwy":
-            source = source.replace(f"{name.upper()}_", f"{names[name]}_")
-        defines = {"TAPS": taps, "STRIDE": self.stride, "CHUNK": CHUNK, "PIECE": PIECE}
-        defines |= zip(("MATRIX_B", "MATRIX_G", "MATRIX_A"), MATRICES[taps])
-        header = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + HEADER
-        outputs, channels = self.shapes["w"][:2]
-        k = channels * self.stride**2
-        scratch = (taps + 1) ** 2 * (outputs * k + (outputs + k) * CHUNK)
-        shapes = [self.shapes[result], [scratch]]
-        return kernel(shapes, list(inputs.values()), source, header, padding=self.padding)[0]
+    def run(self, result, *operands):
+        """The operation with this result, "y", "x" or "w", on the two other operands in the order x, y, w."""
+        shapes = [self.shapes[result], [self.scratch]]
+        return kernel(shapes, operands, SOURCE, self.header, result=ord(result), **self.numbers)[0]
 
 
 # The three operations are bilinear, and each other's gradients. What `execute` is given passes no second derivative
@@ -367,7 +361,7 @@ class Forward(jt.Function):
         self.layer, self.x, self.w = layer, x, w
 
     def execute(self, x, w):
-        return self.layer.run(FORWARD, {"x": x, "w": w}, "y")
+        return self.layer.run("y", x, w)
 
     def grad(self, dy):
         return GradX(self.layer, dy, self.w)(dy, self.w), GradW(self.layer, self.x, dy)(self.x, dy)
@@ -380,7 +374,7 @@ class GradX(jt.Function):
         self.layer, self.y, self.w = layer, y, w
 
     def execute(self, y, w):
-        return self.layer.run(GRAD_X, {"y": y, "w": w}, "x")
+        return self.layer.run("x", y, w)
 
     def grad(self, dx):
         return Forward(self.layer, dx, self.w)(dx, self.w), GradW(self.layer, dx, self.y)(dx, self.y)
@@ -393,7 +387,7 @@ class GradW(jt.Function):
         self.layer, self.x, self.y = layer, x, y
 
     def execute(self, x, y):
-        return self.layer.run(GRAD_W, {"x": x, "y": y}, "w")
+        return self.layer.run("w", x, y)
 
     def grad(self, dw):
         return GradX(self.layer, self.y, dw)(self.y, dw), Forward(self.layer, self.x, dw)(self.x, dw)

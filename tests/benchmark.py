@@ -11,7 +11,8 @@ prints {"ms_per_step": ...}, times its step in the same way, in turn: ours, thei
 the median over all rounds, and the median of the rounds' ratios. Nothing else should run meanwhile.
 
     of_peak         floating-point operations of convolutions and matrix products in a step, per second, as a share of
-                    what a product of two large matrices reaches on this machine; second derivatives are not counted
+                    what a product of two large matrices reaches on this machine; second derivatives are not counted.
+                    A convolution counts as the direct one, even where common.winograd takes half its products
     fetching        the share of a step that waits for its batch
     first_step_s    from the script's import to the end of its first step, with all kernels compiled before
     cold_s          the same with no kernel compiled, as in the first run of a new machine (once, not in every round)
@@ -85,15 +86,23 @@ class Operations:
     def __init__(self):
         from jittor import nn
 
-        self.count = 0
-        for layer, per_output in ((nn.Conv, True), (nn.ConvTranspose, False), (nn.Linear, True)):
-            layer.execute = self.counted(layer.execute, per_output)
+        from common import fast
+
+        self.count, self.inside = 0, False
+        for layer in (nn.Conv, fast.Conv, nn.Linear):
+            layer.execute = self.counted(layer.execute, per_output=True)
+        for layer in (nn.ConvTranspose, fast.ConvTranspose):
+            layer.execute = self.counted(layer.execute, per_output=False)
 
     def counted(self, execute, per_output):
         import jittor as jt
 
         def counting(layer, x):
+            if self.inside:  # a layer that calls its base class's is one layer
+                return execute(layer, x)
+            self.inside = True
             y = execute(layer, x)
+            self.inside = False
             met = y if per_output else x  # each of its values meets the weights of all channels on the other side
             each = layer.weight.numel() / layer.weight.shape[0]
             self.count += 2 * met.numel() * each * (1 if jt.flags.no_grad else 3)
