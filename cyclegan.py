@@ -22,7 +22,9 @@ Departures from the paper:
   * an update takes the translation and the identity pass of a generator in one batch, and the real and the translated
     images of a discriminator, which is the same under instance norm and faster;
   * half the paper's width by default (--width 64 is the paper's), and batches of 4 instead of 1;
-  * weights of both discriminators, and of both generators, are updated by one optimizer each, as in the authors' code.
+  * weights of both discriminators, and of both generators, are updated by one optimizer each, as in the authors' code;
+  * translations come from an exponential moving average of the generators' weights (--ema_decay): the trained ones
+    wander, and draw a loop into every other 7 at one time and none at another.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
@@ -40,7 +42,7 @@ N_COLUMNS = 10  # images of each domain in a picture
 
 def parse_args(argv=None):
     parser = common.Parser(
-        "cyclegan", __doc__, architecture=("width", "n_blocks", "img_size", "channels", "pool_size"),
+        "cyclegan", __doc__, architecture=("width", "n_blocks", "img_size", "channels", "pool_size", "ema_decay"),
         of_the_call=("input", "direction"), n_epochs=4, batch_size=4, lr=0.0002, b1=0.5, b2=0.999, img_size=32,
         channels=1, sample_interval=200, checkpoint_interval=1, log_interval=20,
     )  # fmt: skip
@@ -52,6 +54,7 @@ def parse_args(argv=None):
     add("--lambda_cycle", type=number(float, at_least=0), default=10.0, help="weight of the cycle's distance")
     add("--lambda_identity", type=number(float, at_least=0), default=0.5, help="of the identity, times lambda_cycle")
     add("--pool_size", type=number(int, at_least=0, at_most=1000), default=50, help="older translations that D sees")
+    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
     add("--decay_epoch", type=number(int, at_least=0), default=100, help="epochs before the learning rate falls")
     add("--no_augment", action="store_true", help="without random crops and mirroring of images in folders")
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="of the translation of --input")
@@ -272,21 +275,23 @@ def main(argv=None):
     with common.Run(args) as run:
         if args.sample_only:
             G, F, _, _ = build(args)
-            run.track(G=G, F=F)
-            translate(run, G, F, args)
+            ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))
+            run.track(G=G, F=F, ema_G=ema_G, ema_F=ema_F)
+            translate(run, ema_G.module, ema_F.module, args)
             return run.losses
 
         shown = shown_images(args)
         data = load_domains(args.data_dir, args.data_dir_B, args.img_size, args.channels, augment=not args.no_augment)
         batches = common.Batches(data, args.batch_size, args.seed)
         G, F, D_A, D_B = networks = build(args)
+        ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))
         optimizer_G, optimizer_D = (
             fast.Adam([*one.parameters(), *other.parameters()], lr=args.lr, betas=(args.b1, args.b2))
             for one, other in ((G, F), (D_A, D_B))
         )
         pool_A, pool_B = (ImagePool(args.pool_size, (args.channels, args.img_size, args.img_size)) for _ in range(2))
-        run.track(G=G, F=F, D_A=D_A, D_B=D_B, optimizer_G=optimizer_G, optimizer_D=optimizer_D, pool_A=pool_A,
-                  pool_B=pool_B, batches=batches)  # fmt: skip
+        run.track(G=G, F=F, D_A=D_A, D_B=D_B, ema_G=ema_G, ema_F=ema_F, optimizer_G=optimizer_G,
+                  optimizer_D=optimizer_D, pool_A=pool_A, pool_B=pool_B, batches=batches)  # fmt: skip
 
         def recall(pool):  # the pool sees the whole batch, also where several processes share it
             return lambda fake: run.shard(pool.exchange(run.gather(fake).numpy(), run.rng))
@@ -296,10 +301,12 @@ def main(argv=None):
             for real_A, real_B in run.steps(batches):
                 run.log(train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall(pool_A), recall(pool_B),
                                    args.lambda_cycle, args.lambda_identity))  # fmt: skip
+                ema_G.update(), ema_F.update()
                 if run.every(args.sample_interval):
-                    write_rows(run.out_dir / f"samples/step_{run.step:07d}.png", G, F, *shown)
+                    path = run.out_dir / f"samples/step_{run.step:07d}.png"
+                    write_rows(path, ema_G.module, ema_F.module, *shown)
         if run.is_main:
-            write_rows(run.out_dir / "result.png", G, F, *shown)
+            write_rows(run.out_dir / "result.png", ema_G.module, ema_F.module, *shown)
     return run.losses
 
 

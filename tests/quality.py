@@ -128,8 +128,8 @@ def judge_digits(args):
 # ---- translators ----
 
 
-def trained(script, run_dir, *names):
-    """The arguments and the named networks of a run."""
+def trained(script, run_dir):
+    """The arguments of a run, and the reader of its checkpoint."""
     args = script.parse_args(["--resume", str(run_dir), "--sample_only"])
     return args, checkpoint.Reader(args.resume)
 
@@ -151,6 +151,14 @@ def judge_pix2pix(args):
     print(f"L1 {l1:.4f}; of the best constant picture {guess:.4f}: {l1 / guess:.2f} of it (wanted: below 0.5)")
 
 
+def averaged(flags, reader):
+    """cyclegan's generators with the averaged weights, with which it translates."""
+    G, F, _, _ = cyclegan.build(flags)
+    ema_G, ema_F = (common.EMA(generator, flags.ema_decay) for generator in (G, F))
+    reader.load({"G": G, "F": F, "ema_G": ema_G, "ema_F": ema_F}, exact=False)
+    return ema_G.module, ema_F.module
+
+
 def on_paper(images):
     return grey(synthetic.draw_on_paper(synthetic.enlarge(images[:, 0], 28), SIZE, np.random.default_rng(5)))
 
@@ -158,8 +166,7 @@ def on_paper(images):
 def judge_cyclegan(args):
     """Test digits after their translation: read as the same digit, and as bright as the other domain."""
     flags, reader = trained(cyclegan, args.path)
-    G, F, _, _ = cyclegan.build(flags)
-    reader.load({"G": G, "F": F}, exact=False)
+    G, F = averaged(flags, reader)
     domains = synthetic.digit_domains(flags.img_size, "test", flags.channels)
     for name, generator, (images, labels), other, change in (
         ("A to B", G, domains[0], domains[1][0], on_paper),
@@ -175,8 +182,7 @@ def judge_cyclegan(args):
 def judge_usps(args):
     """MNIST's test digits in the style of USPS: read as the same digit by a classifier that knows USPS alone."""
     flags, reader = trained(cyclegan, args.path)
-    G, F, _, _ = cyclegan.build(flags)
-    reader.load({"G": G, "F": F}, exact=False)
+    G, _ = averaged(flags, reader)
     data = common.load_digits(args.usps, SIZE, 1, n_classes=10)
     order = np.random.default_rng(3).permutation(len(data))
     held, used = order[:1000], order[1000:]
