@@ -17,10 +17,10 @@ The architecture is Radford's: strided and transposed convolutions, batch norm e
 ReLU in G and leaky ReLU 0.2 in D, weights from N(0, 0.02), Adam with beta1 0.5. Departures:
   * D sees data and samples through normal noise (--instance_noise, Sonderby 2017): otherwise it soon tells them apart
     with certainty, and what G can learn from it is little;
-  * three times Radford's rate of 2e-4, since a default run has few updates;
+  * three times Radford's rate of 2e-4 and a quarter of his batch of 128, since a default run has few updates;
   * sizes other than 64 by the number of layers; a quarter of Radford's width, enough for digits (--width 128);
   * noise is normal, not uniform, so that a walk between two points can follow the sphere; both updates of a step
-    share it, and a batch has 64 images, not 128;
+    share it;
   * --loss lsgan has the half of Mao's losses in L_D alone;
   * samples come from an exponential moving average of G's weights (--ema_decay);
   * the original of 2014 had maxout and dropout in D; --arch mlp has leaky ReLU.
@@ -49,7 +49,7 @@ GRID = 100  # samples in a grid
 def parse_args(argv=None):
     parser = common.Parser(
         "dcgan", __doc__, architecture=("arch", "latent_dim", "width", "img_size", "channels", "ema_decay"),
-        of_the_call=("walk", "base", "plus", "minus", "attribute"), n_epochs=60, batch_size=64, lr=0.0006, b1=0.5,
+        of_the_call=("walk", "base", "plus", "minus", "attribute"), n_epochs=60, batch_size=32, lr=0.0006, b1=0.5,
         b2=0.999, img_size=32, channels=1, sample_interval=500, checkpoint_interval=5, log_interval=50,
     )  # fmt: skip
     add, number = parser.add_argument, common.number

@@ -35,7 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PEER_SIZES = {  # the widths, sizes, batches and losses of the peer
     "cgan_mnist": ["--dropout", "0.4"],
-    "dcgan": ["--img_size", "64", "--channels", "3", "--width", "64", "--instance_noise", "0"],
+    "dcgan": ["--img_size", "64", "--channels", "3", "--width", "64", "--batch_size", "64", "--instance_noise", "0"],
     "wgan_gp": ["--width", "64"],
     "vae": ["--hidden", "0"],
     "pix2pix": ["--img_size", "256", "--width", "64", "--batch_size", "1"],
@@ -219,7 +219,7 @@ def growth(args):
     for n in (1_000, 10_000, 100_000):
         with tempfile.TemporaryDirectory() as folder:
             write_digits(Path(folder), n)
-            flags = ["--data_dir", folder]
+            flags = ["--data_dir", folder, "--batch_size", "64"]
             yield {"script": "dcgan", "flags": f"{n:,} images", **ours("dcgan", flags, args.steps)}
 
 
