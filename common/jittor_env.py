@@ -34,8 +34,6 @@ def prepare():
     link_onednn(cache)
     defaults = {
         "FIX_TORCH_ERROR": "0",  # else Jittor imports torch wherever it is installed
-        # The parallel kernel compiler prints over the progress bar, and its threads can hang at exit.
-        "use_parallel_op_compiler": "0",
     }
     if not usable_gpu():
         defaults["nvcc_path"] = ""  # an nvcc without a GPU crashes Jittor's import; "" asks for the CPU build
@@ -70,7 +68,20 @@ def import_jittor():
         jittor.flags.log_silent = 0
         jittor_utils.LOG.log_silent = 0
     close_compiler_pool(jittor_utils)
+    compile_in_parallel(False)
     return jittor
+
+
+def compile_in_parallel(on):
+    """Lets Jittor compile kernels on all cores, or one after the other; a user's choice of it stays.
+
+    The first step of a model compiles dozens, and Jittor shows how far it is. At any other time its threads are no
+    help, and a run that ends before they have begun to wait would wait for them forever.
+    """
+    import jittor
+
+    if "use_parallel_op_compiler" not in os.environ:
+        jittor.flags.use_parallel_op_compiler = min(os.cpu_count() or 1, 16) if on else 0
 
 
 def close_compiler_pool(jittor_utils):

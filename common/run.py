@@ -19,9 +19,8 @@ from common import checkpoint
 from common.datasets import shard
 from common.errors import NotFinite, UserError
 from common.images import to_uint8
+from common.jittor_env import compile_in_parallel
 from common.log import Log
-
-SLOW_FIRST_STEP = 4.0  # seconds after which the user is told that kernels are being compiled
 
 
 class Run:
@@ -181,28 +180,23 @@ class Run:
         """The batches of an epoch, or of its rest, as tuples of Jittor variables."""
         if self.is_main and self.log_file is None:
             self.log_file = Log(self.out_dir, self.step, self.args.n_epochs, len(batches))
-        notice = self.notice_of_compilation()
+        first_step = not self.losses  # of this process
         for arrays in batches:
             self.step += 1
+            if first_step:
+                compile_in_parallel(True)
             # Jittor's generator (dropout) cannot be saved. Seeding it for each step makes any step repeatable.
             jt.set_seed(mixed_seed(self.args.seed, self.step, jt.rank))
             yield tuple(jt.array(array) for array in arrays)
             # Nothing may stay lazy over the end of a step: a resumed run would compute it in another order.
             jt.sync_all()
-            notice.cancel()
+            if first_step:
+                compile_in_parallel(False)
+                first_step = False
             if self.log_file is not None:
                 self.log_file.tick()
             if self.must_stop():
                 self.stop_here()
-
-    def notice_of_compilation(self):
-        """Says, if the first step takes long, that kernels are being compiled."""
-        text = "The first step compiles this model's kernels, once on this machine: up to a minute."
-        timer = threading.Timer(SLOW_FIRST_STEP, lambda: print(text, file=sys.stderr, flush=True))
-        timer.daemon = True
-        if self.is_main and not self.losses:
-            timer.start()
-        return timer
 
     def every(self, interval):
         """Whether this step is the interval's last, in the process that writes."""

@@ -165,6 +165,22 @@ def test_a_variable_of_the_user_wins(monkeypatch):
     assert done.stdout == "2\n"
 
 
+@pytest.mark.parametrize(("setting", "expected"), [({}, "0 2 0"), ({"use_parallel_op_compiler": "0"}, "0 0 0")])
+def test_kernels_are_compiled_in_parallel_in_the_first_step_alone(setting, expected):
+    code = (
+        "import os\n"
+        "os.cpu_count = lambda: 2\n"
+        "import common, jittor as jt\n"
+        "from common.jittor_env import compile_in_parallel\n"
+        "seen = [jt.flags.use_parallel_op_compiler]\n"
+        "for on in (True, False):\n"
+        "    compile_in_parallel(on)\n"
+        "    seen.append(jt.flags.use_parallel_op_compiler)\n"
+        "print(*seen)\n"
+    )
+    assert python(code, **setting).stdout.split("\n")[-2] == expected
+
+
 def test_a_killed_child_does_not_end_the_process():
     """Jittor's own handler of SIGCHLD would."""
     code = (
