@@ -23,8 +23,8 @@ Departures from the paper:
     images of a discriminator, which is the same under instance norm and faster;
   * half the paper's width by default (--width 64 is the paper's), and batches of 4 instead of 1;
   * weights of both discriminators, and of both generators, are updated by one optimizer each, as in the authors' code;
-  * translations come from an exponential moving average of the generators' weights (--ema_decay): the trained ones
-    wander, and draw a loop into every other 7 at one time and none at another.
+  * translations come from an exponential moving average of the generators' weights (--ema_decay), since the trained
+    ones wander: from MNIST to USPS a quarter of the 7s were read as 9s after 9,444 steps, half after 15,000.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`

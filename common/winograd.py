@@ -323,7 +323,7 @@ def pays(images, inputs, outputs, height, width, kernel_size, stride):
     """Whether a convolution with this output, (images, outputs, height, width), is faster so than directly.
 
     Measured on two cores, all three operations together: 1.4 to 1.8 times as fast with 3 x 3 filters and 128 channels
-    or more, 1.2 to 1.7 times with 4 x 4; about as fast at the two bounds, and slower below them.
+    or more, 1.2 to 1.7 times with 4 x 4; about as fast at the two bounds, and mostly slower below.
     """
     tiles = images * ((height + 1) // 2) * ((width + 1) // 2)
     return (kernel_size, stride) in ((3, 1), (4, 2)) and min(inputs, outputs) >= MIN_CHANNELS and tiles >= MIN_TILES
