@@ -19,7 +19,8 @@ ReLU in G and leaky ReLU 0.2 in D, weights from N(0, 0.02), Adam with beta1 0.5.
     with certainty, and what G can learn from it is little;
   * three times Radford's rate of 2e-4 and a quarter of his batch of 128, since a default run has few updates;
   * sizes other than 64 by the number of layers; a quarter of Radford's width, enough for digits (--width 128);
-  * noise is normal, not uniform, so that a walk between two points can follow the sphere; both updates of a step
+  * noise is normal, not uniform, so that a walk between two points can follow the sphere, and has 16 clusters
+    (--n_codes): from a single one, a continuous G draws what lies between two digits too; both updates of a step
     share it;
   * --loss lsgan has the half of Mao's losses in L_D alone;
   * samples come from an exponential moving average of G's weights (--ema_decay);
@@ -32,6 +33,7 @@ which an attribute changes.
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
 
+import functools
 import math
 
 import jittor as jt
@@ -48,13 +50,14 @@ GRID = 100  # samples in a grid
 
 def parse_args(argv=None):
     parser = common.Parser(
-        "dcgan", __doc__, architecture=("arch", "latent_dim", "width", "img_size", "channels", "ema_decay"),
+        "dcgan", __doc__, architecture=("arch", "latent_dim", "n_codes", "width", "img_size", "channels", "ema_decay"),
         of_the_call=("walk", "base", "plus", "minus", "attribute"), n_epochs=60, batch_size=32, lr=0.0006, b1=0.5,
         b2=0.999, img_size=32, channels=1, sample_interval=500, checkpoint_interval=5, log_interval=50,
     )  # fmt: skip
     add, number = parser.add_argument, common.number
     add("--arch", choices=("conv", "mlp"), default="conv", help="DCGAN, or the fully connected original")
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
+    add("--n_codes", type=number(int, at_least=0, at_most=4096), default=16, help="clusters of noise; 0: one normal")
     add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
     add("--loss", choices=("bce", "lsgan", "hinge"), default="bce", help="the adversarial loss")
     add("--instance_noise", type=number(float, at_least=0), default=0.5,
@@ -95,13 +98,13 @@ def parse_indices(parser, name, text):
 
 
 class Generator(nn.Module):
-    """(B, latent_dim) noise to (B, channels, img_size, img_size) images in [-1, 1]."""
+    """(B, z_dim) noise to (B, channels, img_size, img_size) images in [-1, 1]."""
 
-    def __init__(self, latent_dim, img_size, channels, width):
+    def __init__(self, z_dim, img_size, channels, width):
         super().__init__()
         n_doublings = int(math.log2(img_size)) - 3
         c = width * 2**n_doublings
-        layers = [fast.ConvTranspose(latent_dim, c, 4, bias=False), fast.BatchNorm(c), fast.ReLU()]  # (B, c, 4, 4)
+        layers = [fast.ConvTranspose(z_dim, c, 4, bias=False), fast.BatchNorm(c), fast.ReLU()]  # (B, c, 4, 4)
         for _ in range(n_doublings):  # c halves, height and width double
             layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), fast.BatchNorm(c // 2),
                        fast.ReLU()]  # fmt: skip
@@ -132,11 +135,11 @@ class Discriminator(nn.Module):
 class MLPGenerator(nn.Module):
     """As Generator, fully connected."""
 
-    def __init__(self, latent_dim, img_size, channels, width):
+    def __init__(self, z_dim, img_size, channels, width):
         super().__init__()
         self.shape = (channels, img_size, img_size)
         self.layers = nn.Sequential(
-            nn.Linear(latent_dim, 4 * width), fast.ReLU(),
+            nn.Linear(z_dim, 4 * width), fast.ReLU(),
             nn.Linear(4 * width, 8 * width), fast.BatchNorm(8 * width), fast.ReLU(),
             nn.Linear(8 * width, 16 * width), fast.BatchNorm(16 * width), fast.ReLU(),
             nn.Linear(16 * width, channels * img_size**2), fast.Tanh(),
@@ -175,7 +178,8 @@ def initialize(module):
 def build(args):
     """The generator and the discriminator of these arguments."""
     conv = args.arch == "conv"
-    generator = (Generator if conv else MLPGenerator)(args.latent_dim, args.img_size, args.channels, args.width)
+    z_dim = args.n_codes + args.latent_dim
+    generator = (Generator if conv else MLPGenerator)(z_dim, args.img_size, args.channels, args.width)
     discriminator = (Discriminator if conv else MLPDiscriminator)(args.img_size, args.channels, args.width)
     if conv:  # an MLP with such small weights hardly learns
         initialize(generator), initialize(discriminator)
@@ -216,7 +220,7 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z, nois
 
     Args:
         real: (B, C, H, W) in [-1, 1].
-        z: (B, latent_dim).
+        z: (B, z_dim) noise.
         noise_real, noise_fake: what is added to the images before D sees them, (B, C, H, W), or 0.
 
     Returns:
@@ -235,7 +239,7 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z, nois
 
 
 def sample(generator, z, chunk=500):
-    """(N, C, H, W) numpy images in [-1, 1] from (N, latent_dim) numpy noise."""
+    """(N, C, H, W) numpy images in [-1, 1] from (N, z_dim) numpy noise."""
     was_training = generator.is_training()
     generator.eval()
     with jt.no_grad():
@@ -246,7 +250,7 @@ def sample(generator, z, chunk=500):
 
 
 def slerp(a, b, steps):
-    """(steps, latent_dim) points on the arc from a to b: normal noise lies near a sphere, the chord inside it."""
+    """(steps, z_dim) points on the arc from a to b: normal noise lies near a sphere, the chord inside it."""
     angle = math.acos(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))
     t = np.linspace(0, 1, steps)[:, None]
     if angle < 1e-4:
@@ -255,7 +259,7 @@ def slerp(a, b, steps):
 
 
 def arithmetic(z, base, plus, minus):
-    """(n, latent_dim): z[base] - mean z[minus] + mean z[plus]; several base samples are averaged too, if given.
+    """(n, z_dim): z[base] - mean z[minus] + mean z[plus]; several base samples are averaged too, if given.
 
     The mean of three samples is more stable than one (Radford 2015, section 6.3.2).
     """
@@ -294,7 +298,7 @@ ATTRIBUTES = {"thickness": thickness, "slant": slant, "brightness": brightness}
 
 
 def attribute_direction(z, values, steps=500, rate=1.0):
-    """The unit vector (latent_dim,) along which logistic regression finds above-median values of an attribute."""
+    """The unit vector (z_dim,) along which logistic regression finds above-median values of an attribute."""
     target = (values > np.median(values)).astype(np.float64)
     w, b = np.zeros(z.shape[1]), 0.0
     for _ in range(steps):
@@ -306,18 +310,22 @@ def attribute_direction(z, values, steps=500, rate=1.0):
 
 def walk(generator, args, z, rng):
     """The images (N, C, H, W) that --walk asks for, and how many stand in a row."""
+    draw = functools.partial(common.latent_noise, rng, latent_dim=args.latent_dim, n_codes=args.n_codes)
     if args.walk == "interpolate":
-        pairs = rng.standard_normal((8, 2, args.latent_dim), dtype=np.float32)
+        pairs = zip(draw(8), draw(8))
         return sample(generator, np.concatenate([slerp(a, b, 10) for a, b in pairs])), 10
     if args.walk == "arithmetic":
         rows = [z[args.minus], z[args.plus], z[args.base] if args.base else z[:10]]
         columns = max(map(len, rows))
-        rows = [np.resize(row, (columns, args.latent_dim)) for row in rows]
-        result = np.resize(arithmetic(z, args.base, args.plus, args.minus), (columns, args.latent_dim))
+        rows = [np.resize(row, (columns, z.shape[1])) for row in rows]
+        result = np.resize(arithmetic(z, args.base, args.plus, args.minus), (columns, z.shape[1]))
         return sample(generator, np.concatenate([*rows, result])), columns
-    points = rng.standard_normal((2000, args.latent_dim), dtype=np.float32)
+    points = draw(2000)
     along = attribute_direction(points, ATTRIBUTES[args.attribute](sample(generator, points)))
-    off = rng.standard_normal(args.latent_dim, dtype=np.float32)
+    off = rng.standard_normal(len(along), dtype=np.float32)
+    for direction in (along, off):
+        direction[: args.n_codes] = 0  # a code is one of a few: no line leads from one to the next
+        direction /= np.linalg.norm(direction)
     off -= off @ along * along
     off /= np.linalg.norm(off)
     distances = np.linspace(-4, 4, 9, dtype=np.float32)[:, None]
@@ -333,7 +341,7 @@ def write_results(run, generator, args, z, rng):
     else:
         common.save_image(sample(generator, z), run.out_dir / "result.png")
     if args.n_samples:
-        run.save_samples(sample(generator, rng.standard_normal((args.n_samples, args.latent_dim), dtype=np.float32)))
+        run.save_samples(sample(generator, common.latent_noise(rng, args.n_samples, args.latent_dim, args.n_codes)))
 
 
 def mean_distance(images):
@@ -383,7 +391,7 @@ def main(argv=None):
     args = parse_args(argv)
     with common.Run(args) as run:
         sample_rng = np.random.default_rng([args.seed, 3])  # of its own, so that pictures disturb no training
-        grid_z = sample_rng.standard_normal((GRID, args.latent_dim), dtype=np.float32)
+        grid_z = common.latent_noise(sample_rng, GRID, args.latent_dim, args.n_codes)
         if args.sample_only:
             generator, _ = build(args)
             ema = common.EMA(generator, args.ema_decay)
@@ -402,7 +410,7 @@ def main(argv=None):
         watch = Watch(data)
         for _ in run.epochs():
             for real, *_ in run.steps(batches):
-                z = run.shard(run.rng.standard_normal((args.batch_size, args.latent_dim), dtype=np.float32))
+                z = run.shard(common.latent_noise(run.rng, args.batch_size, args.latent_dim, args.n_codes))
                 noise_real, noise_fake = instance_noise(run, args), instance_noise(run, args)
                 losses = train_step(generator, discriminator, optimizer_G, optimizer_D, real, z, noise_real,
                                     noise_fake, args.loss)  # fmt: skip

@@ -21,6 +21,7 @@ betas 0 and 0.9, n_critic is 5, and clip takes RMSProp with 5e-5. Departures fro
   * Adam's rate is five times the paper's 1e-4: a default run has few updates of the generator;
   * networks are DCGAN's (the paper's for 28x28 and 64x64 differ little), the critic without any normalisation: batch
     norm would make the penalty of one image depend on the others;
+  * noise has 16 clusters (--n_codes): from a single one, a continuous G draws what lies between two digits too;
   * the generator's update takes the noise of the critic's update before it;
   * samples come from an exponential moving average of G's weights (--ema_decay).
 
@@ -44,7 +45,8 @@ PENALTY = 10.0  # lambda in Gulrajani 2017, section 4
 
 def parse_args(argv=None):
     parser = common.Parser(
-        "wgan_gp", __doc__, architecture=("latent_dim", "width", "img_size", "channels", "ema_decay", "constraint"),
+        "wgan_gp", __doc__,
+        architecture=("latent_dim", "n_codes", "width", "img_size", "channels", "ema_decay", "constraint"),
         n_epochs=100, batch_size=64, lr=0.0005, b1=0.0, b2=0.9, img_size=32, channels=1, sample_interval=1000,
         checkpoint_interval=10, log_interval=50,
     )  # fmt: skip
@@ -53,6 +55,7 @@ def parse_args(argv=None):
     add("--n_critic", type=number(int, at_least=1), default=5, help="updates of the critic for one of the generator")
     add("--clip_value", type=number(float, above=0), default=0.01, help="with --constraint clip: largest weight")
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
+    add("--n_codes", type=number(int, at_least=0, at_most=4096), default=16, help="clusters of noise; 0: one normal")
     add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
     add("--download", action="store_true", help="fetch full MNIST (11 MB) into Jittor's data set folder")
@@ -69,13 +72,13 @@ def parse_args(argv=None):
 
 
 class Generator(nn.Module):
-    """(B, latent_dim) noise to (B, channels, img_size, img_size) images in [-1, 1]."""
+    """(B, z_dim) noise to (B, channels, img_size, img_size) images in [-1, 1]."""
 
-    def __init__(self, latent_dim, img_size, channels, width):
+    def __init__(self, z_dim, img_size, channels, width):
         super().__init__()
         n_doublings = int(math.log2(img_size)) - 3
         c = width * 2**n_doublings
-        layers = [fast.ConvTranspose(latent_dim, c, 4, bias=False), fast.BatchNorm(c), fast.ReLU()]  # (B, c, 4, 4)
+        layers = [fast.ConvTranspose(z_dim, c, 4, bias=False), fast.BatchNorm(c), fast.ReLU()]  # (B, c, 4, 4)
         for _ in range(n_doublings):  # c halves, height and width double
             layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), fast.BatchNorm(c // 2),
                        fast.ReLU()]  # fmt: skip
@@ -104,7 +107,7 @@ class Critic(nn.Module):
 
 def build(args):
     """The generator and the critic of these arguments."""
-    generator = Generator(args.latent_dim, args.img_size, args.channels, args.width)
+    generator = Generator(args.n_codes + args.latent_dim, args.img_size, args.channels, args.width)
     critic = Critic(args.img_size, args.channels, args.width)
     generator.train(), critic.train()
     return generator, critic
@@ -165,7 +168,7 @@ def critic_step(critic, optimizer, real, fake, alpha, clip_value=None):
 
 
 def train_step(generator, critic, optimizer_G, optimizer_D, real, z, alpha, update_G, clip_value=None):
-    """One update of the critic and, with `update_G`, one of the generator on the same (B, latent_dim) noise.
+    """One update of the critic and, with `update_G`, one of the generator on the same (B, z_dim) noise.
 
     Returns:
         {"wasserstein"} and, without clipping, {"penalty"} as Jittor scalars.
@@ -184,7 +187,7 @@ def train_step(generator, critic, optimizer_G, optimizer_D, real, z, alpha, upda
 
 
 def sample(generator, z, chunk=500):
-    """(N, C, H, W) numpy images in [-1, 1] from (N, latent_dim) numpy noise."""
+    """(N, C, H, W) numpy images in [-1, 1] from (N, z_dim) numpy noise."""
     was_training = generator.is_training()
     generator.eval()
     with jt.no_grad():
@@ -198,14 +201,14 @@ def write_results(run, generator, args, z, rng):
     """result.png, and samples.npz where --n_samples asks for it."""
     common.save_image(sample(generator, z), run.out_dir / "result.png")
     if args.n_samples:
-        run.save_samples(sample(generator, rng.standard_normal((args.n_samples, args.latent_dim), dtype=np.float32)))
+        run.save_samples(sample(generator, common.latent_noise(rng, args.n_samples, args.latent_dim, args.n_codes)))
 
 
 def main(argv=None):
     args = parse_args(argv)
     with common.Run(args) as run:
         sample_rng = np.random.default_rng([args.seed, 3])  # of its own, so that pictures disturb no training
-        grid_z = sample_rng.standard_normal((100, args.latent_dim), dtype=np.float32)
+        grid_z = common.latent_noise(sample_rng, 100, args.latent_dim, args.n_codes)
         if args.sample_only:
             generator, _ = build(args)
             ema = common.EMA(generator, args.ema_decay)
@@ -223,7 +226,7 @@ def main(argv=None):
         clip_value = args.clip_value if args.constraint == "clip" else None
         for _ in run.epochs():
             for real, *_ in run.steps(batches):
-                z = run.shard(run.rng.standard_normal((args.batch_size, args.latent_dim), dtype=np.float32))
+                z = run.shard(common.latent_noise(run.rng, args.batch_size, args.latent_dim, args.n_codes))
                 alpha = run.shard(run.rng.random((args.batch_size, 1, 1, 1), dtype=np.float32))
                 update_G = run.step % args.n_critic == 0
                 losses = train_step(generator, critic, optimizer_G, optimizer_D, real, z, alpha, update_G, clip_value)

@@ -35,8 +35,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PEER_SIZES = {  # the widths, sizes, batches and losses of the peer
     "cgan_mnist": ["--dropout", "0.4"],
-    "dcgan": ["--img_size", "64", "--channels", "3", "--width", "64", "--batch_size", "64", "--instance_noise", "0"],
-    "wgan_gp": ["--width", "64"],
+    "dcgan": ["--img_size", "64", "--channels", "3", "--width", "64", "--batch_size", "64", "--instance_noise", "0",
+              "--n_codes", "0"],
+    "wgan_gp": ["--width", "64", "--n_codes", "0"],
     "vae": ["--hidden", "0"],
     "pix2pix": ["--img_size", "256", "--width", "64", "--batch_size", "1"],
     "cyclegan": ["--img_size", "128", "--channels", "3", "--width", "64", "--batch_size", "1"],

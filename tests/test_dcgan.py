@@ -9,6 +9,7 @@ from jittor import nn
 from PIL import Image
 from small import make_data, run
 
+import common
 import dcgan as script
 from common import fast
 
@@ -65,7 +66,7 @@ def test_architecture_of_the_paper():
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
 def test_sizes_by_depth(size):
     generator, discriminator = script.build(script.parse_args(["--img_size", str(size), "--width", "2"]))
-    images = script.sample(generator, np.zeros((2, 100), np.float32))
+    images = script.sample(generator, np.zeros((2, 116), np.float32))
     assert images.shape == (2, 1, size, size)
     assert discriminator(jt.array(images)).shape == [2]
 
@@ -127,6 +128,26 @@ class Bars(nn.Module):
         width, lean, brightness = 2 + jt.exp(0.4 * axes[0]), 0.4 * jt.tanh(axes[1]), jt.sigmoid(1 + axes[2])
         inside = jt.sigmoid(2 * (width - jt.abs(columns + lean * rows))) * (jt.abs(rows) < 11).float32()
         return (2 * brightness * inside - 1).unsqueeze(1)
+
+
+def test_a_walk_along_a_direction_keeps_the_code():
+    """Nine points about each of five starts, along the attribute and at right angles to it."""
+    seen = []
+
+    class Recorder(Bars):
+        def execute(self, z):
+            seen.append(z.numpy())
+            return super().execute(z[:, 4:])
+
+    args = script.parse_args(["--latent_dim", "6", "--n_codes", "4"])
+    args.walk, rng = "direction", np.random.default_rng(0)
+    z = common.latent_noise(rng, 100, latent_dim=6, n_codes=4)
+    images, nrow = script.walk(Recorder(), args, z, rng)
+    walked = seen[-1].reshape(5, 2, 9, 10)
+    assert (images.shape, nrow) == ((90, 1, 32, 32), 9)
+    assert np.array_equal(walked[..., :4], np.broadcast_to(z[:5, None, None, :4], (5, 2, 9, 4)))
+    along, off = (walked[0, i, 8, 4:] - walked[0, i, 0, 4:] for i in (0, 1))
+    assert np.allclose([along @ along, off @ off, along @ off], [64, 64, 0], atol=1e-3)
 
 
 @pytest.mark.parametrize("attribute", ["thickness", "slant", "brightness"])

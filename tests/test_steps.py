@@ -95,8 +95,8 @@ def conv_pair(module, size):
 @pytest.mark.parametrize("loss", ["bce", "lsgan", "hinge"])
 @pytest.mark.parametrize("arch", ["conv", "mlp"])
 def test_dcgan(arch, loss, rng):
-    flags = ["--arch", arch, "--img_size", "16", "--latent_dim", "6", "--width", "4", "--channels", "3"]
-    G, D = dcgan.build(dcgan.parse_args(flags))
+    flags = ["--arch", arch, "--img_size", "16", "--latent_dim", "4", "--n_codes", "2", "--width", "4"]
+    G, D = dcgan.build(dcgan.parse_args([*flags, "--channels", "3"]))
     optimizer_G, optimizer_D = jittor_adam(G), jittor_adam(D)
     if arch == "conv":
         G2, D2 = conv_pair((G, D), 16)
@@ -141,8 +141,8 @@ def torch_penalty(critic, between):
 
 @pytest.mark.parametrize("constraint", ["gp", "clip"])
 def test_wgan_gp(constraint, rng):
-    flags = ["--constraint", constraint, "--img_size", "16", "--latent_dim", "6", "--width", "4", "--lr", "0.01"]
-    args = wgan_gp.parse_args([*flags, "--clip_value", "0.05"])
+    flags = ["--constraint", constraint, "--img_size", "16", "--latent_dim", "4", "--n_codes", "2", "--width", "4"]
+    args = wgan_gp.parse_args([*flags, "--lr", "0.01", "--clip_value", "0.05"])
     G, D = wgan_gp.build(args)
     optimizer_G, optimizer_D = wgan_gp.build_optimizers(args, G, D)
     G2, D2 = conv_pair((G, D), 16)
@@ -331,7 +331,7 @@ def test_stargan(identity, rng):
 
 
 def test_dcgan_and_wgan_gp_have_the_same_generator(rng):
-    flags = ["--img_size", "16", "--latent_dim", "6", "--width", "4"]
+    flags = ["--img_size", "16", "--latent_dim", "4", "--n_codes", "2", "--width", "4"]
     one, _ = dcgan.build(dcgan.parse_args(flags))
     other, _ = wgan_gp.build(wgan_gp.parse_args(flags))
     other.load_state_dict(copy.deepcopy({name: value.numpy() for name, value in one.state_dict().items()}))
