@@ -21,7 +21,7 @@ betas 0 and 0.9, n_critic is 5, and clip takes RMSProp with 5e-5. Departures fro
   * Adam's rate is five times the paper's 1e-4: a default run has few updates of the generator;
   * networks are DCGAN's (the paper's for 28x28 and 64x64 differ little), the critic without any normalisation: batch
     norm would make the penalty of one image depend on the others;
-  * noise has 16 clusters (--n_codes): from a single one, a continuous G draws what lies between two digits too;
+  * noise has 32 clusters (--n_codes): from a single one, a continuous G draws what lies between two digits too;
   * the generator's update takes the noise of the critic's update before it;
   * samples come from an exponential moving average of G's weights (--ema_decay).
 
@@ -55,7 +55,7 @@ def parse_args(argv=None):
     add("--n_critic", type=number(int, at_least=1), default=5, help="updates of the critic for one of the generator")
     add("--clip_value", type=number(float, above=0), default=0.01, help="with --constraint clip: largest weight")
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
-    add("--n_codes", type=number(int, at_least=0, at_most=4096), default=16, help="clusters of noise; 0: one normal")
+    add("--n_codes", type=number(int, at_least=0, at_most=4096), default=32, help="clusters of noise; 0: one normal")
     add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
     add("--download", action="store_true", help="fetch full MNIST (11 MB) into Jittor's data set folder")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-CODE = 5.0  # of the length of 25 normal entries; with 1 the generators leave the code unused
+CODE = 5.0  # against normal entries of size 1: large enough that the first layer hears it
 
 
 def latent_noise(rng, n, latent_dim, n_codes):
