@@ -68,6 +68,10 @@ class Run:
             self.report(error, code=3)
         if isinstance(error, (UserError, OSError)):
             self.report(error, code=2)
+        if isinstance(error, (RuntimeError, KeyboardInterrupt)) and self.stop_signal is not None:
+            # Ctrl-C reaches the compiler of a kernel too, and Jittor then fails; or it was pressed twice.
+            print("\nStopped within a step; the last checkpoint, if any, is kept.", file=sys.stderr, flush=True)
+            raise SystemExit(128 + self.stop_signal) from error
         if error is None and self.is_main:
             print(f"Done; everything is in {self.out_dir}.", flush=True)
 

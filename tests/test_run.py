@@ -57,6 +57,21 @@ def test_what_is_of_the_call_is_not_stored(tmp_path):
     assert not {"out_dir", "n_samples", "resume", "device", "help"} & set(stored)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("Run cmd failed: g++"), KeyboardInterrupt()])
+def test_stopped_within_a_step_says_so_in_one_line(tmp_path, error, capsys):
+    """Ctrl-C also ends the compiler that Jittor waits for, and Jittor then raises."""
+    with pytest.raises(SystemExit) as stopped, Run(arguments(tmp_path)) as run:
+        run.on_signal(signal.SIGINT, None)
+        raise error
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.strip() == "Stopped within a step; the last checkpoint, if any, is kept."
+
+
+def test_an_error_without_a_signal_keeps_its_traceback(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), Run(arguments(tmp_path)):
+        raise RuntimeError("a bug")
+
+
 @pytest.mark.parametrize(("error", "code"), [(UserError("wrong"), 2), (OSError(28, "full"), 2), (NotFinite("nan"), 3)])
 def test_exit_codes(tmp_path, capsys, error, code):
     with pytest.raises(SystemExit) as stopped, Run(arguments(tmp_path)):
