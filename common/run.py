@@ -27,7 +27,8 @@ class Run:
     """One call of a script, used as `with Run(args) as run:`.
 
     Entering chooses the device, seeds everything, makes `out_dir` and proves it writable. Leaving turns a user's
-    mistake into one line and exit code 2, and a number that is not finite into one line and exit code 3.
+    mistake into one line and exit code 2, a number that is not finite into one line and exit code 3,
+    and what a signal broke off within a step into one line and exit code 128 + its number.
 
     Attributes:
         step, epoch: the number of the step at work, and of epochs done.
