@@ -1,16 +1,15 @@
 """What every script shares. `import common` comes before `import jittor`: it prepares Jittor's environment."""
 
-from common import jittor_env
+from common import environment
 
-jittor_env.prepare()
-jittor_env.import_jittor()
+environment.prepare()
+environment.import_jittor()
 
 from common.checkpoint import EMA  # noqa: E402
-from common.datasets import Batches, load_digits  # noqa: E402
+from common.data import Batches  # noqa: E402
 from common.errors import UserError  # noqa: E402
 from common.flags import Parser, number  # noqa: E402
-from common.images import save_image  # noqa: E402
-from common.latent import latent_noise  # noqa: E402
+from common.pictures import save_image  # noqa: E402
 from common.run import Run  # noqa: E402
 
-__all__ = ["Batches", "EMA", "Parser", "Run", "UserError", "latent_noise", "load_digits", "number", "save_image"]
+__all__ = ["Batches", "EMA", "Parser", "Run", "UserError", "number", "save_image"]

@@ -16,11 +16,11 @@ import jittor as jt
 import numpy as np
 
 from common import checkpoint
-from common.datasets import shard
+from common.data.batches import shard
+from common.environment import compile_in_parallel
 from common.errors import NotFinite, UserError
-from common.images import to_uint8
-from common.jittor_env import compile_in_parallel
 from common.log import Log
+from common.pictures import to_uint8
 
 
 class Run:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets import say, warn
-from common.errors import UserError
-from common.folders import LazyImages, check_images, fit, list_images, open_image
-from common.synthetic import bundled_digits, draw_outlines
+from common.data.decode import check_images, fit, list_images, open_image
+from common.data.drawn import bundled_digits, draw_outlines
+from common.data.folders import LazyImages
+from common.errors import UserError, say, warn
 
 KEEP = 512 << 20  # bytes of decoded pairs that are kept in memory; a larger set is decoded anew in each epoch
 JITTER = 286 / 256  # of img_size, from which a random part of img_size is cut out (Isola 2017, section 6.2)

@@ -7,7 +7,7 @@ and the first 4,500 its training part. All images are uint8 (N, C, S, S).
 import numpy as np
 from PIL import Image
 
-from common.datasets import BUNDLED, read_digits
+from common.data.digits import BUNDLED, read_digits
 
 N_TEST = 500
 COLOURS = np.array([  # of the digits 0 to 9 in `outline_pairs`: red, orange, yellow, green, cyan, blue, ...

@@ -8,19 +8,18 @@ import gzip
 import hashlib
 import os
 import struct
-import sys
 import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
 
-import jittor as jt
 import numpy as np
 from PIL import Image
 
-from common.errors import UserError
+from common.data.decode import to_float
+from common.errors import UserError, say
 
-BUNDLED = Path(__file__).parent / "data"
+BUNDLED = Path(__file__).parent / "mnist5k"
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049  # IDX: 0x0803 is three-dimensional uint8, 0x0801 one-dimensional
 LARGEST_IDX = 1 << 31  # bytes of pixels; forty times MNIST
 MNIST_MIRRORS = (
@@ -52,14 +51,6 @@ class Digits:
     def batch(self, indices, seeds=None):
         """Images (B, C, S, S) float32 in [-1, 1] and labels (B,) int32."""
         return to_float(self.images[indices]), self.labels[indices]
-
-
-def to_float(pixels):
-    """uint8 in [0, 255] as float32 in [-1, 1]."""
-    images = pixels.astype(np.float32)
-    images *= 1 / 127.5
-    images -= 1
-    return images
 
 
 def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, download=False, split="train", n_test=0):
@@ -227,74 +218,3 @@ def fetch(url, path, md5):
 
 def file_md5(path):
     return hashlib.md5(Path(path).read_bytes()).hexdigest()
-
-
-class Batches:
-    """Endless epochs of shuffled, equal batches whose order depends on the seed alone.
-
-    Iterating gives one epoch, or the rest of one after `load_state_dict`. The last images that do not fill a
-    batch are left out (a batch of another size would also compile another set of kernels). Under mpirun,
-    `batch_size` is the size over all processes, and each gets its contiguous share of every batch.
-
-    Args:
-        data: an object with `len()` and `batch(indices, seeds)`; `seeds` has an integer for each image, from
-            which it draws its augmentation.
-    """
-
-    def __init__(self, data, batch_size, seed):
-        if batch_size > len(data):
-            raise UserError(f"--batch_size {batch_size} is more than the {len(data)} images of the data set")
-        self.data, self.batch_size = data, batch_size
-        self.rng = np.random.default_rng([seed, 1])
-        self.start_of_epoch = self.rng.bit_generator.state
-        self.position = 0  # images of this epoch that have been given out
-
-    def __len__(self):
-        return len(self.data) // self.batch_size
-
-    def __iter__(self):
-        self.rng.bit_generator.state = self.start_of_epoch
-        order = self.rng.permutation(len(self.data))
-        seeds = self.rng.integers(2**63, size=len(self.data))
-        first, last = self.position, len(self) * self.batch_size
-        chunks = [order[i : i + self.batch_size] for i in range(first, last, self.batch_size)]
-        for batch in self.data_in_order([shard(c) for c in chunks if len(c) == self.batch_size], seeds):
-            self.position += self.batch_size
-            yield batch
-        self.start_of_epoch = self.rng.bit_generator.state
-        self.position = 0
-
-    def data_in_order(self, chunks, seeds):
-        """The batches; a data set that decodes files offers `stream`, which works ahead in threads."""
-        if hasattr(self.data, "stream"):
-            yield from self.data.stream(chunks, seeds)
-        else:
-            for indices in chunks:
-                yield self.data.batch(indices, seeds[indices])
-
-    def state_dict(self):
-        return {"start_of_epoch": self.start_of_epoch, "position": self.position}
-
-    def load_state_dict(self, state):
-        if not 0 <= state["position"] <= len(self.data):
-            raise ValueError("the position lies outside the data set")
-        self.rng.bit_generator.state = self.start_of_epoch = state["start_of_epoch"]
-        self.position = state["position"]
-
-
-def shard(array):
-    """This process's contiguous share of an array over the whole batch; all of it without mpirun."""
-    share = len(array) // jt.world_size
-    return array[jt.rank * share : (jt.rank + 1) * share]
-
-
-def say(message):
-    """One line on the screen, from one process only."""
-    if jt.rank == 0:
-        print(message, flush=True)
-
-
-def warn(message):
-    """As `say`, on standard error."""
-    if jt.rank == 0:
-        print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common.datasets import load_digits, say, to_float
-from common.errors import UserError
-from common.folders import BROKEN, ImageFolder, LazyImages, fit, open_image
-from common.synthetic import digit_domains
+from common.data.decode import BROKEN, fit, open_image, to_float
+from common.data.digits import load_digits
+from common.data.drawn import digit_domains
+from common.data.folders import ImageFolder, LazyImages
+from common.errors import UserError, say
 
 JITTER = 286 / 256  # of img_size, from which a random part of img_size is cut out (Zhu 2017, the authors' code)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.datasets import say, to_float
-from common.errors import UserError
-from common.folders import LazyImages, check_images, fit, list_images, open_image
-from common.synthetic import ATTRIBUTES, coloured_digits
+from common.data.decode import check_images, fit, list_images, open_image, to_float
+from common.data.drawn import ATTRIBUTES, coloured_digits
+from common.data.folders import LazyImages
+from common.errors import UserError, say
 
 LIST = "list_attr_celeba"
 IMAGES = ("img_align_celeba", "images")

@@ -25,7 +25,7 @@ import functools
 import jittor as jt
 from jittor import nn
 
-from common.kernels import fits, kernel
+from common.fast.kernels import fits, kernel
 
 MIN_CHANNELS = 64  # below, transforming the image takes what the products save
 MIN_TILES = 32  # below, transforming the weights does

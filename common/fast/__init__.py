@@ -1,0 +1,41 @@
+"""Layers and an optimizer that use every core, in the place of Jittor's own.
+
+On a CPU Jittor runs convolutions and matrix products on all cores, and everything else on one. Here the rest is
+written as small C++ kernels with OpenMP, and convolutions take fewer multiplications (`common.fast.winograd`). Names,
+arguments, attributes and initial values are those of `jittor.nn`, so that a model, its checkpoints and its
+optimizer's state do not depend on which of the two it uses:
+
+    Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam,
+    ema_update
+
+On a GPU, for other types than float32, and for batch norm of (N, C) or under mpirun, Jittor's operators run instead.
+A compiler without OpenMP ignores the pragmas: the same numbers come out, on one thread.
+
+A script takes a layer from `fast` wherever it is listed above, and every other one (Linear, Embedding, Flatten,
+Sequential, ModuleList) from `jittor.nn`.
+
+Second derivatives, which a gradient penalty needs: convolutions, padding, dropout and activations have them. The
+two norms' kernels do not and raise RuntimeError; a penalised critic with a norm takes `jittor.nn`'s.
+
+Every loop is split statically and no sum is shared between threads, so that equal runs with as many threads give
+equal bits.
+"""
+
+from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh
+from common.fast.norms import BatchNorm, InstanceNorm2d
+from common.fast.optim import Adam, ema_update
+from common.fast.winograd import Conv, ConvTranspose
+
+__all__ = [
+    "Adam",
+    "BatchNorm",
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "InstanceNorm2d",
+    "LeakyReLU",
+    "ReLU",
+    "ReflectionPad2d",
+    "Tanh",
+    "ema_update",
+]

@@ -1,0 +1,209 @@
+"""Activations, padding and dropout on all CPU cores; see `common.fast` for what all its layers have in common."""
+
+import jittor as jt
+from jittor import nn
+
+from common.fast.kernels import fits, kernel
+
+# ---- activations ----
+
+# in: a number with the sign of the activation's input, and the number to let through or to scale.
+LEAKY_RELU = """
+    const float slope = data["slope"];
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0 ? in1_p[i] : slope * in1_p[i];
+"""
+
+
+class LeakyReLUFunction(jt.Function):
+    """x where `sign` is positive, elsewhere slope * x; `sign` is x where it is not given, and slope is not negative.
+
+    With the sign of the first x it is its own gradient.
+    """
+
+    def __init__(self, slope, sign=None):
+        self.slope, self.sign = slope, sign
+
+    def execute(self, x):
+        sign = x if self.sign is None else self.sign
+        (y,) = kernel([x.shape], [sign, x], LEAKY_RELU, slope=self.slope)
+        if self.sign is None:
+            self.sign = y  # has x's sign, and is kept for the next layer's gradient anyway
+        return y
+
+    def grad(self, dy):
+        return LeakyReLUFunction(self.slope, self.sign)(dy)
+
+
+class LeakyReLU(nn.Module):
+    """`jittor.nn.LeakyReLU`: max(x, scale * x)."""
+
+    def __init__(self, scale=0.01):
+        self.scale = scale
+
+    def execute(self, x):
+        return LeakyReLUFunction(self.scale)(x) if fits(x) else nn.leaky_relu(x, self.scale)
+
+
+class ReLU(nn.Module):
+    """`jittor.nn.ReLU`, which takes ten times as long as its LeakyReLU."""
+
+    def execute(self, x):
+        return LeakyReLUFunction(0.0)(x) if fits(x) else nn.relu(x)
+
+
+# Jittor's own gradient of tanh is dy / cosh(x)^2, and cosh(x)^2 overflows: it is NaN from |x| = 45 on, so that one
+# outlier ends a training for good.
+TANH = """
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) out0_p[i] = std::tanh(in0_p[i]);
+"""
+
+
+class TanhFunction(jt.Function):
+    """tanh(x), of any shape; x is given twice, since what `execute` gets passes no second derivative on."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def execute(self, x):
+        self.y = kernel([x.shape], [x], TANH)[0] if fits(x) else jt.tanh(x).detach()
+        return self.y
+
+    def grad(self, dy):
+        return TanhGrad()(self.x, self.y, dy)
+
+
+class TanhGrad(jt.Function):
+    """dy * (1 - y^2) with y = tanh(x); x is here for the second derivative, which Jittor cannot see through y."""
+
+    def execute(self, x, y, dy):
+        self.y, self.dy = y, dy
+        return dy * (1 - y * y)
+
+    def grad(self, ddx):
+        slope = 1 - self.y * self.y
+        return -2 * self.y * slope * self.dy * ddx, None, slope * ddx
+
+
+class Tanh(nn.Module):
+    """tanh, with the gradient 1 - tanh^2, which is finite everywhere."""
+
+    def execute(self, x):
+        return TanhFunction(x)(x)
+
+
+# ---- padding ----
+
+PAD = """
+    const int64 left = data["left"], top = data["top"], planes = in0_shape0 * in0_shape1;
+    const int64 H = in0_shape2, W = in0_shape3, OH = out0_shape2, OW = out0_shape3;
+    #pragma omp parallel for collapse(2) schedule(static) if (WORTH_SHARING(out0->num))
+    for (int64 p = 0; p < planes; p++)
+    for (int64 i = 0; i < OH; i++) {
+        const int64 row = H - 1 - std::abs(H - 1 - std::abs(i - top));  // 1 0 1 2 ... H-1 H-2
+        const float* x = in0_p + (p * H + row) * W;
+        float* y = out0_p + (p * OH + i) * OW;
+        for (int64 j = 0; j < left; j++) y[j] = x[left - j];
+        for (int64 j = 0; j < W; j++) y[left + j] = x[j];
+        for (int64 j = left + W; j < OW; j++) y[j] = x[2 * (W - 1) - (j - left)];
+    }
+"""
+
+# The transpose of PAD: every number of dy is added to where it came from.
+PAD_GRAD = """
+    const int64 left = data["left"], top = data["top"], planes = in0_shape0 * in0_shape1;
+    const int64 H = out0_shape2, W = out0_shape3, OH = in0_shape2, OW = in0_shape3;
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 p = 0; p < planes; p++) {
+        for (int64 i = 0; i < H * W; i++) out0_p[p * H * W + i] = 0;
+        for (int64 i = 0; i < OH; i++) {
+            const int64 row = H - 1 - std::abs(H - 1 - std::abs(i - top));
+            const float* dy = in0_p + (p * OH + i) * OW;
+            float* dx = out0_p + (p * H + row) * W;
+            for (int64 j = 0; j < left; j++) dx[left - j] += dy[j];
+            for (int64 j = 0; j < W; j++) dx[j] += dy[left + j];
+            for (int64 j = left + W; j < OW; j++) dx[2 * (W - 1) - (j - left)] += dy[j];
+        }
+    }
+"""
+
+
+class Pad(jt.Function):
+    """Reflection padding by (left, right, top, bottom), or its transpose; each is the other's gradient."""
+
+    def __init__(self, padding, transposed=False):
+        self.padding, self.transposed = padding, transposed
+
+    def execute(self, x):
+        left, right, top, bottom = self.padding
+        sign = -1 if self.transposed else 1
+        shape = [*x.shape[:2], x.shape[2] + sign * (top + bottom), x.shape[3] + sign * (left + right)]
+        return kernel([shape], [x], PAD_GRAD if self.transposed else PAD, left=left, top=top)[0]
+
+    def grad(self, dy):
+        return Pad(self.padding, not self.transposed)(dy)
+
+
+class ReflectionPad2d(nn.ReflectionPad2d):
+    """`jittor.nn.ReflectionPad2d`: (N, C, H, W), padded by an int or by (left, right, top, bottom)."""
+
+    def __init__(self, padding):
+        if isinstance(padding, tuple):  # Jittor's constructor compares the tuple with 0
+            super().__init__(0)
+            self.padding = padding
+            self.pl, self.pr, self.pt, self.pb = padding
+        else:
+            super().__init__(padding)
+
+    def execute(self, x):
+        if not fits(x):
+            return super().execute(x)
+        padding = self.pl, self.pr, self.pt, self.pb
+        if min(padding) < 0 or max(padding[:2]) >= x.shape[3] or max(padding[2:]) >= x.shape[2]:
+            raise ValueError(f"ReflectionPad2d {padding} does not fit {tuple(x.shape)}: it must be below the size")
+        return Pad(padding)(x)
+
+
+# ---- dropout ----
+
+# Whether number i is kept is decided by a hash of the seed and i (a 32-bit mixer of low bias found by
+# https://github.com/skeeto/hash-prospector), and so by no order of threads; backward decides the same again.
+DROPOUT = """
+    const uint32 seed = (uint32)(in1_p[0] * 16777216) * 0x9e3779b9u;
+    const uint32 limit = data["p"] * 4294967296.0;
+    const float scale = 1 / (1 - data["p"]);
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) {
+        uint32 h = (uint32)i ^ seed;
+        h = (h ^ (h >> 16)) * 0x21f0aaadu;
+        h = (h ^ (h >> 15)) * 0xd35a2d97u;
+        h ^= h >> 15;
+        out0_p[i] = h >= limit ? in0_p[i] * scale : 0;
+    }
+"""
+
+
+class DropoutFunction(jt.Function):
+    """Sets a fraction p of x to 0 and scales the rest by 1 / (1 - p); linear, so that it is its own gradient.
+
+    `seed` is a Var of one number in [0, 1), of which 24 bits count.
+    """
+
+    def __init__(self, p, seed):
+        self.p, self.seed = p, seed
+
+    def execute(self, x):
+        return kernel([x.shape], [x, self.seed], DROPOUT, p=self.p)[0]
+
+    def grad(self, dy):
+        return DropoutFunction(self.p, self.seed)(dy)
+
+
+class Dropout(nn.Dropout):
+    """`jittor.nn.Dropout`: off until `.train()`. Each call draws one number from Jittor's generator."""
+
+    def execute(self, x):
+        if not self.is_train or not 0 < self.p < 1 or not fits(x):
+            return super().execute(x)
+        return DropoutFunction(self.p, jt.random((1,)).stop_grad())(x)

@@ -1,0 +1,167 @@
+"""Batch and instance norm on all CPU cores; see `common.fast` for what all its layers have in common."""
+
+import jittor as jt
+from jittor import nn
+
+from common.fast.kernels import fits, kernel
+
+# A group is what shares a mean: a channel of the batch (batch norm) or of one image (instance norm). It lies in
+# `rows` pieces of `length` numbers; piece r of group g starts at (r * groups + g) * length. Sums are formed in float
+# along a piece and in double over the pieces, and the variance from the distances to the mean.
+GROUPS = """
+    const int64 groups = data["groups"], rows = data["rows"], length = data["length"], channels = in1_shape0;
+    const float eps = data["eps"];
+    const double count = rows * length;
+"""
+
+# in: x, weight, bias. out: y, mean, variance (biased).
+NORM = (
+    GROUPS
+    + """
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 g = 0; g < groups; g++) {
+        double sum = 0, squares = 0;
+        for (int64 r = 0; r < rows; r++) {
+            const float* x = in0_p + (r * groups + g) * length;
+            float part = 0;
+            for (int64 i = 0; i < length; i++) part += x[i];
+            sum += part;
+        }
+        const float mean = sum / count;
+        for (int64 r = 0; r < rows; r++) {
+            const float* x = in0_p + (r * groups + g) * length;
+            float part = 0;
+            for (int64 i = 0; i < length; i++) part += (x[i] - mean) * (x[i] - mean);
+            squares += part;
+        }
+        const float variance = squares / count;
+        const float scale = in1_p[g % channels] / std::sqrt(variance + eps), shift = in2_p[g % channels];
+        for (int64 r = 0; r < rows; r++) {
+            const float* x = in0_p + (r * groups + g) * length;
+            float* y = out0_p + (r * groups + g) * length;
+            for (int64 i = 0; i < length; i++) y[i] = (x[i] - mean) * scale + shift;
+        }
+        out1_p[g] = mean;
+        out2_p[g] = variance;
+    }
+"""
+)
+
+# With h = (x - mean) / deviation:
+#     dbias = sum(dy), dweight = sum(dy * h), dx = weight / deviation * (dy - dbias / count - h * dweight / count)
+# in: x, weight, mean, variance, dy. out: dx, and dweight and dbias of each group.
+NORM_GRAD = (
+    GROUPS
+    + """
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 g = 0; g < groups; g++) {
+        const float mean = in2_p[g], inverse = 1 / std::sqrt(in3_p[g] + eps);
+        double sum = 0, product = 0;
+        for (int64 r = 0; r < rows; r++) {
+            const float *x = in0_p + (r * groups + g) * length, *dy = in4_p + (r * groups + g) * length;
+            float part = 0, part_product = 0;
+            for (int64 i = 0; i < length; i++) {
+                part += dy[i];
+                part_product += dy[i] * (x[i] - mean) * inverse;
+            }
+            sum += part;
+            product += part_product;
+        }
+        const float scale = in1_p[g % channels] * inverse, a = sum / count, b = product / count * inverse;
+        for (int64 r = 0; r < rows; r++) {
+            const float *x = in0_p + (r * groups + g) * length, *dy = in4_p + (r * groups + g) * length;
+            float* dx = out0_p + (r * groups + g) * length;
+            for (int64 i = 0; i < length; i++) dx[i] = scale * (dy[i] - a - b * (x[i] - mean));
+        }
+        out1_p[g] = product;
+        out2_p[g] = sum;
+    }
+"""
+)
+
+
+class Norm(jt.Function):
+    """x (N, C, ...), weight (C), bias (C) to x's shape; `mean` and `variance` (groups) are kept as attributes."""
+
+    def __init__(self, groups, rows, eps):
+        self.layout = {"groups": groups, "rows": rows, "eps": eps}
+
+    def execute(self, x, weight, bias):
+        groups = self.layout["groups"]
+        self.layout["length"] = x.numel() // (groups * self.layout["rows"])
+        y, self.mean, self.variance = kernel([x.shape, [groups], [groups]], [x, weight, bias], NORM, **self.layout)
+        self.saved = x, weight, self.mean, self.variance
+        return y
+
+    def grad(self, dy):
+        return NormGrad(self.layout)(*self.saved, dy)
+
+
+class NormGrad(jt.Function):
+    """The gradients of `Norm` for x, weight and bias."""
+
+    def __init__(self, layout):
+        self.layout = layout
+
+    def execute(self, x, weight, mean, variance, dy):
+        groups, channels = self.layout["groups"], weight.shape[0]
+        inputs = [x, weight, mean, variance, dy]
+        dx, dweight, dbias = kernel([x.shape, [groups], [groups]], inputs, NORM_GRAD, **self.layout)
+        if groups > channels:
+            dweight, dbias = (v.reshape((-1, channels)).sum(0) for v in (dweight, dbias))
+        return dx, dweight, dbias
+
+    def grad(self, *gradients):
+        raise RuntimeError("common.fast's norms have no second derivative: use jittor.nn's under a gradient penalty")
+
+
+def weight_and_bias(norm):
+    if norm.affine:
+        return norm.weight, norm.bias
+    return jt.ones(norm.num_features).stop_grad(), jt.zeros(norm.num_features).stop_grad()
+
+
+class BatchNorm(nn.BatchNorm):
+    """`jittor.nn.BatchNorm` for (N, C) and (N, C, H, W); running_var is unbiased, as PyTorch's is, Jittor's is not."""
+
+    def execute(self, x):
+        if x.shape[1] != self.num_features:
+            raise ValueError(f"BatchNorm({self.num_features}) got {x.shape[1]} channels")
+        if not self.is_train:
+            return super().execute(x)
+        if x.ndim == 2 or (self.sync and jt.in_mpi) or not fits(x):
+            y, mean, variance = self.plain(x)
+        else:
+            norm = Norm(self.num_features, x.shape[0], self.eps)
+            y = norm(x, *weight_and_bias(self))
+            mean, variance = norm.mean, norm.variance
+        count = x.numel() // self.num_features * (jt.world_size if self.sync else 1)
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean.update(self.running_mean + (mean - self.running_mean) * self.momentum)
+        self.running_var.update(self.running_var + (unbiased - self.running_var) * self.momentum)
+        return y
+
+    def plain(self, x):
+        """The norm in Jittor's operators: y, and the mean and the variance of the batches of all processes."""
+        dims = [0, *range(2, x.ndim)]
+
+        def average(v):
+            v = v.mean(dims)
+            return v.mpi_all_reduce("mean") if self.sync and jt.in_mpi else v
+
+        mean = average(x)
+        centred = x - mean.broadcast(x, dims)
+        variance = average(centred * centred)
+        y = centred * (self.weight / jt.sqrt(variance + self.eps)).broadcast(x, dims)
+        return (y + self.bias.broadcast(x, dims) if self.affine else y), mean, variance
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """`jittor.nn.InstanceNorm2d` for (N, C, H, W)."""
+
+    def execute(self, x):
+        if x.shape[1] != self.num_features:
+            raise ValueError(f"InstanceNorm2d({self.num_features}) got {x.shape[1]} channels")
+        if not fits(x):
+            return super().execute(x)
+        return Norm(x.shape[0] * x.shape[1], 1, self.eps)(x, *weight_and_bias(self))
