@@ -5,11 +5,22 @@ from common import environment
 environment.prepare()
 environment.import_jittor()
 
-from common.checkpoint import EMA  # noqa: E402
 from common.data import Batches  # noqa: E402
 from common.errors import UserError  # noqa: E402
 from common.flags import Parser, number  # noqa: E402
-from common.pictures import save_image  # noqa: E402
+from common.networks import EMA, describe, in_chunks  # noqa: E402
+from common.pictures import save_image, translate_folder  # noqa: E402
 from common.run import Run  # noqa: E402
 
-__all__ = ["Batches", "EMA", "Parser", "Run", "UserError", "number", "save_image"]
+__all__ = [
+    "EMA",
+    "Batches",
+    "Parser",
+    "Run",
+    "UserError",
+    "describe",
+    "in_chunks",
+    "number",
+    "save_image",
+    "translate_folder",
+]

@@ -4,7 +4,6 @@ Every array lies under `<part>/<name>`, for example `generator/0.weight` or `opt
 not an array (arguments, step, states of random generators) lies in one JSON text under `meta`.
 """
 
-import copy
 import json
 import os
 import tokenize
@@ -15,50 +14,14 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from common import fast
 from common.errors import NotFinite, UserError
 
-FORMAT = 1
+FORMAT = 2
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 # what numpy's parser of a header may raise
 HEADER_DAMAGE = (ValueError, KeyError, EOFError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 FILE_NAME = "checkpoint_last.npz"
 LARGEST_META = 1 << 20  # bytes; the JSON text takes a few thousand
-
-
-class EMA:
-    """An exponential moving average of a module's weights, which samples better than the last weights do.
-
-    After each update, shadow = d * shadow + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)) at the
-    n-th update, so that a short run is not an average of its random start (Yazici 2019, "The Unusual
-    Effectiveness of Averaging in GAN Training"; the warm-up is TensorFlow's). Batch norm's running statistics
-    are averaged as the weights are.
-
-    `module` is the averaged copy, in eval mode. With decay 0 it is the trained module itself.
-    """
-
-    def __init__(self, module, decay):
-        self.source, self.decay, self.n_updates = module, decay, 0
-        self.module = module
-        if decay > 0:
-            self.module = copy.deepcopy(module)
-            self.module.eval()
-
-    def update(self):
-        """Call it once after each step of the trained module's optimizer."""
-        if self.decay > 0:
-            decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
-            self.n_updates += 1
-            fast.ema_update(self.module.parameters(), self.source.parameters(), decay)
-
-    def state_dict(self):
-        weights = {} if self.decay == 0 else module_state(self.module)
-        return {"n_updates": self.n_updates, **weights}
-
-    def load_state_dict(self, state):
-        self.n_updates = int(state["n_updates"])
-        if self.decay > 0:
-            load_module(self.module, {name: state[name] for name in self.module.state_dict()})
 
 
 def module_state(module):
@@ -144,6 +107,15 @@ def write_atomically(path, write):
         raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 
+def keep_numbered(path, step, n):
+    """Keeps the checkpoint `path` under the number of its step too, and the newest `n` of such copies."""
+    copy = path.with_name(f"checkpoint_step_{step:07d}.npz")
+    write_atomically(copy, lambda file: file.write(path.read_bytes()))
+    copies = sorted(path.parent.glob("checkpoint_step_*.npz"), key=lambda file: file.stat().st_mtime_ns)
+    for old in copies[:-n]:
+        old.unlink()
+
+
 def find(path):
     """The checkpoint file for `--resume PATH`, which may also be the folder of a run."""
     path = Path(path).expanduser()
@@ -183,11 +155,15 @@ class Reader:
             meta = json.loads(self.read_array(archive, "meta", None, np.uint8).tobytes())
         except (ValueError, RecursionError) as error:
             raise damaged from error
-        kinds = {"format": int, "script": str, "args": dict, "step": int, "epoch": int, "values": dict}
-        if not isinstance(meta, dict) or any(type(meta.get(key)) is not kind for key, kind in kinds.items()):
+        kinds = {"script": str, "args": dict, "step": int, "epoch": int, "losses": dict, "values": dict}
+        if not isinstance(meta, dict) or type(meta.get("format")) is not int:
             raise damaged
         if meta["format"] != FORMAT:
             raise UserError(f"{self.path} has format {meta['format']}, and this version reads format {FORMAT}")
+        if any(type(meta.get(key)) is not kind for key, kind in kinds.items()):
+            raise damaged
+        if any(type(value) is not float for value in meta["losses"].values()):
+            raise damaged
         return meta
 
     def read_array(self, archive, name, shape, dtype):
@@ -234,10 +210,20 @@ class Reader:
         unexpected = [n for n in self.names if n != "meta" and n not in expected]
         unexpected = [n for n in unexpected if exact or n.split("/")[0] in parts]
         if missing or unexpected:
-            lists = [f"{k}: {', '.join(v[:5])}{', ...' if len(v) > 5 else ''}"
-                     for k, v in (("missing", missing), ("unexpected", unexpected)) if v]
+            lists = [
+                f"{k}: {', '.join(v[:5])}{', ...' if len(v) > 5 else ''}"
+                for k, v in (("missing", missing), ("unexpected", unexpected))
+                if v
+            ]
             raise UserError(f"{self.path} does not fit this model; {'; '.join(lists)}")
         self.apply(parts, self.read_arrays(expected))
+
+    def load_weights(self, parts):
+        """Loads the weights of modules alone; averages begin anew from them, everything else stays fresh."""
+        self.load({name: part for name, part in parts.items() if isinstance(part, jt.nn.Module)}, exact=False)
+        for part in parts.values():
+            if hasattr(part, "restart"):
+                part.restart()
 
     def read_arrays(self, expected):
         arrays = {}
@@ -254,12 +240,11 @@ class Reader:
     def apply(self, parts, arrays):
         for part_name, part in parts.items():
             prefix = part_name + "/"
-            state = {name[len(prefix):]: value for name, value in arrays.items() if name.startswith(prefix)}
+            state = {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
             try:
                 set_state(part, {**self.meta["values"].get(part_name, {}), **state})
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.path}: the state of {part_name} is damaged ({error})") from error
-
 
 
 def export_pickle(path, module):

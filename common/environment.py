@@ -72,6 +72,23 @@ def import_jittor():
     return jittor
 
 
+def choose_device(wanted):
+    """Sets jt.flags.use_cuda by --device: "auto" (a GPU where one is usable), "cpu" or "cuda".
+
+    Raises:
+        UserError: "cuda" is asked for, and there is no usable GPU.
+    """
+    import jittor as jt
+
+    from common.errors import UserError, say
+
+    if wanted == "cuda" and not jt.has_cuda:
+        raise UserError("--device cuda: Jittor finds no usable GPU; use --device cpu, or auto")
+    jt.flags.use_cuda = int(bool(jt.has_cuda) and wanted != "cpu")
+    if wanted == "auto" and not jt.has_cuda:
+        say("Device: CPU (no usable GPU).")
+
+
 def compile_in_parallel(on):
     """Lets Jittor compile kernels on all cores, or one after the other; a user's choice of it stays.
 

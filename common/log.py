@@ -1,11 +1,46 @@
-"""What a run shows and keeps of its losses: a progress bar or lines, losses.csv and losses.png."""
+"""What a run shows and keeps of itself: config.json, a progress bar or lines, losses.csv and losses.png."""
 
 import csv
 import gc
+import json
+import platform
 import sys
 import time
+from pathlib import Path
 
+import jittor as jt
+import numpy as np
 from tqdm import tqdm
+
+from common.checkpoint import write_atomically
+from common.errors import UserError
+
+
+def prepare_folder(args):
+    """Makes a run's `out_dir` and, for a training, writes config.json into it.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    out_dir = Path(args.out_dir)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        probe = out_dir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--out_dir {out_dir.absolute()} cannot be written: {error.strerror}") from error
+    if args.sample_only:
+        return
+    config = {
+        "script": args.script,
+        "device": "cuda" if jt.flags.use_cuda else "cpu",
+        "processes": jt.world_size,
+        "versions": {"python": platform.python_version(), "jittor": jt.__version__, "numpy": np.__version__},
+        "args": args.stored,
+    }
+    text = json.dumps(config, indent=2) + "\n"
+    write_atomically(out_dir / "config.json", lambda file: file.write(text.encode()))
 
 
 class Log:
@@ -22,6 +57,7 @@ class Log:
         self.n_steps, self.first_step = n_epochs * steps_per_epoch, step
         self.start, self.plotted = time.perf_counter(), 0.0
         self.rows = self.rows_until(step) if step else []
+        self.names = list(self.rows[0]) if self.rows else []  # columns of the table
         self.write_rows()
         # Where nobody watches, lines are better than a bar that draws over itself.
         self.bar = tqdm(total=self.n_steps, initial=step, unit="step", mininterval=0.5) if sys.stderr.isatty() else None
@@ -36,7 +72,7 @@ class Log:
     def write_rows(self):
         with open(self.path, "w", newline="") as file:
             if self.rows:
-                writer = csv.DictWriter(file, self.rows[0], extrasaction="ignore")
+                writer = csv.DictWriter(file, self.names)
                 writer.writeheader()
                 writer.writerows(self.rows)
 
@@ -49,11 +85,13 @@ class Log:
         """One line of losses, on the screen and in the file."""
         row = {"step": step, "epoch": epoch, **values}
         self.rows.append(row)
-        with open(self.path, "a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if len(self.rows) == 1:
-                writer.writeheader()
-            writer.writerow(row)
+        new = [name for name in row if name not in self.names]
+        if new:  # the first row, or the first with a loss that not every step has
+            self.names += new
+            self.write_rows()
+        else:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self.names).writerow(row)
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self.bar is not None:
             self.bar.set_description(f"epoch {epoch}/{self.n_epochs}", refresh=False)
@@ -61,8 +99,11 @@ class Log:
         else:
             speed = (step - self.first_step) / (time.perf_counter() - self.start)
             left = (self.n_steps - step) / speed / 60
-            print(f"epoch {epoch}/{self.n_epochs}  step {step}/{self.n_steps}  {text}  "
-                  f"{speed:.3g} steps/s  {left:.1f} min left", flush=True)
+            print(
+                f"epoch {epoch}/{self.n_epochs}  step {step}/{self.n_steps}  {text}  "
+                f"{speed:.3g} steps/s  {left:.1f} min left",
+                flush=True,
+            )
 
     def plot(self, pause=0.0):
         """Draws losses.png, but not within `pause` seconds of the last time."""
@@ -74,7 +115,7 @@ class Log:
         figure = Figure(figsize=(8, 4), layout="constrained")
         axes = figure.subplots()
         steps = [int(row["step"]) for row in self.rows]
-        for name in list(self.rows[-1])[2:]:
+        for name in self.names[2:]:
             values = [float(row.get(name) or "nan") for row in self.rows]
             line = axes.plot(steps, values, alpha=0.25, linewidth=0.8)[0]
             axes.plot(steps, smooth(values), color=line.get_color(), label=name)
@@ -96,3 +137,20 @@ def smooth(values, decay=0.9):
     for value in values:
         result.append(value if not result else decay * result[-1] + (1 - decay) * value)
     return result
+
+
+def write_validation(path, epoch, values):
+    """Adds an epoch's row to a table, in the place of rows that an interrupted run wrote beyond it, and prints it.
+
+    Args:
+        values: {name: float}, the same names in every epoch.
+    """
+    rows = []
+    if path.is_file():
+        with open(path, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", *values])
+        writer.writeheader()
+        writer.writerows([*rows, {"epoch": epoch, **values}])
+    print(f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()), flush=True)

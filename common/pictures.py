@@ -38,6 +38,13 @@ def save_image(images, path, nrow=10, padding=2, value_range=(-1, 1)):
     Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
 
 
+def save_each(images, folder):
+    """Writes (N, C, H, W) floats in [-1, 1] as 00000.png, 00001.png, ... into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, pixels in enumerate(to_uint8(images)):
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(folder / f"{i:05d}.png")
+
+
 def to_uint8(images, value_range=(-1, 1)):
     """(N, C, H, W) floats in `value_range` as (N, H, W, C) uint8, rounded to the nearest."""
     images = np.asarray(images.numpy() if hasattr(images, "numpy") else images)

@@ -1,0 +1,1 @@
+"""Commands that work on a run or on the collection, whatever the model."""
