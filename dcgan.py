@@ -210,6 +210,9 @@ def train(run, args):
     def noise():
         return args.instance_noise * run.normal(*shape) if args.instance_noise else 0
 
+    def draw(z):
+        return common.in_chunks(ema.module, z)
+
     grid_z = latent(run.sample_rng, 100, args)
     watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], loss="loss_D")
     for _ in run.epochs():
@@ -219,26 +222,31 @@ def train(run, args):
             ema.update()
             run.log(losses)
             if run.every(args.sample_interval):
-                images = common.in_chunks(ema.module, grid_z)
+                images = draw(grid_z)
                 common.save_image(images, run.sample_path)
                 watch.see_samples(images)
-    write_results(run, ema.module, grid_z, args)
+    write_results(run, draw, grid_z, args)
 
 
-def generate(run, args):
+def load_generator(run, args):
+    """A function that gives the images (N, C, H, W) in [-1, 1] of (N, latent_dim) noise, both numpy."""
     generator, _ = build(args)
     ema = common.EMA(generator, args.ema_decay)
     run.track(generator=generator, ema=ema)
-    write_results(run, ema.module, latent(run.sample_rng, 100, args), args)
+    return lambda z: common.in_chunks(ema.module, z)
 
 
-def write_results(run, generator, grid_z, args):
+def generate(run, args):
+    write_results(run, load_generator(run, args), latent(run.sample_rng, 100, args), args)
+
+
+def write_results(run, draw, grid_z, args):
     """result.png, and the samples of --n_samples."""
     if not run.is_main:
         return
-    common.save_image(common.in_chunks(generator, grid_z), run.out_dir / "result.png")
+    common.save_image(draw(grid_z), run.out_dir / "result.png")
     if args.n_samples:
-        run.save_samples(common.in_chunks(generator, latent(run.sample_rng, args.n_samples, args)))
+        run.save_samples(draw(latent(run.sample_rng, args.n_samples, args)))
 
 
 def main(argv=None):

@@ -1,0 +1,220 @@
+"""tools/explore.py: the content of each walk, on noise and generators made by hand."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from registry import FLAGS, make_data, run
+
+from tools import explore
+
+
+def normal(n, d, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+# ---- interpolate ----
+
+
+def test_slerp_by_hand():
+    """From (1, 0) to (0, 1): the middle lies on the circle at 45 degrees. From (2, 0) to (0, 4): at a norm of 3."""
+    middle = [np.sqrt(0.5), np.sqrt(0.5)]
+    path = explore.slerp(np.float32([1, 0]), np.float32([0, 1]), 3)
+    assert np.allclose(path, [[1, 0], middle, [0, 1]], atol=1e-6)
+    assert np.allclose(explore.slerp(np.float32([2, 0]), np.float32([0, 4]), 3)[1], 3 * np.array(middle), atol=1e-6)
+    assert np.allclose(explore.slerp(np.float32([1, 2]), np.float32([1, 2]), 3), [[1, 2]] * 3)
+
+
+def test_every_point_of_an_interpolation_keeps_the_noises_norm():
+    """The chord between two points of 100 normal numbers would dip to 0.7 of their norm in its middle."""
+    starts, ends = normal(20, 100), normal(20, 100, seed=1)
+    for a, b in zip(starts, ends):
+        path = explore.slerp(a, b, 10)
+        assert np.allclose(np.linalg.norm(path, axis=1), np.linspace(*np.linalg.norm([a, b], axis=1), 10), rtol=1e-5)
+        steps = np.linalg.norm(np.diff(path / np.linalg.norm(path, axis=1)[:, None], axis=0), axis=1)
+        assert np.allclose(steps, steps[0], rtol=1e-3)  # of equal length
+        assert np.linalg.norm(explore.line(a, b, 11)[5]) < 0.85 * np.linalg.norm(path, axis=1).min()
+
+
+def test_uniform_noise_goes_straight():
+    assert explore.line(np.float32([0, 1]), np.float32([1, -1]), 3).tolist() == [[0, 1], [0.5, 0], [1, -1]]
+
+
+# ---- arithmetic ----
+
+
+def test_arithmetic_by_hand():
+    z = np.float32([[1, 0], [0, 1], [2, 2], [4, 6]])
+    assert explore.arithmetic(z, base=[3], plus=[0, 1], minus=[2]).tolist() == [[4 + 0.5 - 2, 6 + 0.5 - 2]]
+    assert explore.arithmetic(z, base=[2, 3], plus=[0], minus=[1]).tolist() == [[3 + 1 - 0, 4 + 0 - 1]]
+
+
+class Recorder:
+    """A generator whose images hold the noise itself, and which remembers it."""
+
+    def __init__(self, draw=None):
+        self.seen, self.draw = [], draw
+
+    def __call__(self, z):
+        self.seen.append(z)
+        return self.draw(z) if self.draw else z.reshape(len(z), 1, 1, -1)
+
+
+def walk(draw, d, *flags):
+    args = explore.parse_args(["run", *flags])
+    rng = np.random.default_rng(3)
+    grid = np.random.default_rng(3).standard_normal((explore.GRID, d), dtype=np.float32)
+    images, nrow = explore.walk(args, draw, lambda n: rng.standard_normal((n, d), dtype=np.float32), explore.slerp)
+    return images, nrow, grid
+
+
+def test_the_arithmetics_picture_shows_its_parts_and_its_result():
+    draw = Recorder()
+    flags = ("--walk", "arithmetic", "--plus", "3,17", "--minus", "4", "--base", "0,1")
+    _, nrow, z = walk(draw, 5, *flags)
+    minus, plus, base, result = draw.seen[0].reshape(4, nrow, 5)
+    assert nrow == 2
+    assert np.array_equal(minus, z[[4, 4]])  # repeated to the row's length
+    assert np.array_equal(plus, z[[3, 17]])
+    assert np.array_equal(base, z[[0, 1]])
+    assert np.allclose(result, [(z[0] + z[1]) / 2 + (z[3] + z[17]) / 2 - z[4]] * 2, atol=1e-6)
+
+
+# ---- direction ----
+
+
+def bar(width, lean=0.0, brightness=1.0):
+    """(1, 1, 32, 32): a bar of 20 rows on black, `lean` columns to the right for every row up."""
+    image = np.full((1, 1, 32, 32), -1.0, np.float32)
+    for row in range(6, 26):
+        left = round(16 - width / 2 + lean * (15.5 - row))
+        image[0, 0, row, left : left + width] = 2 * brightness - 1
+    return image
+
+
+def test_thickness_is_the_width_of_a_bar():
+    # A bar of w x 20 pixels has area 20 w and edges of 2 * 20 + 2 w pixels.
+    for w in (2, 4, 6):
+        assert np.isclose(explore.thickness(bar(w))[0], 2 * 20 * w / (40 + 2 * w), rtol=1e-5)
+
+
+def test_slant_is_the_lean_of_a_bar():
+    for lean in (-0.5, 0.0, 0.5):
+        assert np.isclose(explore.slant(bar(3, lean))[0], lean, atol=0.03)
+
+
+def test_brightness_is_the_mean():
+    assert np.isclose(explore.brightness(bar(4, brightness=0.5))[0], 0.5 * 4 * 20 / 32**2)
+
+
+def test_direction_finds_the_axis_that_decides():
+    z, w = normal(2000, 5), np.float32([0.6, 0, -0.8, 0, 0])
+    direction = explore.attribute_direction(z, np.exp(z @ w))
+    assert np.isclose(np.linalg.norm(direction), 1, atol=1e-6)
+    assert direction @ w > 0.99
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def bars(z):
+    """A generator of blurred bars: three axes of (B, 6) noise change their width, lean and brightness."""
+    rows, columns = np.mgrid[-15.5:16, -15.5:16]
+    axes = [(0.6 * z[:, i] + 0.8 * z[:, i + 3])[:, None, None] for i in range(3)]
+    width, lean, brightness = 2 + np.exp(0.4 * axes[0]), 0.4 * np.tanh(axes[1]), sigmoid(1 + axes[2])
+    inside = sigmoid(2 * (width - np.abs(columns + lean * rows))) * (np.abs(rows) < 11)
+    return (2 * brightness * inside - 1)[:, None].astype(np.float32)
+
+
+@pytest.mark.parametrize("attribute", ["thickness", "slant", "brightness"])
+def test_the_attribute_is_monotone_along_its_direction(attribute):
+    """From each of 50 starts, nine steps along the direction never take the attribute back, and far overall."""
+    z, measure = normal(2000, 6), explore.ATTRIBUTES[attribute]
+    spread = measure(bars(z)).std()
+    along = explore.attribute_direction(z, measure(bars(z)))
+    values = np.stack([measure(bars(z[:50] + d * along)) for d in np.linspace(-2, 2, 9)])
+    assert (np.diff(values, axis=0) > 0).all()
+    assert (values[-1] - values[0]).mean() > 2 * spread
+
+
+def test_a_walk_along_a_direction_and_one_across_it():
+    draw = Recorder(bars)
+    images, nrow, z = walk(draw, 6, "--walk", "direction", "--attribute", "slant")
+    walked = draw.seen[-1].reshape(5, 2, 9, 6)
+    assert (images.shape, nrow) == ((90, 1, 32, 32), 9)
+    assert np.allclose(walked[:, :, 4], z[:5, None], atol=1e-5)  # the starts stand in the middle
+    along, off = (walked[0, i, 8] - walked[0, i, 0] for i in (0, 1))
+    assert np.allclose([along @ along, off @ off, along @ off], [64, 64, 0], atol=1e-3)
+    slants = explore.slant(images).reshape(5, 2, 9)
+    assert (np.diff(slants[:, 0], axis=1) > 0).all()
+    assert np.ptp(slants[:, 1], axis=1).max() < 0.5 * np.ptp(slants[:, 0], axis=1).min()
+
+
+# ---- runs ----
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folders of short runs, by script."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            data = make_data(name, folder / "data")
+            run(name, "--data_dir", data, *FLAGS[name], "--n_epochs", 1, "--out_dir", folder / "run")
+            made[name] = folder / "run"
+        return made[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist"])
+def test_every_script_with_a_latent_can_be_explored(trained, tmp_path, name):
+    flags = ["--label", "7"] if name == "cgan_mnist" else []
+    explore.main([str(trained(name)), "--walk", "interpolate", "--out_dir", str(tmp_path / "walk"), *flags])
+    (picture,) = (tmp_path / "walk").iterdir()
+    size = FLAGS[name][FLAGS[name].index("--img_size") + 1]
+    assert picture.name == "walk_interpolate.png"
+    assert Image.open(picture).size == ((size + 2) * 10 + 2, (size + 2) * 8 + 2)
+
+
+def test_samples_are_numbered_as_in_the_grids(trained, tmp_path):
+    """Sample 0 of the arithmetic is the upper left one of result.png, minus and plus itself."""
+    flags = ["--plus", "5", "--minus", "5", "--base", "0", "--out_dir", str(tmp_path)]
+    explore.main([str(trained("dcgan")), "--walk", "arithmetic", *flags])
+    walk, grid = (
+        np.asarray(Image.open(f)) for f in (tmp_path / "walk_arithmetic.png", trained("dcgan") / "result.png")
+    )
+    size = FLAGS["dcgan"][FLAGS["dcgan"].index("--img_size") + 1]
+    top = 3 * (size + 2) + 2
+    assert np.abs(walk[top : top + size, 2 : 2 + size].astype(int) - grid[2 : 2 + size, 2 : 2 + size]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--walk", "fly"], "--walk"),
+        (["--walk", "arithmetic", "--plus", "1"], "--plus and --minus"),
+        (["--walk", "arithmetic", "--plus", "1,x", "--minus", "2"], "--plus must be numbers of samples from 0 to 99"),
+        (["--walk", "arithmetic", "--plus", "1", "--minus", "100"], "--minus must be"),
+        (["--walk", "direction", "--attribute", "colour"], "--attribute"),
+        (["--walk", "interpolate"], "no checkpoint at"),
+    ],
+)
+def test_bad_flags(fails, tmp_path, flags, message):
+    code, line = fails(explore.main, [tmp_path / "none", *flags])
+    assert code == 2
+    assert message in line
+
+
+def test_a_translator_has_no_latent_space(trained, fails):
+    code, line = fails(explore.main, [trained("pix2pix"), "--walk", "interpolate"])
+    assert code == 2
+    assert "draws no images from noise" in line
+
+
+def test_a_label_that_the_model_does_not_know(trained, fails):
+    code, line = fails(explore.main, [trained("cgan_mnist"), "--walk", "interpolate", "--label", "10"])
+    assert code == 2
+    assert "labels are 0 to 9" in line
