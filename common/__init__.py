@@ -5,7 +5,7 @@ from common import environment
 environment.prepare()
 environment.import_jittor()
 
-from common.data import Batches  # noqa: E402
+from common.data import Batches, batch_mean  # noqa: E402
 from common.errors import UserError  # noqa: E402
 from common.flags import Parser, number  # noqa: E402
 from common.networks import EMA, describe, in_chunks  # noqa: E402
@@ -18,6 +18,7 @@ __all__ = [
     "Parser",
     "Run",
     "UserError",
+    "batch_mean",
     "describe",
     "in_chunks",
     "number",

@@ -45,6 +45,30 @@ def save_each(images, folder):
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(folder / f"{i:05d}.png")
 
 
+def save_scatter(points, labels, path):
+    """A picture of points in the plane, coloured by label.
+
+    Args:
+        points: (N, d) numpy, N >= 2; with d > 2 their first two principal components are shown, with d = 1 a line.
+        labels: (N,) numbers, or None.
+    """
+    from matplotlib.figure import Figure  # without pyplot: no window, no global state
+
+    names = ("z1", "z2" if points.shape[1] == 2 else "")
+    if points.shape[1] > 2:
+        centred = points - points.mean(0)
+        points, names = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T, ("PC 1", "PC 2")
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    y = points[:, 1] if points.shape[1] == 2 else np.zeros(len(points))
+    dots = axes.scatter(points[:, 0], y, c=labels, cmap="tab10" if labels is not None else None, s=4)
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
+    if labels is not None:
+        figure.colorbar(dots, label="label")
+    figure.savefig(path, dpi=100)
+
+
 def to_uint8(images, value_range=(-1, 1)):
     """(N, C, H, W) floats in `value_range` as (N, H, W, C) uint8, rounded to the nearest."""
     images = np.asarray(images.numpy() if hasattr(images, "numpy") else images)

@@ -5,10 +5,19 @@ A data set is an object with `len()` and `batch(indices, seeds)`, which gives a 
 """
 
 from common.data.attributes import load_attributes
-from common.data.batches import Batches
+from common.data.batches import Batches, batch_mean
 from common.data.digits import load_digits
 from common.data.domains import load_domains
-from common.data.folders import load_images
+from common.data.folders import holds_digits, load_images
 from common.data.pairs import load_pairs
 
-__all__ = ["Batches", "load_attributes", "load_digits", "load_domains", "load_images", "load_pairs"]
+__all__ = [
+    "Batches",
+    "batch_mean",
+    "holds_digits",
+    "load_attributes",
+    "load_digits",
+    "load_domains",
+    "load_images",
+    "load_pairs",
+]

@@ -63,3 +63,8 @@ def shard(array):
     """This process's contiguous share of an array over the whole batch; all of it without mpirun."""
     share = len(array) // jt.world_size
     return array[jt.rank * share : (jt.rank + 1) * share]
+
+
+def batch_mean(value):
+    """The mean over the whole batch of a Jittor variable that each process has for its own share; no gradient."""
+    return value.detach().mpi_all_reduce("mean") if jt.in_mpi else value.detach()

@@ -75,6 +75,12 @@ class ImageFolder(LazyImages):
         raise UserError("none of the images can be read any more")
 
 
+def holds_digits(data_dir):
+    """Whether `load_images` reads labelled digits: from IDX files in `data_dir`, or because there is no `data_dir`."""
+    folder = Path(data_dir).expanduser() if data_dir is not None else None
+    return folder is None or (folder.is_dir() and any("idx" in f.name for f in folder.iterdir() if f.is_file()))
+
+
 def load_images(data_dir, img_size, channels, download=False, split="train", n_test=0):
     """Images for a model without labels: (B, channels, img_size, img_size) first in each batch.
 
@@ -84,9 +90,9 @@ def load_images(data_dir, img_size, channels, download=False, split="train", n_t
     Raises:
         UserError: there is nothing to read, or too much of it is broken.
     """
-    folder = Path(data_dir).expanduser() if data_dir is not None else None
-    if folder is None or (folder.is_dir() and any("idx" in f.name for f in folder.iterdir() if f.is_file())):
+    if holds_digits(data_dir):
         return load_digits(data_dir, img_size, channels, download=download, split=split, n_test=n_test, n_classes=256)
+    folder = Path(data_dir).expanduser()
     names = {"train": ["train"], "test": ["test", "val"]}[split]
     part = next((name for name in names if (folder / name).is_dir()), None)
     if part is None and split == "test":

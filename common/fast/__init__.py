@@ -8,6 +8,8 @@ optimizer's state do not depend on which of the two it uses:
     Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam,
     ema_update
 
+Adagrad, which Jittor has not, is here too.
+
 On a GPU, for other types than float32, and for batch norm of (N, C) or under mpirun, Jittor's operators run instead.
 A compiler without OpenMP ignores the pragmas: the same numbers come out, on one thread.
 
@@ -23,10 +25,11 @@ equal bits.
 
 from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh
 from common.fast.norms import BatchNorm, InstanceNorm2d
-from common.fast.optim import Adam, ema_update
+from common.fast.optim import Adagrad, Adam, ema_update
 from common.fast.winograd import Conv, ConvTranspose
 
 __all__ = [
+    "Adagrad",
     "Adam",
     "BatchNorm",
     "Conv",

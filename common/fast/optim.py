@@ -1,4 +1,4 @@
-"""Adam and the moving average of weights, each as one pass over a parameter on all CPU cores."""
+"""Adam and the moving average of weights, each as one pass over a parameter on all CPU cores; and Adagrad."""
 
 import jittor as jt
 from jittor import nn
@@ -27,7 +27,7 @@ ADAM = """
 class Adam(nn.Adam):
     """`jittor.nn.Adam` with eps where the paper (Kingma and Ba 2015, algorithm 1) and PyTorch have it:
 
-        p -= lr * (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
+    p -= lr * (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
     """
 
     def step(self, loss=None, retain_graph=False):
@@ -49,6 +49,30 @@ class Adam(nn.Adam):
                     # other reader; overwriting them halves the time.
                     jt.code([p, g, m, v, new], [new, m, v], cpu_src=ADAM, cpu_header=HEADER, data=numbers)
                     p.update(new)
+        self.post_step()
+
+
+class Adagrad(jt.optim.Optimizer):
+    """Adagrad (Duchi 2011, "Adaptive Subgradient Methods"), which Jittor lacks, in its operators; as PyTorch's:
+
+    g += weight_decay * p,    v += g^2,    p -= lr * g / (sqrt(v) + eps)
+    """
+
+    def __init__(self, params, lr, eps=1e-10, weight_decay=0):
+        super().__init__(params, lr)
+        self.eps, self.weight_decay = eps, weight_decay
+        for group in self.param_groups:
+            group["values"] = [jt.zeros(p.shape, p.dtype).stop_grad() for p in group["params"]]
+
+    def step(self, loss=None, retain_graph=False):
+        self.pre_step(loss, retain_graph)
+        for group in self.param_groups:
+            for p, g, v in zip(group["params"], group["grads"], group["values"]):
+                if not p.is_stop_grad():
+                    g = g + self.weight_decay * p
+                    v.update(v + g * g)
+                    # 1e-30 as in Adam above
+                    p.update(p - group.get("lr", self.lr) * g / (jt.sqrt(v + 1e-30) + self.eps))
         self.post_step()
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from jittor import nn
 
+from common import fast
+
 
 def convert(layer, forward=None):
     """A Jittor module in PyTorch with the same weights, under the same names.
@@ -76,7 +78,11 @@ def twin_of(module, forward):
     for name, value in vars(module).items():
         if isinstance(value, nn.Module):
             setattr(twin, name, convert(value, forward))
-        elif not isinstance(value, jt.Var) and name not in twin.__dict__:
+        elif isinstance(value, jt.Var) and value.is_stop_grad():
+            twin.register_buffer(name, torch.tensor(value.numpy()))
+        elif isinstance(value, jt.Var):
+            twin.register_parameter(name, torch.nn.Parameter(torch.tensor(value.numpy())))
+        elif name not in twin.__dict__:
             setattr(twin, name, value)  # plain numbers, such as a shape
     return twin.train(module.is_training())
 
@@ -149,7 +155,11 @@ class Twin:
         if id(optimizer) not in self.optimizers:
             params = [self.owners[id(p)] for g in optimizer.param_groups for p in g["params"] if id(p) in self.owners]
             if isinstance(optimizer, nn.Adam):
-                twin = torch.optim.Adam(params, lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps)
+                decay = {"eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
+                twin = torch.optim.Adam(params, lr=optimizer.lr, betas=optimizer.betas, **decay)
+            elif isinstance(optimizer, fast.Adagrad):
+                decay = {"eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
+                twin = torch.optim.Adagrad(params, lr=optimizer.lr, **decay)
             elif isinstance(optimizer, nn.RMSprop):
                 twin = torch.optim.RMSprop(params, lr=optimizer.lr, alpha=optimizer.alpha, eps=optimizer.eps)
             else:
