@@ -5,7 +5,6 @@ import. A variable that the user has set always wins.
 """
 
 import atexit
-import ctypes
 import glob
 import hashlib
 import importlib.metadata
@@ -21,7 +20,10 @@ import tempfile
 import threading
 from pathlib import Path
 
+from common.environment import gpu
+
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder in which Jittor 1.3 looks for oneDNN before it downloads it
+verdict = gpu.Verdict("cpu")  # on this machine's GPU; `prepare` decides
 NEWEST_PYTHON = (3, 12)  # Jittor 1.3 needs numpy below 2, which has no wheels for a newer Python
 
 
@@ -32,11 +34,11 @@ def prepare():
     check_requirements()
     cache = cache_folder()
     link_onednn(cache)
+    global verdict
+    verdict = gpu.decide(sys.argv, cache)
     defaults = {
         "FIX_TORCH_ERROR": "0",  # else Jittor imports torch wherever it is installed
     }
-    if not usable_gpu():
-        defaults["nvcc_path"] = ""  # an nvcc without a GPU crashes Jittor's import; "" asks for the CPU build
     if os.environ.get("JITTOR_VERBOSE", "0") in ("", "0"):
         defaults["log_silent"] = "1"
     config = python_config()
@@ -73,20 +75,25 @@ def import_jittor():
 
 
 def choose_device(wanted):
-    """Sets jt.flags.use_cuda by --device: "auto" (a GPU where one is usable), "cpu" or "cuda".
+    """Sets jt.flags.use_cuda by --device, "auto" (a GPU where one is usable), "cpu" or "cuda", and says what computes.
 
     Raises:
-        UserError: "cuda" is asked for, and there is no usable GPU.
+        UserError: "cuda" is asked for, and no GPU can be used.
     """
     import jittor as jt
 
     from common.errors import UserError, say
 
-    if wanted == "cuda" and not jt.has_cuda:
-        raise UserError("--device cuda: Jittor finds no usable GPU; use --device cpu, or auto")
-    jt.flags.use_cuda = int(bool(jt.has_cuda) and wanted != "cpu")
-    if wanted == "auto" and not jt.has_cuda:
-        say("Device: CPU (no usable GPU).")
+    found = verdict
+    # Jittor keeps a missing library to itself where it is silent, and computes its convolutions as plain loops.
+    missing = [name for name in ("cudnn", "cublas", "curand") if not getattr(jt.compile_extern, name, None)]
+    if found.device == "cuda" and (not jt.has_cuda or missing):
+        found = gpu.Verdict("cpu", found.gpu, f"Jittor does not find {', '.join(missing) or 'CUDA'}")
+    if wanted == "cuda" and found.device == "cpu":
+        raise UserError(f"--device cuda: {found.reason or 'no GPU was found'}; use --device cpu, or auto")
+    jt.flags.use_cuda = int(found.device == "cuda" and wanted != "cpu")
+    if wanted != "cpu":
+        say(found.line())
 
 
 def compile_in_parallel(on):
@@ -221,18 +228,6 @@ def place_link(source, link):
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(source)
     os.replace(temporary, link)
-
-
-def usable_gpu():
-    """Whether NVIDIA's driver answers and counts at least one device."""
-    for name in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    return False
 
 
 def core_is_compiled(cache):
