@@ -20,7 +20,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from common.environment import gpu
+from . import gpu
 
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder in which Jittor 1.3 looks for oneDNN before it downloads it
 verdict = gpu.Verdict("cpu")  # on this machine's GPU; `prepare` decides
