@@ -151,7 +151,7 @@ class Parser(argparse.ArgumentParser):
         """A run that is resumed for more epochs keeps the schedule of its first call: a fallen rate never jumps up."""
         if "decay_until" not in args:
             return
-        if args.decay_until is None:
+        if args.decay_until is None or (args.resume and args.decay_until <= args.decay_epoch):  # nothing fell yet
             args.decay_until = args.n_epochs
         elif args.resume and args.n_epochs > args.decay_until > args.decay_epoch:
             say(
