@@ -52,9 +52,10 @@ class Parser(argparse.ArgumentParser):
             checkpoint, and one that contradicts it is an error.
         starts_from: "noise" offers --n_samples, --samples_dir and --download; "images" offers --input.
         of_the_call: this script's flags that are neither stored nor restored (what to draw, say).
+        uses_adam: offers --b1 and --b2.
     """
 
-    def __init__(self, script, doc, paper, architecture, starts_from="noise", of_the_call=()):
+    def __init__(self, script, doc, paper, architecture, starts_from="noise", of_the_call=(), uses_adam=True):
         super().__init__(f"{script}.py", description=doc, formatter_class=HelpFormatter, allow_abbrev=False)
         self.script, self.paper, self.architecture = script, paper, set(architecture)
         self.of_the_call = OF_THE_CALL | set(of_the_call)
@@ -64,8 +65,9 @@ class Parser(argparse.ArgumentParser):
         add("--n_epochs", type=count, help="total epochs of the run, also when it is resumed")
         add("--batch_size", type=count, help="images in a step, over all processes")
         add("--lr", type=rate, help="learning rate")
-        add("--b1", type=beta, help="Adam's decay of the mean of gradients")
-        add("--b2", type=beta, help="Adam's decay of the mean of squared gradients")
+        if uses_adam:
+            add("--b1", type=beta, help="Adam's decay of the mean of gradients")
+            add("--b2", type=beta, help="Adam's decay of the mean of squared gradients")
         add("--img_size", type=number(int, at_least=1, at_most=4096), help="height and width of the images")
         add("--channels", type=int, choices=(1, 3), help="1 for grey images, 3 for RGB")
         add("--data_dir", help="your own data; without it the built-in data is used")
