@@ -2,19 +2,37 @@
 
 import csv
 import difflib
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from common.data.decode import check_images, fit, list_images, open_image, to_float
+from common.data.augment import mirror
+from common.data.decode import check_images, fit, list_images, open_image
 from common.data.drawn import ATTRIBUTES, coloured_digits
-from common.data.folders import LazyImages
+from common.data.items import LazyImages
+from common.data.layout import existing_folder, find_part, not_found, part_folder, training_images_serve
 from common.errors import UserError, say
 
 LIST = "list_attr_celeba"
 IMAGES = ("img_align_celeba", "images")
 TEST_PART = 2000  # images of CelebA's end that are not trained on, as in the authors' code; at most a tenth
+
+
+@dataclass
+class Table:
+    """The attributes of a data set.
+
+    Attributes:
+        values: (N, A) float32 in {0, 1}.
+        names: of the A attributes.
+        exclusive: names among them of which an image has at most one, such as colours of hair; [] if there are none.
+        exactly_one: whether every training image has one of `exclusive`. A bald head has no colour of hair.
+    """
+
+    values: np.ndarray
+    names: list
+    exclusive: list
+    exactly_one: bool
 
 
 def load_attributes(data_dir, img_size, channels, selected=None, split="train", augment=False):
@@ -24,28 +42,23 @@ def load_attributes(data_dir, img_size, channels, selected=None, split="train", 
         data_dir: a folder with `img_align_celeba/` and `list_attr_celeba.txt` (or .csv), or with one folder for each
             domain, also within `train/` and `test/`. None for coloured digits.
         selected: names of the attributes, in their order; all domains, if None.
+        split: "train" or "test". Of CelebA, the end of the list is the test part. Of folders, where there is no test
+            part, training images serve, with a warning.
         augment: random mirroring, of images but never of digits.
 
     Returns:
-        The data set, with `names`, `exclusive` (names of which an image has exactly one) and `attributes` (N, A).
+        The data set, with `attributes` (N, A), `names`, `exclusive` and `exactly_one` as in Table.
 
     Raises:
         UserError: the list or a column is missing, an attribute has one value only, there is nothing to read.
     """
     if data_dir is None:
-        images, attributes, _ = coloured_digits(img_size, split)
-        columns = choose(ATTRIBUTES, selected, "the coloured digits")
-        images = images if channels == 3 else np.uint8(images.mean(1, keepdims=True) + 0.5)
-        data = AttributeImages(images, attributes[:, columns], [ATTRIBUTES[i] for i in columns],
-                               list(ATTRIBUTES[:3]), img_size, channels)  # fmt: skip
-        source = "the bundled digits, coloured"
+        images, table = read_coloured_digits(selected, split, img_size, channels)
+        data, source = AttributeImages(images, table, img_size, channels), "the bundled digits, coloured"
     else:
-        root = Path(data_dir).expanduser()
-        if not root.is_dir():
-            raise UserError(f"--data_dir {root.absolute()} is not a folder")
-        read = read_celeba if find_list(root) else read_domains
-        files, attributes, names, exclusive = read(root, selected, split, channels)
-        data, source = AttributeImages(files, attributes, names, exclusive, img_size, channels, augment), root
+        root = existing_folder(data_dir)
+        files, table = (read_celeba if find_list(root) else read_domains)(root, selected, split, channels)
+        data, source = AttributeImages(files, table, img_size, channels, augment), root
     report(data, source, split)
     return data
 
@@ -74,6 +87,15 @@ def choose(available, selected, where):
     return [list(available).index(name) for name in selected]
 
 
+def read_coloured_digits(selected, split, img_size, channels):
+    """Images (N, channels, S, S) uint8, and their table."""
+    images, attributes, _ = coloured_digits(img_size, split, channels)
+    columns = choose(ATTRIBUTES, selected, "the coloured digits")
+    names = [ATTRIBUTES[i] for i in columns]
+    colours = [name for name in names if name in ATTRIBUTES[:3]]
+    return images, Table(attributes[:, columns].astype(np.float32), names, colours, len(colours) == 3)
+
+
 # ---- CelebA ----
 
 
@@ -88,27 +110,34 @@ def find_list(root):
 
 
 def read_celeba(root, selected, split, channels):
-    """Files, attributes (N, A), names, and the hair colours among them, which exclude each other."""
+    """Files and their table; the hair colours exclude each other."""
     path = find_list(root)
     folder = next((root / name for name in IMAGES if (root / name).is_dir()), None)
     if folder is None:
-        raise UserError(f"{root.absolute()} holds {path.name}, but no {IMAGES[0]}/ with the images")
+        raise not_found(root, f"{IMAGES[0]}/ with the images beside {path.name}")
     if (folder / folder.name).is_dir():  # some archives unpack to a folder within itself
         folder = folder / folder.name
     header, rows = read_table(path)
     columns = choose(header, selected, path)
-    present = {str(f.relative_to(folder)): f for f in list_images(folder)}
-    kept = [(present[name], values) for name, values in rows if name in present]
-    if not kept:
-        raise UserError(f"none of the {len(rows)} images that {path} lists lies in {folder}")
-    n_test = min(TEST_PART, len(kept) // 10)
-    kept = kept[len(kept) - n_test :] if split == "test" and n_test else kept[: len(kept) - n_test]
-    good = set(check_images([file for file, _ in kept], channels))
-    files = [file for file, _ in kept if file in good]
-    attributes = np.array([values for file, values in kept if file in good], np.float32)[:, columns]
     names = [header[i] for i in columns]
     hair = [name for name in names if name.endswith("_Hair")]
-    return files, attributes, names, hair if len(hair) > 1 else []
+    present = {str(f.relative_to(folder)): f for f in list_images(folder)}
+    files = [present[name] for name, _ in rows if name in present]
+    if not files:
+        raise UserError(f"none of the {len(rows)} images that {path} lists lies in {folder}")
+    values = np.array([values for name, values in rows if name in present], np.float32)[:, columns]
+    first_of_test = len(files) - min(TEST_PART, len(files) // 10)
+    exclusive = hair if len(hair) > 1 else []
+    colours = values[:first_of_test, [names.index(name) for name in exclusive]]
+    kept = range(first_of_test)
+    if split != "train" and first_of_test < len(files):
+        kept = range(first_of_test, len(files))
+    elif split != "train":
+        training_images_serve(root)
+    good = set(check_images([files[i] for i in kept], channels))
+    kept = [i for i in kept if files[i] in good]
+    exactly_one = bool(exclusive) and bool((colours.sum(1) == 1).all())
+    return [files[i] for i in kept], Table(values[kept], names, exclusive, exactly_one)
 
 
 def read_table(path):
@@ -139,51 +168,51 @@ def read_table(path):
 
 
 def read_domains(root, selected, split, channels):
-    """Files, one-hot attributes (N, A), the folders' names, and all of them again as exclusive."""
-    part = next((root / name for name in ([split] if split == "train" else ["test", "val", "train"])
-                 if (root / name).is_dir()), root)  # fmt: skip
-    folders = sorted(f for f in part.iterdir() if f.is_dir() and not f.name.startswith("."))
+    """Files and their table; all attributes, the folders' names, exclude each other."""
+    expected = f"{LIST}.txt, or two or more folders, one for each domain"
+
+    def look(name):
+        part = part_folder(root, name)
+        return part and domain_folders(part)
+
+    _, folders = find_part(root, split, look, expected)
     if len(folders) < 2:
-        found = ", ".join(sorted(f.name for f in part.iterdir())[:5]) or "nothing"
-        raise UserError(
-            f"{part.absolute()} holds neither {LIST}.txt nor two or more folders, one for each domain; found: {found}"
-        )
-    columns = choose([f.name for f in folders], selected, part)
-    files, attributes = [], []
+        raise not_found(root, expected)
+    columns = choose([f.name for f in folders], selected, folders[0].parent)
+    files, domains = [], []
     for k, folder in enumerate(folders[i] for i in columns):
         found = check_images(list_images(folder), channels)
         files += found
-        attributes += [np.eye(len(columns), dtype=np.float32)[k]] * len(found)
+        domains += [k] * len(found)
     names = [folders[i].name for i in columns]
-    return files, np.array(attributes), names, names
+    return files, Table(np.eye(len(names), dtype=np.float32)[domains], names, names, True)
+
+
+def domain_folders(part):
+    return sorted(f for f in part.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
 class AttributeImages(LazyImages):
-    """Images, as files or as a uint8 array (N, C, S, S), and their attributes (N, A)."""
+    """Images with attributes: items (image (C, S, S) uint8, (A,) float32 in {0, 1}).
 
-    def __init__(self, images, attributes, names, exclusive, img_size, channels, augment=False):
-        self.images, self.attributes = images, attributes.astype(np.float32)
-        self.names, self.exclusive = list(names), [name for name in exclusive if name in names]
+    Args:
+        images: files, or (N, C, S, S) uint8.
+        table: a Table with a row for each of them.
+        augment: random mirroring, of files.
+    """
+
+    def __init__(self, images, table, img_size, channels, augment=False):
+        super().__init__()
+        self.images, self.in_memory = images, isinstance(images, np.ndarray)
+        self.attributes, self.names = table.values, table.names
+        self.exclusive, self.exactly_one = table.exclusive, table.exactly_one
         self.img_size, self.channels, self.augment = img_size, channels, augment
 
     def __len__(self):
         return len(self.images)
 
     def load(self, index, seed=0):
-        if isinstance(self.images, np.ndarray):
+        if self.in_memory:
             return self.images[index], self.attributes[index]
-        try:
-            pixels = fit(open_image(self.images[index], self.channels, self.img_size), self.img_size)
-        except (OSError, Image.DecompressionBombError) as error:
-            raise UserError(f"{self.images[index]} can no longer be read: {error}") from error
-        if self.augment and int(seed) % 2:
-            pixels = pixels[..., ::-1]
-        return pixels, self.attributes[index]
-
-    def stream(self, chunks, seeds):
-        """As in LazyImages; images that lie in memory need no threads."""
-        if not isinstance(self.images, np.ndarray):
-            yield from super().stream(chunks, seeds)
-        else:
-            for indices in chunks:
-                yield to_float(self.images[indices]), self.attributes[indices]
+        pixels = fit(open_image(self.images[index], self.channels, at_least=self.img_size), self.img_size)
+        return mirror(pixels, np.random.default_rng(seed)) if self.augment else pixels, self.attributes[index]

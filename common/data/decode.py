@@ -3,17 +3,34 @@
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.data.layout import existing_folder, not_found
 from common.errors import UserError, warn
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 LARGEST_IMAGE = 100_000_000  # pixels; beyond it lie decompression bombs, not photographs
 DECODE_ALL = 5000  # folders up to this size are decoded once at the start, larger ones have their headers checked
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
+EXIF_ORIENTATION = 0x0112
+
+# Images above LARGEST_IMAGE are refused. The filter is set once: threads cannot each set one for a while.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class Unreadable(UserError):
+    """An image file that cannot be read.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path, error):
+        super().__init__(f"{path} cannot be read ({error or type(error).__name__})")
+        self.path = path
 
 
 def to_float(pixels):
@@ -30,14 +47,27 @@ def list_images(folder):
     Raises:
         UserError: it is no folder, or holds no image.
     """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"{folder.absolute()} is not a folder")
+    folder = existing_folder(folder)
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:
-        names = ", ".join(sorted(f.name for f in folder.iterdir())[:5]) or "nothing"
-        raise UserError(f"{folder.absolute()} holds no {', '.join(s[1:] for s in SUFFIXES)} images; found: {names}")
+        raise not_found(folder, f"{', '.join(s[1:] for s in SUFFIXES)} images")
     return files
+
+
+@contextmanager
+def opened(path):
+    """An open Pillow image, of which only the header has been read.
+
+    Raises:
+        Unreadable: here or within, the file is missing, damaged, empty, or larger than LARGEST_IMAGE.
+    """
+    try:
+        with Image.open(path) as image:
+            if not 0 < image.width * image.height <= LARGEST_IMAGE:
+                raise ValueError(f"{image.width} x {image.height} pixels")
+            yield image
+    except BROKEN as error:
+        raise Unreadable(path, error) from error
 
 
 def open_image(path, channels, at_least=None):
@@ -47,23 +77,26 @@ def open_image(path, channels, at_least=None):
         at_least: a JPEG may be decoded at a fraction of its size, but both sides at least so many pixels.
 
     Raises:
-        one of BROKEN: the file is damaged, empty, or larger than LARGEST_IMAGE.
+        Unreadable: the file is missing, damaged, empty, or larger than LARGEST_IMAGE.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's warning of large images; they are refused below
-        with Image.open(path) as image:
-            if not 0 < image.width * image.height <= LARGEST_IMAGE:
-                raise ValueError(f"{image.width} x {image.height} pixels")
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            image.load()
-            image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits, which convert() would cut off at 255
-        image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
+    with opened(path) as image:
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") or image.mode == "F":  # 16 bits, which convert() would cut off at 255
+            image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("L" if channels == 1 else "RGB")
+
+
+def size_of(path):
+    """(width, height) of an image as `open_image` gives it, from its header."""
+    with opened(path) as image:
+        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        return image.size[::-1] if turned else image.size
 
 
 def fit(image, img_size):
@@ -80,27 +113,26 @@ def check_images(files, channels=3):
         UserError: more than one in a hundred is broken.
     """
 
-    def problem(path):
+    def is_good(path):
         try:
             if len(files) <= DECODE_ALL:
                 open_image(path, channels, at_least=1)
             else:
-                with Image.open(path):
-                    pass
-        except BROKEN as error:
-            return str(error) or type(error).__name__
-        return None
+                size_of(path)
+        except Unreadable:
+            return False
+        return True
 
     with ThreadPoolExecutor(workers()) as pool:
-        problems = list(pool.map(problem, files))
-    broken = [file for file, found in zip(files, problems) if found]
+        good = list(pool.map(is_good, files))
+    broken = [file for file, readable in zip(files, good) if not readable]
     if not broken:
         return files
     names = ", ".join(str(f) for f in broken[:10]) + (", ..." if len(broken) > 10 else "")
     if len(broken) > max(len(files) // 100, 2):
         raise UserError(f"{len(broken)} of {len(files)} images cannot be read: {names}")
     warn(f"skipping {len(broken)} of {len(files)} images that cannot be read: {names}")
-    return [file for file, found in zip(files, problems) if not found]
+    return [file for file, readable in zip(files, good) if readable]
 
 
 def workers():

@@ -10,10 +10,21 @@ from PIL import Image
 from common.data.digits import BUNDLED, read_digits
 
 N_TEST = 500
-COLOURS = np.array([  # of the digits 0 to 9 in `outline_pairs`: red, orange, yellow, green, cyan, blue, ...
-    [215, 35, 35], [250, 145, 20], [235, 215, 45], [30, 150, 55], [45, 200, 215],
-    [35, 75, 215], [130, 45, 170], [250, 135, 195], [120, 75, 35], [60, 60, 60],
-], np.uint8)  # fmt: skip
+CHUNK = 100  # digits that are drawn at once: whole sets in floating point would fill gigabytes
+COLOURS = np.uint8(  # of the digits 0 to 9 in `outline_pairs`
+    [
+        [215, 35, 35],  # red
+        [250, 145, 20],  # orange
+        [235, 215, 45],  # yellow
+        [30, 150, 55],  # green
+        [45, 200, 215],  # cyan
+        [35, 75, 215],  # blue
+        [130, 45, 170],  # violet
+        [250, 135, 195],  # pink
+        [120, 75, 35],  # brown
+        [60, 60, 60],  # grey
+    ]
+)
 GROUND = 240  # grey of the plain ground of `outline_pairs`
 ATTRIBUTES = ("red", "green", "blue", "bold", "inverted")
 ATTRIBUTE_COLOURS = np.array([[235, 45, 45], [40, 200, 60], [60, 90, 245]], np.uint8)
@@ -23,8 +34,13 @@ INK, PAPER = np.array([35, 40, 85]), np.array([225, 210, 175])
 def bundled_digits(split):
     """The bundled digits of a part, "train" or "test": (N, 28, 28) uint8 and (N,) int32 labels."""
     pixels, labels = read_digits(BUNDLED, "train")
-    keep = {"train": slice(None, -N_TEST), "test": slice(-N_TEST, None)}[split]
+    keep = slice(None, -N_TEST) if split == "train" else slice(-N_TEST, None)
     return pixels[keep], labels[keep].astype(np.int32)
+
+
+def chunks(n):
+    """Slices of at most CHUNK that cover n items in their order."""
+    return [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
 # ---- pix2pix: outlines and painted digits ----
@@ -37,8 +53,9 @@ def outline_pairs(img_size, split):
         Outlines (N, 3, S, S), dark lines on white; paintings (N, 3, S, S) in COLOURS on grey; labels (N,).
     """
     pixels, labels = bundled_digits(split)
-    chunks = [draw_outlines(pixels[i : i + 500], labels[i : i + 500], img_size) for i in range(0, len(labels), 500)]
-    outlines, paintings = (np.concatenate(images) for images in zip(*chunks))
+    outlines, paintings = (np.empty((len(labels), 3, img_size, img_size), np.uint8) for _ in range(2))
+    for part in chunks(len(labels)):
+        outlines[part], paintings[part] = draw_outlines(pixels[part], labels[part], img_size)
     return outlines, paintings, labels
 
 
@@ -68,9 +85,11 @@ def digit_domains(img_size, split, channels=1):
     pixels, labels = bundled_digits(split)
     half = len(labels) // 2  # a multiple of ten, so that both halves hold every class equally
     white = np.repeat(enlarge(pixels[:half], img_size)[:, None], channels, axis=1)
-    inked = draw_on_paper(pixels[half:], img_size, np.random.default_rng([11, split == "test"]))
-    if channels == 1:
-        inked = np.uint8(inked.mean(axis=1, keepdims=True) + 0.5)
+    inked = np.empty((len(labels) - half, channels, img_size, img_size), np.uint8)
+    rng = np.random.default_rng([11, split == "test"])
+    for part in chunks(len(inked)):
+        sheets = draw_on_paper(pixels[half:][part], img_size, rng)
+        inked[part] = grey(sheets) if channels == 1 else sheets
     return (white, labels[:half]), (inked, labels[half:])
 
 
@@ -86,7 +105,7 @@ def draw_on_paper(pixels, img_size, rng):
 # ---- StarGAN: attributes ----
 
 
-def coloured_digits(img_size, split):
+def coloured_digits(img_size, split, channels=3):
     """Coloured digits with the attributes of ATTRIBUTES.
 
     Exactly one of red, green and blue is 1. `bold` strokes are two pixels of the original wider. Colour is the digit's,
@@ -94,17 +113,26 @@ def coloured_digits(img_size, split):
     cannot tell a digit from its complement, and with dark digits on a bright ground it learned to draw the latter.
 
     Returns:
-        Images (N, 3, S, S), attributes (N, 5) int32 in {0, 1}, labels (N,) of the digits.
+        Images (N, channels, S, S), attributes (N, 5) int32 in {0, 1}, labels (N,) of the digits.
     """
     pixels, labels = bundled_digits(split)
     rng = np.random.default_rng([12, split == "test"])
     colour = rng.integers(3, size=len(labels))
     bold, inverted = rng.integers(2, size=(2, len(labels)))
     attributes = np.column_stack([np.eye(3, dtype=np.int32)[colour], bold, inverted]).astype(np.int32)
+    images = np.empty((len(labels), channels, img_size, img_size), np.uint8)
+    for part in chunks(len(labels)):
+        coloured = colour_digits(pixels[part], colour[part], bold[part], inverted[part], img_size)
+        images[part] = grey(coloured) if channels == 1 else coloured
+    return images, attributes, labels
+
+
+def colour_digits(pixels, colour, bold, inverted, img_size):
+    """(N, 28, 28) digits as (N, 3, S, S), each in its colour, 0 to 2, bold and inverted or not."""
     shape = enlarge(np.where(bold[:, None, None] == 1, dilate(pixels, 1), pixels), img_size)[:, None] / np.float32(255)
     paint, swap = ATTRIBUTE_COLOURS[colour].astype(np.float32)[:, :, None, None], inverted[:, None, None, None] == 1
     ground, ink = np.where(swap, paint, 0), np.where(swap, 255, paint)
-    return np.uint8(ground + (ink - ground) * shape + 0.5), attributes, labels
+    return np.uint8(ground + (ink - ground) * shape + 0.5)
 
 
 # ---- shapes ----
@@ -112,7 +140,15 @@ def coloured_digits(img_size, split):
 
 def enlarge(pixels, size):
     """(N, H, W) uint8 as (N, size, size), bicubic."""
-    return np.stack([np.asarray(Image.fromarray(p).resize((size, size), Image.BICUBIC)) for p in pixels])
+    larger = np.empty((len(pixels), size, size), np.uint8)
+    for target, image in zip(larger, pixels):
+        target[:] = Image.fromarray(image).resize((size, size), Image.BICUBIC)
+    return larger
+
+
+def grey(images):
+    """(N, 3, H, W) uint8 as (N, 1, H, W): the mean of the three."""
+    return np.uint8(images.mean(axis=1, keepdims=True) + 0.5)
 
 
 def halve(pixels):
