@@ -1,5 +1,6 @@
-"""Fixtures of all tests: IDX bytes, and a script's exit code with its message."""
+"""Fixtures of all tests: IDX bytes, a script's exit code with its message, and its tiny runs."""
 
+import functools
 import gzip
 import struct
 import sys
@@ -47,3 +48,17 @@ def fails(capsys):
         return stopped.value.code, lines[0]
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory):
+    """A function of a script's name that gives its `registry.Tiny`, the same one to all tests."""
+    from registry import Tiny  # it imports this file
+
+    return functools.cache(lambda name: Tiny(name, tmp_path_factory.mktemp(name)))
+
+
+@pytest.fixture
+def tiny(tiny_runs, name):
+    """The runs of the script for which a test is parametrized."""
+    return tiny_runs(name)

@@ -1,7 +1,8 @@
-"""What must hold for the runs of every script: exact resuming, seeds, sampling without data, losses that go wrong."""
+"""What must hold for the runs of every script: exact resuming, seeds, what is stored, losses that go wrong."""
 
+import csv
 import errno
-import importlib
+import json
 import os
 import shutil
 import signal
@@ -9,97 +10,112 @@ import signal
 import jittor as jt
 import numpy as np
 import pytest
-from small import FLAGS, SHARED, differences, make_data, run
+from PIL import Image
+from registry import NOISE, ROWS, assert_same_run, differences, load, meta, pictures, run, saved_arrays
 
+import common
+import common.run
 from common import checkpoint, fast
 
-TRANSLATORS = {"pix2pix", "cyclegan", "stargan"}
-
-pytestmark = pytest.mark.parametrize("name", list(FLAGS))
-
-
-@pytest.fixture
-def short(name, tmp_path):
-    """The flags of a run of 2 epochs of 4 steps."""
-    return ["--data_dir", make_data(name, tmp_path / "data"), *SHARED, *FLAGS[name]]
+pytestmark = pytest.mark.parametrize("name", list(ROWS))
+WHOLE, N_STEPS = 8, 4  # steps of a whole run, and of an epoch
 
 
-def pictures(folder):
-    """{name: bytes} of the pictures and tables of a run."""
-    files = [f for f in folder.rglob("*") if f.suffix in (".png", ".csv") and f.name != "losses.png"]
-    return {str(f.relative_to(folder)): f.read_bytes() for f in files}
-
-
-def stop_after(monkeypatch, name, n_steps):
-    """Makes the script's n-th step end with a SIGTERM to this process."""
-    script, calls = importlib.import_module(name), []
+def before_step(monkeypatch, name, act):
+    """Calls act(n, args) before the script's n-th training step, with the step's arguments in a flat list."""
+    script, calls = load(name), []
     real_step = script.train_step
 
-    def step(*args):
+    def step(*args, **kwargs):
         calls.append(1)
-        if len(calls) == n_steps:
-            signal.raise_signal(signal.SIGTERM)
-        return real_step(*args)
+        values = [*args, *kwargs.values()]
+        act(len(calls), [x for value in values for x in (value if isinstance(value, (tuple, list)) else [value])])
+        return real_step(*args, **kwargs)
 
     monkeypatch.setattr(script, "train_step", step)
 
 
-def test_resuming_equals_an_undisturbed_run(name, short, tmp_path):
-    run(name, *short, "--out_dir", tmp_path / "whole")
-    run(name, *short, "--out_dir", tmp_path / "halves", "--n_epochs", 1)
-    run(name, "--resume", tmp_path / "halves", "--n_epochs", 2)
-    assert differences(tmp_path / "whole", tmp_path / "halves") == []
-    assert pictures(tmp_path / "whole") == pictures(tmp_path / "halves")
+class Seen(BaseException):
+    """Ends a run as a kill would: nothing catches it, nothing is saved."""
 
 
-@pytest.mark.parametrize("n_steps", [3, 4, 5])
-def test_a_stop_at_any_step_loses_nothing(name, short, tmp_path, monkeypatch, n_steps):
-    run(name, *short, "--out_dir", tmp_path / "whole")
+# ---- stopping and resuming ----
+
+
+def test_resuming_equals_an_undisturbed_run(name, tiny, tmp_path):
+    out = shutil.copytree(tiny.half, tmp_path / "out")
+    run(name, "--resume", out, "--n_epochs", 2)
+    assert_same_run(tiny.whole, out)
+
+
+@pytest.mark.parametrize("n_steps", [1, 4, 5])
+def test_a_stop_at_any_step_loses_nothing(name, tiny, tmp_path, monkeypatch, n_steps):
+    """In the middle of an epoch, after its last step, after the next one's first."""
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        stop_after(patch, name, n_steps)
-        run(name, *short, "--out_dir", tmp_path / "stopped")
+        before_step(patch, name, lambda n, _: signal.raise_signal(signal.SIGTERM) if n == n_steps else None)
+        run(name, *tiny.flags, "--out_dir", tmp_path)
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert checkpoint.Reader(tmp_path / "stopped/checkpoint_last.npz").meta["step"] == n_steps
-    run(name, "--resume", tmp_path / "stopped")
-    assert differences(tmp_path / "whole", tmp_path / "stopped") == []
-    assert pictures(tmp_path / "whole") == pictures(tmp_path / "stopped")
+    assert meta(tmp_path)["step"] == n_steps
+    run(name, "--resume", tmp_path)
+    assert_same_run(tiny.whole, tmp_path)
 
 
-def test_the_seed_decides(name, short, tmp_path):
-    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(name, *short, "--n_epochs", 1, "--out_dir", tmp_path / folder, "--seed", seed)
-    assert differences(tmp_path / "a", tmp_path / "b") == []
-    assert pictures(tmp_path / "a") == pictures(tmp_path / "b")
-    assert (tmp_path / "a/result.png").read_bytes() != (tmp_path / "c/result.png").read_bytes()
-    changed = differences(tmp_path / "a", tmp_path / "c")
-    assert {key.split("/")[0] for key in changed} >= {key.split("/")[0] for key in changed if "weight" in key} != set()
+def test_a_kill_in_the_middle_of_an_epoch_loses_no_saved_step(name, tiny, tmp_path, monkeypatch):
+    """Where a checkpoint is due after every step, the one before the kill holds all steps but the one it broke off."""
+
+    def kill(n, _):
+        if n == 7:
+            raise Seen
+
+    monkeypatch.setattr(common.run, "CHECKPOINT_SECONDS", 0)
+    with monkeypatch.context() as patch, pytest.raises(Seen):
+        before_step(patch, name, kill)
+        run(name, *tiny.flags, "--out_dir", tmp_path)
+    assert (meta(tmp_path)["step"], meta(tmp_path)["epoch"]) == (6, 1)
+    run(name, "--resume", tmp_path)
+    assert_same_run(tiny.whole, tmp_path)
 
 
-class Seen(Exception):
-    """Ends a run in its first step."""
+def test_a_finished_run_says_so(name, tiny, tmp_path, capsys):
+    run(name, "--resume", tiny.half, "--out_dir", tmp_path)
+    assert "trained for 1 epochs already" in capsys.readouterr().out
+
+
+# ---- seeds ----
+
+
+def test_the_seed_decides(name, tiny, tmp_path):
+    for folder, seed in (("same", 0), ("other", 1)):
+        run(name, *tiny.flags, "--n_epochs", 1, "--out_dir", tmp_path / folder, "--seed", seed)
+    assert_same_run(tiny.half, tmp_path / "same")
+    one, other = pictures(tiny.half), pictures(tmp_path / "other")
+    assert one.keys() == other.keys()
+    assert [file for file in one if one[file] == other[file]] == []
+    changed = differences(tiny.half, tmp_path / "other")
+    matrices = {key for key, value in saved_arrays(tiny.half).items() if value.size > 10 and value.ndim > 1}
+    assert matrices - set(changed) == set()
 
 
 def first_step(monkeypatch, name, argv):
     """What a run draws from its seed until its first step: weights, the step's inputs, and a dropout mask."""
-    script, seen = importlib.import_module(name), {}
+    seen = {}
 
-    def step(*args):
-        flat = [x for arg in args for x in (arg if isinstance(arg, tuple) else [arg])]
-        modules = [x for x in flat if isinstance(x, jt.nn.Module)]
+    def see(n, args):
+        modules = [x for x in args if isinstance(x, jt.nn.Module)]
         seen["weights"] = [p.numpy() for m in modules for n, p in m.named_parameters() if n.endswith("weight")]
-        seen["inputs"] = [x.numpy() for x in flat if isinstance(x, jt.Var)]
+        seen["inputs"] = [x.numpy() for x in args if isinstance(x, jt.Var)]
         seen["dropout"] = [fast.Dropout(0.5)(jt.ones((4, 100))).numpy()]
         raise Seen
 
     with monkeypatch.context() as patch, pytest.raises(Seen):
-        patch.setattr(script, "train_step", step)
+        before_step(patch, name, see)
         run(name, *argv)
     return seen
 
 
-def test_the_seed_reaches_everything(name, short, tmp_path, monkeypatch):
+def test_the_seed_reaches_everything(name, tiny, tmp_path, monkeypatch):
     one, same, other = (
-        first_step(monkeypatch, name, [*short, "--seed", seed, "--out_dir", tmp_path / "out"]) for seed in (0, 0, 1)
+        first_step(monkeypatch, name, [*tiny.flags, "--seed", seed, "--out_dir", tmp_path]) for seed in (0, 0, 1)
     )
     for what, arrays in one.items():
         assert arrays
@@ -109,90 +125,169 @@ def test_the_seed_reaches_everything(name, short, tmp_path, monkeypatch):
             assert constant or a.size < 10 or not np.array_equal(a, b), what
 
 
-def test_the_seed_reaches_the_augmentation(name, short, tmp_path, monkeypatch):
+def test_the_seed_reaches_the_augmentation(name, tiny, tmp_path, monkeypatch):
     """Of a folder with equal images, whose order shows nothing."""
-    if name not in ("pix2pix", "cyclegan"):
+    if not ROWS[name].augments:
         pytest.skip("it augments nothing, or by mirroring alone")
-    files = sorted(short[1].rglob("*.png"))
+    data = shutil.copytree(tiny.data, tmp_path / "data")
+    files = sorted(data.rglob("*.png"))
     for file in files[1:]:
-        if file.parent == files[0].parent or name == "cyclegan":
-            file.write_bytes(files[0].read_bytes())
+        shutil.copy(files[0], file)
+    flags = [*tiny.flags, "--data_dir", data, "--out_dir", tmp_path / "out"]
     inputs = [
-        first_step(monkeypatch, name, [*short, "--seed", seed, "--out_dir", tmp_path / "out", *flags])["inputs"][0]
-        for seed, flags in ((0, []), (1, []), (0, ["--no_augment"]), (1, ["--no_augment"]))
+        first_step(monkeypatch, name, [*flags, "--seed", seed, *more])["inputs"][0]
+        for seed, more in ((0, []), (1, []), (0, ["--no_augment"]), (1, ["--no_augment"]))
     ]
     assert not np.array_equal(inputs[0], inputs[1])
     assert np.array_equal(inputs[2], inputs[3])
 
 
-def fails_to_save(monkeypatch, name, error):
-    """Makes writing a checkpoint fail after some bytes, as a full disk does."""
+# ---- what is stored ----
 
+
+def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
+    """Intervals that divide nothing, and a rate that is nobody's default."""
+    script, runs = load(name), []
+    real_train = script.train
+
+    def train(run, args):
+        runs.append((run, args))
+        return real_train(run, args)
+
+    monkeypatch.setattr(script, "train", train)
+    given = {"log_interval": 3, "sample_interval": 5, "lr": 0.00037, "b2": 0.97, "seed": 11}
+    run(name, *tiny.flags, *[x for flag, value in given.items() for x in (f"--{flag}", value)], "--out_dir", tmp_path)
+    ((ran, args),) = runs
+    stored = json.loads((tmp_path / "config.json").read_text())["args"]
+    assert stored == meta(tmp_path)["args"]
+    assert {flag: stored[flag] for flag in given} == given
+    assert {flag: getattr(args, flag) for flag in stored} == stored
+    for part in ran.parts.values():
+        if isinstance(part, jt.optim.Optimizer):
+            assert part.lr == given["lr"]
+            assert all(group.get("lr", part.lr) == part.lr for group in part.param_groups)
+            assert not isinstance(part, jt.nn.Adam) or part.betas == (stored["b1"], given["b2"])
+    with open(tmp_path / "losses.csv") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
+    assert [file.name for file in (tmp_path / "samples").iterdir()] == ["step_0000005.png"]
+
+
+def test_every_loss_is_logged_by_itself(name, tiny):
+    """From the step on that first has it: later lines are full, and earlier ones leave it open."""
+    with open(tiny.whole / "losses.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, WHOLE + 1))
+    assert set(rows[0]) - {"step", "epoch"} == ROWS[name].losses
+    assert all(np.isfinite(float(value)) for row in rows[1:] for value in row.values())
+    late = {loss for loss in ROWS[name].losses if rows[0][loss] == ""}
+    n_critic = meta(tiny.whole)["args"].get("n_critic", 1)
+    assert bool(late) == (n_critic > 1)
+
+
+def test_exports_are_what_generates(name, tiny):
+    written = {file.name.removesuffix("_last.pkl") for file in tiny.half.glob("*.pkl")}
+    assert written == set(ROWS[name].exports)
+    arrays = saved_arrays(tiny.half)
+    for export, part in ROWS[name].exports.items():
+        weights = jt.load(str(tiny.half / f"{export}_last.pkl"))
+        assert weights
+        for key, value in weights.items():
+            assert np.array_equal(np.asarray(value), arrays[f"{part}/{key}"]), key
+
+
+def test_fine_tuning_takes_the_weights_alone(name, tiny, tmp_path, monkeypatch):
+    """--init_from: weights of the checkpoint, at step 0 with fresh optimizers, and averages that begin anew."""
+    parts, real_track = {}, common.Run.track
+
+    def track(run, exports=None, **tracked):
+        real_track(run, exports, **tracked)
+        parts.update(run=run, **tracked)
+        raise Seen
+
+    monkeypatch.setattr(common.Run, "track", track)
+    flags = ["--data_dir", tiny.data, "--batch_size", 2, "--out_dir", tmp_path / "out", "--seed", 5]
+    with pytest.raises(Seen):  # without a flag of the architecture, which the checkpoint gives
+        run(name, "--init_from", tiny.half, *flags)
+    tuned, stored = parts.pop("run"), meta(tiny.half)["args"]
+    assert (tuned.step, tuned.epoch, tuned.losses, tuned.args.seed) == (0, 0, {}, 5)
+    assert tuned.args.img_size == stored["img_size"]
+    arrays = saved_arrays(tiny.half)
+    for part_name, part in parts.items():
+        state = checkpoint.get_state(part)
+        for key, value in state.items():
+            if isinstance(part, jt.nn.Module):
+                assert np.array_equal(value, arrays[f"{part_name}/{key}"]), key
+            elif isinstance(part, jt.optim.Optimizer):
+                assert not np.any(value), key
+            elif isinstance(part, common.EMA) and key != "n_updates":
+                assert np.array_equal(value, part.source.state_dict()[key].numpy()), key
+        assert not isinstance(part, common.EMA) or state["n_updates"] == 0
+
+
+# ---- what goes wrong in a run ----
+
+
+def test_a_disk_that_is_full(name, tiny, tmp_path, monkeypatch, fails):
     def savez(file, **arrays):
         file.write(b"half a checkpoint")
-        raise error
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.np, "savez", savez)
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
-def test_a_disk_that_cannot_be_written(name, short, tmp_path, monkeypatch, fails, number):
-    run(name, *short, "--n_epochs", 1, "--out_dir", tmp_path / "out")
-    good = (tmp_path / "out/checkpoint_last.npz").read_bytes()
+    out = shutil.copytree(tiny.half, tmp_path / "out")
+    good = (out / checkpoint.FILE_NAME).read_bytes()
     with monkeypatch.context() as patch:
-        fails_to_save(patch, name, OSError(number, os.strerror(number)))
-        code, line = fails(importlib.import_module(name).main, ["--resume", tmp_path / "out", "--n_epochs", 2])
+        patch.setattr(checkpoint.np, "savez", savez)
+        code, line = fails(load(name).main, ["--resume", out, "--n_epochs", 2])
     assert code == 2
-    assert os.strerror(number) in line
+    assert os.strerror(errno.ENOSPC) in line
     assert "the last good one is still" in line
-    assert (tmp_path / "out/checkpoint_last.npz").read_bytes() == good
-    assert not list((tmp_path / "out").glob("*.tmp"))
-    run(name, "--resume", tmp_path / "out", "--n_epochs", 2)
+    assert (out / checkpoint.FILE_NAME).read_bytes() == good
+    assert not list(out.glob("*.tmp"))
+    run(name, "--resume", out, "--n_epochs", 2)
+    assert_same_run(tiny.whole, out)
 
 
-def test_a_folder_that_vanishes(name, short, tmp_path, monkeypatch, fails):
-    script, out = importlib.import_module(name), tmp_path / "out"
-    real_step = script.train_step
-
-    def step(*args):
-        shutil.rmtree(out, ignore_errors=True)
-        return real_step(*args)
-
-    monkeypatch.setattr(script, "train_step", step)
-    code, line = fails(script.main, [*short, "--out_dir", out])
+def test_a_folder_that_vanishes(name, tiny, tmp_path, monkeypatch, fails):
+    out = tmp_path / "out"
+    before_step(monkeypatch, name, lambda n, _: shutil.rmtree(out, ignore_errors=True))
+    code, line = fails(load(name).main, [*tiny.flags, "--out_dir", out])
     assert code == 2
     assert str(out) in line
 
 
-def test_sampling_needs_no_training_data(name, short, tmp_path):
-    if name in TRANSLATORS:
-        pytest.skip("translators are given images; their own tests show it")
-    data = short[1]
-    run(name, *short, "--n_epochs", 1, "--out_dir", tmp_path / "run")
-    before = (tmp_path / "run/checkpoint_last.npz").read_bytes()
-    data.rename(tmp_path / "moved away")
-    out = tmp_path / "samples"
-    run(name, "--resume", tmp_path / "run", "--sample_only", "--n_samples", 7, "--out_dir", out)
-    assert sorted(f.name for f in out.iterdir()) == ["result.png", "samples.npz"]
-    with np.load(out / "samples.npz") as samples:
-        size = int(FLAGS[name][1])
-        assert samples["images"].shape == (7, size, size, 1)
-        assert samples["images"].dtype == np.uint8
-    assert (tmp_path / "run/checkpoint_last.npz").read_bytes() == before
-
-
-def test_a_finished_run_says_so(name, short, tmp_path, capsys):
-    run(name, *short, "--n_epochs", 1, "--out_dir", tmp_path / "out")
-    capsys.readouterr()
-    run(name, "--resume", tmp_path / "out")
-    assert "trained for 1 epochs already" in capsys.readouterr().out
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(name, short, tmp_path, fails):
-    run(name, *short, "--n_epochs", 1, "--out_dir", tmp_path / "out")
-    good = (tmp_path / "out/checkpoint_last.npz").read_bytes()
-    main = importlib.import_module(name).main
-    code, line = fails(main, ["--resume", tmp_path / "out", "--lr", 1e30, "--n_epochs", 9])
+def test_a_loss_that_is_not_finite_stops_the_run(name, tiny, tmp_path, fails):
+    out = shutil.copytree(tiny.half, tmp_path / "out")
+    good = (out / checkpoint.FILE_NAME).read_bytes()
+    code, line = fails(load(name).main, ["--resume", out, "--lr", 1e30, "--n_epochs", 9])
     assert code == 3
     assert " at step " in line
-    assert (tmp_path / "out/checkpoint_last.npz").read_bytes() == good
+    assert (out / checkpoint.FILE_NAME).read_bytes() == good
+
+
+# ---- sampling ----
+
+
+def test_sampling_needs_no_training_data(name, tiny, tmp_path):
+    if name not in NOISE:
+        pytest.skip("translators are given images; their own tests show it")
+    before = (tiny.half / checkpoint.FILE_NAME).read_bytes()
+    data = tiny.data.rename(tiny.data.with_name("moved away"))
+    try:
+        flags = ["--sample_only", "--n_samples", 7, "--samples_dir", tmp_path / "png", "--out_dir", tmp_path / "out"]
+        run(name, "--resume", tiny.half, *flags)
+    finally:
+        data.rename(tiny.data)
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["result.png", "samples.npz"]
+    with np.load(tmp_path / "out/samples.npz") as samples:
+        images, size = samples["images"], meta(tiny.half)["args"]["img_size"]
+    assert (images.shape, images.dtype) == ((7, size, size, 1), np.uint8)
+    files = sorted((tmp_path / "png").iterdir())
+    assert [file.name for file in files] == [f"{i:05d}.png" for i in range(7)]
+    assert all(np.array_equal(np.asarray(Image.open(f)), image[..., 0]) for f, image in zip(files, images))
+    assert (tiny.half / checkpoint.FILE_NAME).read_bytes() == before
+
+
+def test_samples_do_not_disturb_the_training(name, tiny, tmp_path):
+    flags = [*tiny.flags, "--n_epochs", 1, "--sample_interval", 1]
+    run(name, *flags, *(["--n_samples", 3] if name in NOISE else []), "--out_dir", tmp_path)
+    assert len([*(tmp_path / "samples").iterdir()]) == N_STEPS
+    assert differences(tiny.half, tmp_path) == []

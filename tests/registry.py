@@ -1,0 +1,200 @@
+"""One row for each script: what the tests that hold for all of them need to know. A new script is a new row."""
+
+import importlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+from conftest import write_idx_folder
+from PIL import Image
+
+from common import checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# ---- data: what makes a small set in a folder ----
+
+
+def digits(folder):
+    rng = np.random.default_rng(0)
+    labels = np.arange(40, dtype=np.uint8) % 10
+    for split in ("train", "t10k"):
+        write_idx_folder(folder, rng.integers(256, size=(40, 28, 28), dtype=np.uint8), labels, split)
+
+
+def images(folder, n, size=(32, 32), seed=0):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        Image.fromarray(rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(folder / f"{i}.png")
+
+
+def pairs(folder):
+    images(folder / "train", 8, size=(64, 32))
+    images(folder / "val", 2, size=(64, 32), seed=1)
+
+
+def domains(folder):
+    images(folder / "trainA", 8)
+    images(folder / "trainB", 5, size=(40, 30), seed=1)
+    images(folder / "testA", 3, seed=2)
+    images(folder / "testB", 2, seed=3)
+
+
+def folders(folder):
+    for k, name in enumerate(("bright", "dark", "old")):
+        images(folder / name, 3 - k % 2, seed=k)
+
+
+# ---- the rows ----
+
+
+@dataclass(frozen=True)
+class Script:
+    """What is particular to one script.
+
+    Attributes:
+        make_data: makes a small set of the script's kind in a folder.
+        flags: of the smallest run; with SHARED it has 2 epochs of 4 steps.
+        losses: the columns of losses.csv after step and epoch, in any order.
+        exports: {name in --export_pkl: the part of the checkpoint that holds its weights}.
+        starts_from: "noise" or "images".
+        augments: whether equal images reach the training step as different ones.
+        alone: flags without which two processes draw other numbers than one (dropout).
+    """
+
+    make_data: Callable
+    flags: list
+    losses: set
+    exports: dict
+    starts_from: str = "noise"
+    augments: bool = False
+    alone: list = field(default_factory=list)
+
+
+def gan(flags, losses=("loss_D", "loss_G"), **more):
+    flags = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, *flags]
+    return Script(digits, flags, set(losses), {"generator": "ema"}, **more)
+
+
+def translator(make_data, flags, losses, exports, **more):
+    flags = ["--img_size", 32, "--width", 4, "--batch_size", 2, *flags]
+    return Script(make_data, flags, set(losses), exports, "images", **more)
+
+
+ROWS = {
+    "cgan_mnist": Script(
+        digits,
+        ["--img_size", 8, "--batch_size", 10],
+        {"loss_D", "loss_G"},
+        {"generator": "ema"},
+        alone=["--dropout", 0],
+    ),
+    "dcgan": gan([]),
+    "wgan_gp": gan(["--n_critic", 2], ("wasserstein", "penalty", "loss_G")),
+    "vae": Script(
+        digits,
+        ["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10],
+        {"reconstruction", "kl", "elbo"},
+        {"decoder": "decoder"},
+    ),
+    "pix2pix": translator(
+        pairs,
+        [],
+        {"loss_D", "loss_G", "loss_L1"},
+        {"generator": "generator"},
+        augments=True,
+        alone=["--dropout", 0],
+    ),
+    "cyclegan": translator(
+        domains,
+        ["--n_blocks", 1, "--pool_size", 3],
+        {"loss_D", "loss_G", "loss_cycle", "loss_identity"},
+        {"G": "ema_G", "F": "ema_F"},
+        augments=True,
+    ),
+    "stargan": translator(
+        folders,
+        ["--n_blocks", 1, "--n_critic", 2],
+        {"wasserstein", "penalty", "loss_D_cls", "loss_G", "loss_G_cls", "loss_rec"},
+        {"generator": "ema"},
+    ),
+}
+# Every interval is odd to n_critic = 2 somewhere, and the first line of losses comes before G's first update.
+SHARED = ["--n_epochs", 2, "--sample_interval", 4, "--log_interval", 1, "--checkpoint_interval", 1]
+NOISE = [name for name, row in ROWS.items() if row.starts_from == "noise"]
+
+
+def make_data(name, folder):
+    """A small data set of the script's kind."""
+    ROWS[name].make_data(folder)
+    return folder
+
+
+def load(name):
+    return importlib.import_module(name)
+
+
+def run(name, *argv):
+    return load(name).main([str(a) for a in argv])
+
+
+class Tiny:
+    """A script's small data and runs, made when they are first asked for; tests read them, and change copies alone."""
+
+    def __init__(self, name, folder):
+        self.name, self.folder = name, folder
+
+    @cached_property
+    def data(self):
+        return make_data(self.name, self.folder / "data")
+
+    @property
+    def flags(self):
+        """Of a run of 2 epochs of 4 steps."""
+        return ["--data_dir", self.data, *SHARED, *ROWS[self.name].flags]
+
+    @cached_property
+    def whole(self):
+        """A run of both epochs."""
+        run(self.name, *self.flags, "--out_dir", self.folder / "whole")
+        return self.folder / "whole"
+
+    @cached_property
+    def half(self):
+        """A run of the first epoch, with the files of --export_pkl."""
+        run(self.name, *self.flags, "--n_epochs", 1, "--export_pkl", "--out_dir", self.folder / "half")
+        return self.folder / "half"
+
+
+# ---- what a run has left ----
+
+
+def saved_arrays(path):
+    """Everything in a checkpoint, a file or the last one of a run, but its text."""
+    with np.load(path / checkpoint.FILE_NAME if path.is_dir() else path) as file:
+        return {key: file[key] for key in file.files if key != "meta"}
+
+
+def differences(one, other):
+    """Names of the arrays that differ between the checkpoints of two runs, in any bit."""
+    one, other = saved_arrays(one), saved_arrays(other)
+    return sorted(one.keys() ^ other.keys()) + [key for key in one if not np.array_equal(one[key], other.get(key))]
+
+
+def meta(folder):
+    return checkpoint.Reader(folder / checkpoint.FILE_NAME).meta
+
+
+def pictures(folder):
+    """{name: bytes} of the pictures and tables of a run."""
+    files = [f for f in folder.rglob("*") if f.suffix in (".png", ".csv") and f.name != "losses.png"]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}
+
+
+def assert_same_run(one, other):
+    assert differences(one, other) == []
+    assert pictures(one) == pictures(other)
