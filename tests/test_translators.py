@@ -1,4 +1,4 @@
-"""pix2pix.py, cyclegan.py, stargan.py: their data, parts of the method by hand, translating folders, bad input."""
+"""pix2pix.py, cyclegan.py, stargan.py: parts of the method by hand, translating folders, bad input."""
 
 import importlib
 
@@ -11,160 +11,7 @@ from small import FLAGS, SHARED, folders, images, make_data, run
 import cyclegan
 import pix2pix
 import stargan
-from common import UserError, fast, synthetic
-from common.attributes import load_attributes
-from common.pairs import load_pairs
-from common.unpaired import load_domains
-
-# ---- drawn data ----
-
-
-def test_drawn_sets_are_the_same_in_every_run_and_share_no_digit():
-    train, test = (synthetic.bundled_digits(split) for split in ("train", "test"))
-    assert [len(train[1]), len(test[1])] == [4500, 500]
-    assert np.bincount(test[1]).tolist() == [50] * 10
-    seen = {image.tobytes() for image in train[0]}
-    assert not [image for image in test[0] if image.tobytes() in seen]
-    for make in (synthetic.outline_pairs, synthetic.coloured_digits):
-        one, other = make(32, "test"), make(32, "test")
-        assert all(np.array_equal(a, b) for a, b in zip(one, other))
-
-
-def test_outlines_tell_no_colour_and_paintings_have_that_of_their_class():
-    outlines, paintings, labels = synthetic.outline_pairs(64, "test")
-    assert outlines.shape == paintings.shape == (500, 3, 64, 64)
-    assert (outlines == outlines[:, :1]).all()  # grey
-    assert (paintings[:, :, 0, 0] == synthetic.GROUND).all()
-    for k in range(10):
-        painting = paintings[labels == k][0].reshape(3, -1).T.astype(int)
-        assert (np.abs(painting - synthetic.COLOURS[k]).max(1) == 0).sum() > 50
-
-
-def test_no_digit_is_in_both_domains():
-    (white, labels_A), (inked, labels_B) = synthetic.digit_domains(32, "train")
-    assert white.shape == inked.shape == (2250, 1, 32, 32)
-    assert white.mean() < 60 < 150 < inked.mean()
-    assert np.bincount(labels_A).tolist() == np.bincount(labels_B).tolist() == [225] * 10
-    pixels, _ = synthetic.bundled_digits("train")
-    halves = [{image.tobytes() for image in half} for half in (pixels[:2250], pixels[2250:])]
-    assert not halves[0] & halves[1]
-
-
-def test_coloured_digits_have_exactly_one_colour():
-    pictures, attributes, _ = synthetic.coloured_digits(32, "test")
-    assert (attributes[:, :3].sum(1) == 1).all()
-    for k in range(3):
-        mean = pictures[attributes[:, k] == 1].mean((0, 2, 3))
-        assert mean.argmax() == k
-    inverted = attributes[:, 4] == 1
-    corners = pictures[:, :, 0, 0]  # of the ground
-    assert not corners[~inverted].any()
-    assert (corners[inverted] == synthetic.ATTRIBUTE_COLOURS[attributes[inverted, :3].argmax(1)]).all()
-    assert (pictures.min(1).max((1, 2))[inverted] > 240).all()  # the digit is white
-    assert (pictures.min(1).max((1, 2))[~inverted] < 70).all()
-
-
-# ---- pairs ----
-
-
-def pair_image(path, left, right, size=(32, 32)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.zeros((size[1], 2 * size[0], 3), np.uint8)
-    pixels[:, : size[0]], pixels[:, size[0] :] = left, right
-    Image.fromarray(pixels).save(path)
-
-
-def test_side_by_side_pairs_and_both_directions(tmp_path):
-    pair_image(tmp_path / "train/x.png", 255, 0)
-    for direction, expected in (("AtoB", [1, -1]), ("BtoA", [-1, 1])):
-        inputs, targets = load_pairs(tmp_path, 32, 3, direction).batch([0])
-        assert [inputs.mean(), targets.mean()] == expected
-
-
-def test_two_folders_of_equal_names(tmp_path):
-    for side, value in (("A", 255), ("B", 0)):
-        (tmp_path / f"train{side}").mkdir()
-        suffix = {"A": "png", "B": "bmp"}[side]
-        Image.new("L", (32, 32), value).save(tmp_path / f"train{side}/x.{suffix}")
-    inputs, targets = load_pairs(tmp_path, 32, 3).batch([0])
-    assert [inputs.mean(), targets.mean()] == [1, -1]
-
-
-def test_jitter_and_mirroring_are_the_same_for_both_sides(tmp_path):
-    ramp = np.linspace(0, 255, 32, dtype=np.uint8)[None, :, None]
-    pair_image(tmp_path / "train/x.png", ramp, ramp)
-    data = load_pairs(tmp_path, 32, 3, augment=True)
-    seen = set()
-    for seed in range(20):
-        inputs, targets = data.batch([0], [seed])
-        assert np.array_equal(inputs, targets)
-        seen.add(bool(inputs[0, 0, 0, 0] < inputs[0, 0, 0, -1]))
-    assert seen == {True, False}  # mirrored and not
-    assert len({data.batch([0], [seed])[0].tobytes() for seed in range(20)}) > 5  # several crops
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda d: images(d / "train", 2, (33, 32)), "33 x 32 pixels cannot be halved"),
-        (lambda d: (images(d / "trainA", 2), images(d / "trainB", 3)), "1 images have no partner"),
-        (lambda d: (images(d / "trainA", 2), images(d / "trainB", 2, (40, 32))), "sizes differ: 32 x 32 and 40 x 32"),
-        (lambda d: images(d / "elsewhere", 2), "holds neither train/"),
-        (lambda d: (d / "train").mkdir(parents=True), "holds no png"),
-    ],
-)
-def test_bad_pairs(tmp_path, fails, make, message):
-    make(tmp_path / "data")
-    code, line = fails(pix2pix.main, ["--data_dir", tmp_path / "data", "--out_dir", tmp_path / "out"])
-    assert code == 2
-    assert message in line
-
-
-# ---- unpaired domains ----
-
-
-def test_domains_of_different_sizes(tmp_path):
-    """An epoch shows every image of the larger domain once, and random ones of the smaller."""
-    images(tmp_path / "trainA", 2, (50, 40))
-    images(tmp_path / "trainB", 7, (32, 64), seed=1)
-    data = load_domains(tmp_path, None, 32, 1)
-    assert len(data) == 7
-    a, b = data.batch(range(7), range(0, 7 << 8, 1 << 8))
-    assert a.shape == b.shape == (7, 1, 32, 32)
-    assert len({x.tobytes() for x in b}) == 7
-    assert len({x.tobytes() for x in a}) == 2
-
-
-def test_domains_of_equal_size_are_not_paired_by_their_order(tmp_path):
-    images(tmp_path / "train/A", 5)
-    images(tmp_path / "train/B", 5, seed=1)
-    data = load_domains(tmp_path, None, 32, 3)
-    partners = {data.batch([2], [seed << 8])[1].tobytes() for seed in range(50)}
-    assert len(partners) == 5
-
-
-def test_idx_folder_against_image_folder(tmp_path, idx_folder):
-    images(tmp_path / "pictures", 3)
-    data = load_domains(idx_folder, tmp_path / "pictures", 32, 3)
-    a, b = data.batch([0], [0])
-    assert a.shape == b.shape == (1, 3, 32, 32)
-    assert np.array_equal(a[:, 0], a[:, 1])  # grey digits as colour
-
-
-@pytest.mark.parametrize(
-    ("make", "flags", "message"),
-    [
-        (lambda d: images(d / "trainA", 2), [], "trainB is not a folder"),
-        (lambda d: (images(d / "trainA", 2), (d / "trainB").mkdir()), [], "holds no png"),
-        (lambda d: images(d / "x", 2), [], "holds neither trainA/ and trainB/"),
-        (lambda d: images(d, 2), ["--data_dir_B", "no such folder"], "no such folder"),
-    ],
-)
-def test_bad_domains(tmp_path, fails, make, flags, message):
-    make(tmp_path / "data")
-    code, line = fails(cyclegan.main, ["--data_dir", tmp_path / "data", "--out_dir", tmp_path / "out", *flags])
-    assert code == 2
-    assert message in line
+from common import fast
 
 
 def test_pool_by_hand():
@@ -190,65 +37,12 @@ def test_pool_of_size_zero_passes_everything():
     assert np.array_equal(cyclegan.ImagePool(0, (1, 1, 1)).exchange(x, np.random.default_rng(0)), x)
 
 
-# ---- attributes ----
-
-
-def celeba(folder, rows=None, suffix="txt"):
-    images(folder / "img_align_celeba", 12)
-    header = ["Black_Hair", "Blond_Hair", "Male", "Young"]
-    rows = rows or [[f"{i}.png", *(str(2 * (i >> k & 1) - 1) for k in range(4))] for i in range(12)]
-    if suffix == "txt":
-        text = "12\n" + " ".join(header) + " \n" + "".join("  ".join(row) + "\n" for row in rows)
-        (folder / "list_attr_celeba.txt").write_text(text)
-    else:
-        lines = [["image_id", *header], *rows]
-        text = "\ufeff" + "\r\n".join(",".join(line) for line in lines) + "\r\n"
-        (folder / "list_attr_celeba.csv").write_text(text, newline="")
-
-
-@pytest.mark.parametrize("suffix", ["txt", "csv"])
-def test_celeba_layout(tmp_path, suffix, capsys):
-    """Values 1 and -1 as 1 and 0; the .csv has a byte order mark and CRLF, as some copies do."""
-    celeba(tmp_path, suffix=suffix)
-    data = load_attributes(tmp_path, 32, 3, ["Male", "Black_Hair", "Blond_Hair"])
-    assert len(data) == 11  # the last tenth is the test part
-    assert data.names == ["Male", "Black_Hair", "Blond_Hair"]
-    assert data.exclusive == ["Black_Hair", "Blond_Hair"]
-    assert data.attributes.tolist() == [[i >> 2 & 1, i & 1, i >> 1 & 1] for i in range(11)]
-    assert "Male 4, Black_Hair 5, Blond_Hair 5" in capsys.readouterr().out
-
-
-def test_a_folder_for_each_domain(tmp_path):
-    folders(tmp_path)
-    data = load_attributes(tmp_path, 32, 3)
-    assert data.names == data.exclusive == ["bright", "dark", "old"]
-    assert data.attributes.tolist() == [[1, 0, 0]] * 3 + [[0, 1, 0]] * 2 + [[0, 0, 1]] * 3
-
-
-def one_value(folder):
-    celeba(folder, [[f"{i}.png", "1", "-1", "1", str(2 * (i % 2) - 1)] for i in range(12)])
-
-
-@pytest.mark.parametrize(
-    ("make", "flags", "message"),
-    [
-        (celeba, ["--selected_attrs", "Blnd_Hair"], "nearest: Blond_Hair"),
-        (celeba, ["--selected_attrs", "Male", "Male"], "names Male twice"),
-        (one_value, ["--selected_attrs", "Male"], "every image has the attribute Male"),
-        (one_value, ["--selected_attrs", "Blond_Hair"], "no image has the attribute Blond_Hair"),
-        (lambda d: celeba(d, [["0.png", "1", "1", "1", "1"], ["1.png", "1"]]), [], "row 3: expected a file name"),
-        (lambda d: celeba(d, [["0.png", "1", "1", "x", "1"]]), [], "row 2: expected a file name"),
-        (lambda d: images(d / "img_align_celeba", 2), [], "list_attr_celeba.txt"),
-        (lambda d: images(d / "one", 2), [], "two or more folders"),
-        (folders, ["--exclusive", "none"], "--exclusive: none is none of bright, dark, old"),
-    ],
-)
-def test_bad_attributes(tmp_path, fails, make, flags, message):
-    make(tmp_path / "data")
-    argv = ["--data_dir", tmp_path / "data", "--out_dir", tmp_path / "out", "--batch_size", 2, *flags]
+def test_exclusive_names_attributes_of_the_data(tmp_path, fails):
+    folders(tmp_path / "data")
+    argv = ["--data_dir", tmp_path / "data", "--out_dir", tmp_path / "out", "--batch_size", 2, "--exclusive", "none"]
     code, line = fails(stargan.main, argv)
     assert code == 2
-    assert message in line
+    assert "--exclusive: none is none of bright, dark, old" in line
 
 
 def test_changes_of_attributes_by_hand():
@@ -390,9 +184,3 @@ def test_bad_flags(fails, script, flags, message):
     code, line = fails(script.main, flags)
     assert code == 2
     assert message in line
-
-
-def test_errors_of_the_loaders_are_user_errors(tmp_path):
-    for load in (load_pairs, lambda *a: load_domains(a[0], None, *a[1:]), load_attributes):
-        with pytest.raises(UserError, match="is not a folder"):
-            load(tmp_path / "nowhere", 32, 3)

@@ -105,7 +105,7 @@ def find_list(root):
         if (root / name).is_file():
             return root / name
     if (root / IMAGES[0]).is_dir():
-        raise UserError(f"{root.absolute()} holds {IMAGES[0]}/, but not {LIST}.txt beside it")
+        raise not_found(root, f"{LIST}.txt beside {IMAGES[0]}/")
     return None
 
 

@@ -1,4 +1,4 @@
-"""The IDX reader against hand-made bytes, the choice of a source, and the order of batches."""
+"""The IDX reader against hand-made bytes, the choice of a source, the download."""
 
 import gzip
 import hashlib
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import idx_bytes, write_idx_folder
 
-from common import Batches, UserError, datasets, load_digits
-from common.datasets import IMAGES_MAGIC, LABELS_MAGIC, read_idx
+from common import UserError
+from common.data import load_digits, mnist
+from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, holds_idx, read_idx
 
 TWO_IMAGES = b"\x00\x00\x08\x03\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x03" + bytes([1, 2, 3, 4, 5, 255])
 
@@ -78,6 +79,24 @@ def test_values_and_resizing(tmp_path):
     assert labels.dtype == np.int32
 
 
+def test_grey_digits_as_colour(idx_folder):
+    grey, colour = (load_digits(idx_folder, channels=channels).batch(np.arange(40))[0] for channels in (1, 3))
+    assert colour.shape == (40, 3, 28, 28)
+    assert (colour == grey).all()
+
+
+def test_any_labels(tmp_path):
+    folder = write_idx_folder(tmp_path, np.zeros((2, 2, 2), np.uint8), np.uint8([0, 255]))
+    assert load_digits(folder, img_size=2, n_classes=None).labels.tolist() == [0, 255]
+
+
+def test_a_picture_whose_name_has_idx_in_it_is_no_idx_file(tmp_path):
+    (tmp_path / "idx_1.png").write_bytes(b"")
+    assert not holds_idx(tmp_path)
+    (tmp_path / "train-images.idx3-ubyte").write_bytes(b"")
+    assert holds_idx(tmp_path)
+
+
 def test_raw_files_and_own_test_part(tmp_path):
     folder = write_idx_folder(tmp_path, np.zeros((4, 2, 2), np.uint8), np.arange(4, dtype=np.uint8), gz=False)
     write_idx_folder(folder, np.zeros((2, 2, 2), np.uint8), np.zeros(2, np.uint8), split="t10k", gz=False)
@@ -88,7 +107,10 @@ def test_raw_files_and_own_test_part(tmp_path):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda d: (d / "train-labels-idx1-ubyte.gz").unlink(), "holds no train-images-idx3-ubyte"),
+        (
+            lambda d: (d / "train-labels-idx1-ubyte.gz").unlink(),
+            "expected train-images-idx3-ubyte .*; found: train-images-idx3-ubyte.gz$",
+        ),
         (lambda d: [f.unlink() for f in d.iterdir()], "found: nothing"),
         (lambda d: [f.unlink() for f in d.iterdir()] + [d.rmdir()], "is not a folder"),
         (lambda d: write_idx_folder(d, np.zeros((3, 4, 4), np.uint8), np.zeros(4, np.uint8)), "3 images, but .* 4"),
@@ -101,50 +123,6 @@ def test_wrong_folders(idx_folder, prepare, message):
     with pytest.raises(UserError, match=message) as error:
         load_digits(idx_folder)
     assert str(idx_folder) in str(error.value)
-
-
-class Numbers:
-    """Ten numbers as images, with the seed that each was given."""
-
-    def __len__(self):
-        return 10
-
-    def batch(self, indices, seeds):
-        return np.array(indices), np.array(seeds)
-
-
-def epoch(batches):
-    return [(indices.tolist(), seeds.tolist()) for indices, seeds in batches]
-
-
-def test_an_epoch_is_a_permutation_without_the_rest():
-    batches = Batches(Numbers(), batch_size=3, seed=0)
-    first, second = epoch(batches), epoch(batches)
-    assert len(batches) == len(first) == 3
-    assert len({i for indices, _ in first for i in indices}) == 9
-    assert first != second
-
-
-def test_order_depends_on_the_seed_alone():
-    orders = [epoch(Batches(Numbers(), batch_size=5, seed=seed)) for seed in (0, 0, 1)]
-    assert orders[0] == orders[1] != orders[2]
-
-
-def test_a_state_in_the_middle_of_an_epoch_continues_there():
-    whole = Batches(Numbers(), batch_size=2, seed=7)
-    expected = epoch(whole) + epoch(whole)
-    stopped = Batches(Numbers(), batch_size=2, seed=7)
-    iterator = iter(stopped)
-    seen = [next(iterator) for _ in range(3)]
-    resumed = Batches(Numbers(), batch_size=2, seed=99)
-    resumed.load_state_dict(stopped.state_dict())
-    got = [(i.tolist(), s.tolist()) for i, s in seen] + epoch(resumed) + epoch(resumed)
-    assert got == expected
-
-
-def test_batch_size_above_the_data():
-    with pytest.raises(UserError, match="--batch_size 11 is more than the 10 images"):
-        Batches(Numbers(), batch_size=11, seed=0)
 
 
 def serve(monkeypatch, answers):
@@ -173,24 +151,24 @@ def serve(monkeypatch, answers):
             raise answer
         return Answer(answer)
 
-    monkeypatch.setattr(datasets.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(mnist.urllib.request, "urlopen", urlopen)
 
 
 def test_download_takes_the_second_mirror_and_checks_md5(tmp_path, monkeypatch):
     data = b"some bytes"
-    monkeypatch.setattr(datasets, "MNIST_FILES", {"a.gz": hashlib.md5(data).hexdigest()})
-    first, second = (mirror + "a.gz" for mirror in datasets.MNIST_MIRRORS)
+    monkeypatch.setattr(mnist, "MNIST_FILES", {"a.gz": hashlib.md5(data).hexdigest()})
+    first, second = (mirror + "a.gz" for mirror in mnist.MNIST_MIRRORS)
     serve(monkeypatch, {first: b"other bytes", second: data})
-    datasets.download_mnist(tmp_path)
+    mnist.download_mnist(tmp_path)
     assert [f.name for f in tmp_path.iterdir()] == ["a.gz"]
     assert (tmp_path / "a.gz").read_bytes() == data
 
 
 def test_failed_download_names_files_and_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "MNIST_FILES", {"a.gz": "0" * 32})
-    serve(monkeypatch, {mirror + "a.gz": OSError("no route") for mirror in datasets.MNIST_MIRRORS})
+    monkeypatch.setattr(mnist, "MNIST_FILES", {"a.gz": "0" * 32})
+    serve(monkeypatch, {mirror + "a.gz": OSError("no route") for mirror in mnist.MNIST_MIRRORS})
     with pytest.raises(UserError, match=r"no route.*Put these files into .*a\.gz") as error:
-        datasets.download_mnist(tmp_path)
+        mnist.download_mnist(tmp_path)
     assert str(tmp_path) in str(error.value)
 
 

@@ -1,0 +1,156 @@
+"""Images with attributes: CelebA's table, a folder for each domain, coloured digits, and which exclude each other."""
+
+import numpy as np
+import pytest
+from registry import folders, images
+
+from common import UserError
+from common.data import load_attributes
+
+HEADER = ["Black_Hair", "Blond_Hair", "Male", "Young"]
+BITS = [[i >> k & 1 for k in range(4)] for i in range(12)]  # every combination; 0, 4, 8 have neither colour
+
+
+def celeba(folder, values=BITS, suffix="txt", rows=None):
+    """`values` in {0, 1} are written as -1 and 1; `rows` are written as they are."""
+    images(folder / "img_align_celeba", 12)
+    rows = rows or [[f"{i}.png", *(str(2 * bit - 1) for bit in bits)] for i, bits in enumerate(values)]
+    if suffix == "txt":
+        text = "12\n" + " ".join(HEADER) + " \n" + "".join("  ".join(row) + "\n" for row in rows)
+        (folder / "list_attr_celeba.txt").write_text(text)
+    else:
+        lines = [["image_id", *HEADER], *rows]
+        text = "\ufeff" + "\r\n".join(",".join(line) for line in lines) + "\r\n"
+        (folder / "list_attr_celeba.csv").write_text(text, newline="")
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+def test_celeba_layout(tmp_path, suffix, capsys):
+    """Values 1 and -1 as 1 and 0; the .csv has a byte order mark and CRLF, as some copies do."""
+    celeba(tmp_path, suffix=suffix)
+    data = load_attributes(tmp_path, 32, 3, ["Male", "Black_Hair", "Blond_Hair"])
+    assert len(data) == 11
+    assert data.names == ["Male", "Black_Hair", "Blond_Hair"]
+    assert data.exclusive == ["Black_Hair", "Blond_Hair"]
+    assert data.attributes.tolist() == [[i >> 2 & 1, i & 1, i >> 1 & 1] for i in range(11)]
+    assert data.attributes.dtype == np.float32
+    captured = capsys.readouterr()
+    assert "Male 4, Black_Hair 5, Blond_Hair 5" in captured.out
+    assert captured.err == ""
+
+
+def test_the_end_of_celebas_list_is_the_test_part(tmp_path, capsys):
+    celeba(tmp_path)
+    data = load_attributes(tmp_path, 32, 3, split="test")
+    assert [file.name for file in data.images] == ["11.png"]  # a tenth of 12
+    assert data.attributes.tolist() == [BITS[11]]
+    assert capsys.readouterr().err == ""
+
+
+def test_images_that_are_not_listed_and_rows_without_an_image(tmp_path):
+    celeba(tmp_path, BITS[:4])
+    (tmp_path / "img_align_celeba/2.png").unlink()
+    data = load_attributes(tmp_path, 32, 3, ["Black_Hair"])
+    assert [file.name for file in data.images] == ["0.png", "1.png", "3.png"]
+    assert data.attributes.tolist() == [[0], [1], [1]]
+
+
+def test_a_broken_image_takes_its_row_with_it(tmp_path, capsys):
+    celeba(tmp_path)
+    (tmp_path / "img_align_celeba/1.png").write_bytes(b"no image")
+    data = load_attributes(tmp_path, 32, 3)
+    assert data.attributes.tolist() == [BITS[0], *BITS[2:11]]
+    assert "1.png" in capsys.readouterr().err
+
+
+def test_a_folder_for_each_domain(tmp_path):
+    folders(tmp_path)
+    data = load_attributes(tmp_path, 32, 3)
+    assert data.names == data.exclusive == ["bright", "dark", "old"]
+    assert data.attributes.tolist() == [[1, 0, 0]] * 3 + [[0, 1, 0]] * 2 + [[0, 0, 1]] * 3
+    chosen = load_attributes(tmp_path, 32, 3, ["old", "dark"])
+    assert chosen.names == chosen.exclusive == ["old", "dark"]
+    assert chosen.attributes.tolist() == [[1, 0]] * 3 + [[0, 1]] * 2
+
+
+# ---- attributes that exclude each other ----
+
+
+def test_an_image_may_have_no_colour_of_hair(tmp_path):
+    """Image 0 has neither, so not exactly one; without such images, every image has."""
+    celeba(tmp_path / "bald")
+    assert not load_attributes(tmp_path / "bald", 32, 3).exactly_one
+    hair = [[i % 2, 1 - i % 2, *BITS[i][2:]] for i in range(12)]
+    celeba(tmp_path / "hair", hair)
+    data = load_attributes(tmp_path / "hair", 32, 3)
+    assert data.exactly_one
+    assert data.exclusive == ["Black_Hair", "Blond_Hair"]
+
+
+@pytest.mark.parametrize("bald", [3, 11])
+def test_the_training_part_decides_for_both_parts(tmp_path, bald):
+    """Image 11 is the test part."""
+    hair = [[i % 2, 1 - i % 2, *BITS[i][2:]] for i in range(12)]
+    hair[bald][:2] = [0, 0]
+    celeba(tmp_path, hair)
+    found = [load_attributes(tmp_path, 32, 3, split=split).exactly_one for split in ("train", "test")]
+    assert found == [bald == 11] * 2
+
+
+def test_a_single_colour_of_hair_excludes_nothing(tmp_path):
+    celeba(tmp_path)
+    data = load_attributes(tmp_path, 32, 3, ["Male", "Black_Hair"])
+    assert (data.exclusive, data.exactly_one) == ([], False)
+
+
+def test_domains_have_exactly_one(tmp_path):
+    folders(tmp_path)
+    assert load_attributes(tmp_path, 32, 3).exactly_one
+    assert load_attributes(tmp_path, 32, 3, ["dark", "old"]).exactly_one
+
+
+@pytest.mark.parametrize(
+    ("selected", "exclusive", "exactly_one"),
+    [
+        (None, ["red", "green", "blue"], True),
+        (["bold", "blue", "red", "green"], ["blue", "red", "green"], True),
+        (["red", "green", "bold"], ["red", "green"], False),  # a blue digit has neither
+        (["bold", "inverted"], [], False),
+    ],
+)
+def test_coloured_digits(selected, exclusive, exactly_one):
+    data = load_attributes(None, 16, 3, selected, split="test")
+    assert (data.exclusive, data.exactly_one) == (exclusive, exactly_one)
+    counts = data.attributes[:, [data.names.index(name) for name in exclusive]].sum(1)
+    assert exactly_one == bool((counts == 1).all())
+    pixels, attributes = next(data.stream([[5, 6]], [0] * 500))
+    assert pixels.shape == (2, 3, 16, 16)
+    assert attributes.tolist() == data.attributes[5:7].tolist()
+
+
+# ---- what is wrong ----
+
+
+def one_value(folder):
+    celeba(folder, [[1, 0, 1, i % 2] for i in range(12)])
+
+
+@pytest.mark.parametrize(
+    ("make", "selected", "message"),
+    [
+        (celeba, ["Blnd_Hair"], "nearest: Blond_Hair"),
+        (celeba, ["Male", "Male"], "names Male twice"),
+        (one_value, ["Male"], "every image has the attribute Male"),
+        (one_value, ["Blond_Hair"], "no image has the attribute Blond_Hair"),
+        (lambda d: celeba(d, rows=[["0.png", "1", "1", "1", "1"], ["1.png", "1"]]), None, "row 3: expected a file"),
+        (lambda d: celeba(d, rows=[["0.png", "1", "1", "x", "1"]]), None, "row 2: expected a file name"),
+        (lambda d: images(d / "img_align_celeba", 2), None, "expected list_attr_celeba.txt"),
+        (lambda d: (celeba(d), (d / "img_align_celeba").rename(d / "x")), None, "expected img_align_celeba/"),
+        (lambda d: images(d / "one", 2), None, "two or more folders, one for each domain; found: one"),
+        (folders, ["bright"], "every image has the attribute bright"),
+    ],
+)
+def test_bad_attributes(tmp_path, make, selected, message):
+    make(tmp_path / "data")
+    with pytest.raises(UserError, match=message):
+        load_attributes(tmp_path / "data", 32, 3, selected)
