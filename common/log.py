@@ -3,6 +3,7 @@
 import csv
 import gc
 import json
+import math
 import platform
 import sys
 import time
@@ -132,10 +133,11 @@ class Log:
 
 
 def smooth(values, decay=0.9):
-    """An exponential moving average that starts at the first value."""
+    """An exponential moving average that starts at the first value that is a number."""
     result = []
     for value in values:
-        result.append(value if not result else decay * result[-1] + (1 - decay) * value)
+        starts = not result or math.isnan(result[-1])
+        result.append(value if starts else decay * result[-1] + (1 - decay) * value)
     return result
 
 
