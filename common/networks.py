@@ -71,7 +71,7 @@ def in_chunks(network, *arrays, chunk=500, seed=None):
         for i in range(0, len(arrays[0]), chunk):
             if seed is not None:
                 jt.sync_all()  # what still waits to be computed, a training step say, draws its own numbers first
-                jt.set_seed(mixed_seed(seed, i))
+                fast.set_seed(mixed_seed(seed, i))
             outputs = network(*(jt.array(array[i : i + chunk]) for array in arrays))
             several = isinstance(outputs, tuple)
             parts.append([output.numpy() for output in (outputs if several else (outputs,))])

@@ -14,7 +14,7 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from common import checkpoint, pictures
+from common import checkpoint, fast, pictures
 from common.data.batches import shard
 from common.environment import choose_device, compile_in_parallel
 from common.errors import NotFinite, UserError
@@ -205,7 +205,7 @@ class Run:
             if self.n_compiling > 0:
                 compile_in_parallel(True)
             # Jittor's generator (dropout) cannot be saved. Seeding it for each step makes any step repeatable.
-            jt.set_seed(mixed_seed(self.args.seed, self.step, jt.rank))
+            fast.set_seed(mixed_seed(self.args.seed, self.step, jt.rank))
             yield tuple(jt.array(array) for array in arrays)
             # Nothing may stay lazy over the end of a step: a resumed run would compute it in another order.
             jt.sync_all()

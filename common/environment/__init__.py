@@ -34,8 +34,6 @@ def prepare():
     check_requirements()
     cache = cache_folder()
     link_onednn(cache)
-    global verdict
-    verdict = gpu.decide(sys.argv, cache)
     defaults = {
         "FIX_TORCH_ERROR": "0",  # else Jittor imports torch wherever it is installed
     }
@@ -46,6 +44,8 @@ def prepare():
         defaults["python_config_path"] = config
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    global verdict
+    verdict = gpu.decide(sys.argv, cache)  # its trial must compile the Jittor that the run then imports
     if not core_is_compiled(cache):
         print("Compiling Jittor, once on this machine: about two minutes.", file=sys.stderr, flush=True)
 

@@ -6,7 +6,7 @@ arguments, attributes and initial values are those of `jittor.nn`, so that a mod
 optimizer's state do not depend on which of the two it uses:
 
     Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam,
-    ema_update
+    ema_update, set_seed
 
 Adagrad, which Jittor has not, is here too.
 
@@ -23,7 +23,7 @@ Every loop is split statically and no sum is shared between threads, so that equ
 equal bits.
 """
 
-from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh
+from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh, set_seed
 from common.fast.norms import BatchNorm, InstanceNorm2d
 from common.fast.optim import Adagrad, Adam, ema_update
 from common.fast.winograd import Conv, ConvTranspose
@@ -41,4 +41,5 @@ __all__ = [
     "ReflectionPad2d",
     "Tanh",
     "ema_update",
+    "set_seed",
 ]

@@ -1,6 +1,7 @@
 """Activations, padding and dropout on all CPU cores; see `common.fast` for what all its layers have in common."""
 
 import jittor as jt
+import numpy as np
 from jittor import nn
 
 from common.fast.kernels import fits, kernel
@@ -170,9 +171,8 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 # Whether number i is kept is decided by a hash of the seed and i (a 32-bit mixer of low bias found by
 # https://github.com/skeeto/hash-prospector), and so by no order of threads; backward decides the same again.
 DROPOUT = """
-    const uint32 seed = (uint32)(in1_p[0] * 16777216) * 0x9e3779b9u;
-    const uint32 limit = data["p"] * 4294967296.0;
-    const float scale = 1 / (1 - data["p"]);
+    const uint32 seed = data["seed"], limit = data["limit"];
+    const float scale = data["scale"];
     #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
     for (int64 i = 0; i < in0->num; i++) {
         uint32 h = (uint32)i ^ seed;
@@ -184,26 +184,50 @@ DROPOUT = """
 """
 
 
+def hashes(n, seed):
+    """The hashes of DROPOUT in Jittor's operators, (n,) uint32."""
+    first, second, seed = (jt.array(np.array([number], np.uint32)) for number in (0x21F0AAAD, 0xD35A2D97, seed))
+    h = jt.index((n,), 0).uint32() ^ seed
+    h = (h ^ (h >> 16)) * first
+    h = (h ^ (h >> 15)) * second
+    return (h ^ (h >> 15)).uint32()  # the operators give int32, with the same bits
+
+
 class DropoutFunction(jt.Function):
     """Sets a fraction p of x to 0 and scales the rest by 1 / (1 - p); linear, so that it is its own gradient.
 
-    `seed` is a Var of one number in [0, 1), of which 24 bits count.
+    `seed` is a whole number of 32 bits.
     """
 
     def __init__(self, p, seed):
         self.p, self.seed = p, seed
 
     def execute(self, x):
-        return kernel([x.shape], [x, self.seed], DROPOUT, p=self.p)[0]
+        limit, scale = int(self.p * 2**32), 1 / (1 - self.p)
+        if fits(x):
+            return kernel([x.shape], [x], DROPOUT, seed=self.seed, limit=limit, scale=scale)[0]
+        kept = hashes(x.numel(), self.seed) >= jt.array(np.array([limit], np.uint32))
+        return x * kept.float32().reshape(x.shape) * scale
 
     def grad(self, dy):
         return DropoutFunction(self.p, self.seed)(dy)
 
 
+# Dropout's seeds are drawn here and not on the device: on a GPU, Jittor's set_seed does not restart its sequence.
+seeds = np.random.default_rng(0)
+
+
+def set_seed(seed):
+    """Seeds Jittor's generator, and the seeds of the dropouts to come; use it in the place of jt.set_seed."""
+    global seeds
+    seeds = np.random.default_rng(seed)
+    jt.set_seed(seed)
+
+
 class Dropout(nn.Dropout):
-    """`jittor.nn.Dropout`: off until `.train()`. Each call draws one number from Jittor's generator."""
+    """`jittor.nn.Dropout`: off until `.train()`. Each call draws its own seed."""
 
     def execute(self, x):
-        if not self.is_train or not 0 < self.p < 1 or not fits(x):
+        if not self.is_train or not 0 < self.p < 1:
             return super().execute(x)
-        return DropoutFunction(self.p, jt.random((1,)).stop_grad())(x)
+        return DropoutFunction(self.p, int(seeds.integers(2**32)))(x)

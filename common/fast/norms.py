@@ -162,6 +162,11 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     def execute(self, x):
         if x.shape[1] != self.num_features:
             raise ValueError(f"InstanceNorm2d({self.num_features}) got {x.shape[1]} channels")
-        if not fits(x):
-            return super().execute(x)
-        return Norm(x.shape[0] * x.shape[1], 1, self.eps)(x, *weight_and_bias(self))
+        if fits(x):
+            return Norm(x.shape[0] * x.shape[1], 1, self.eps)(x, *weight_and_bias(self))
+        # Jittor's own takes E[x^2] - E[x]^2 for the variance, which a large mean swallows.
+        centred = x - x.mean([2, 3], keepdims=True)
+        y = centred / jt.sqrt((centred * centred).mean([2, 3], keepdims=True) + self.eps)
+        if not self.affine:
+            return y
+        return y * self.weight.broadcast(x, [0, 2, 3]) + self.bias.broadcast(x, [0, 2, 3])

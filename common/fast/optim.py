@@ -31,25 +31,37 @@ class Adam(nn.Adam):
     """
 
     def step(self, loss=None, retain_graph=False):
-        if jt.flags.use_cuda:
-            return super().step(loss, retain_graph)
         self.pre_step(loss, retain_graph)
         for group in self.param_groups:
             b1, b2 = group.get("betas", self.betas)
             numbers = {
-                "b1": b1, "b2": b2, "eps": group.get("eps", self.eps),
+                "b1": b1,
+                "b2": b2,
+                "eps": group.get("eps", self.eps),
                 "decay": group.get("weight_decay", self.weight_decay),
                 "rate": group.get("lr", self.lr) / (1 - b1**self.n_step),
                 "correction": (1 - b2**self.n_step) ** -0.5,
-            }  # fmt: skip
+            }
             for p, g, m, v in zip(group["params"], group["grads"], group["m"], group["values"]):
-                if not p.is_stop_grad():
-                    new = jt.empty(p.shape)
-                    # Whatever is still to be computed from the old p must find it unchanged. The moments have no
-                    # other reader; overwriting them halves the time.
-                    jt.code([p, g, m, v, new], [new, m, v], cpu_src=ADAM, cpu_header=HEADER, data=numbers)
-                    p.update(new)
+                if p.is_stop_grad():
+                    continue
+                if not fits(p, g, m, v):
+                    adam_in_operators(p, g, m, v, **numbers)
+                    continue
+                new = jt.empty(p.shape)
+                # Whatever is still to be computed from the old p must find it unchanged. The moments have no other
+                # reader; overwriting them halves the time.
+                jt.code([p, g, m, v, new], [new, m, v], cpu_src=ADAM, cpu_header=HEADER, data=numbers)
+                p.update(new)
         self.post_step()
+
+
+def adam_in_operators(p, g, m, v, b1, b2, eps, decay, rate, correction):
+    """The update of ADAM in Jittor's operators; Jittor's own has an eps of 3.2e-7 in effect at the first step."""
+    g = g + decay * p
+    m.update(b1 * m + (1 - b1) * g)
+    v.update(b2 * v + (1 - b2) * g * g)
+    p.update(p - rate * m / (jt.sqrt(v + 1e-30) * correction + eps))
 
 
 class Adagrad(jt.optim.Optimizer):
