@@ -160,8 +160,17 @@ def test_nothing_to_translate(trained, tmp_path, fails):
 
 @pytest.mark.parametrize("text", ["blue", "blue=2", "grey=1", "dark=", ""])
 def test_bad_set(tmp_path, fails, text):
-    run("stargan", "--data_dir", make_data("stargan", tmp_path / "data"), *SHARED, *FLAGS["stargan"], "--n_epochs", 1,
-        "--out_dir", tmp_path / "run")  # fmt: skip
+    run(
+        "stargan",
+        "--data_dir",
+        make_data("stargan", tmp_path / "data"),
+        *SHARED,
+        *FLAGS["stargan"],
+        "--n_epochs",
+        1,
+        "--out_dir",
+        tmp_path / "run",
+    )
     flags = ["--resume", tmp_path / "run", "--sample_only", "--input", tmp_path, "--set", text]
     code, line = fails(stargan.main, flags)
     assert code == 2

@@ -37,11 +37,14 @@ def test_idx_folder_against_image_folder(tmp_path, idx_folder):
     assert np.array_equal(a[:, 0], a[:, 1])  # grey digits as colour
 
 
-def test_idx_files_within_the_folders_of_a_layout(tmp_path, idx_folder):
+def test_idx_files_within_the_folders_of_a_layout(tmp_path, idx_folder, capsys):
+    """Where there is no test part, one warning says so, whatever the folders hold."""
     idx_folder.rename(tmp_path / "trainA")
     images(tmp_path / "trainB", 3)
     assert [len(domain) for domain in load_domains(tmp_path, None, 32, 1).domains] == [40, 3]
+    assert capsys.readouterr().err == ""
     assert [len(domain) for domain in load_domains(tmp_path, None, 32, 1, split="test").domains] == [40, 3]
+    assert capsys.readouterr().err.count("warning:") == 1
 
 
 def test_drawn_digits():
