@@ -1,4 +1,4 @@
-"""Checkpoints: strict, atomic, and deaf to code. The moving average against its formula."""
+"""Checkpoints: strict, atomic, and deaf to code."""
 
 import io
 import json
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from jittor import nn
 
-from common import EMA, UserError, checkpoint
+from common import UserError, checkpoint
 from common.errors import NotFinite
 
-META = {"script": "x", "args": {}, "step": 3, "epoch": 1}
+META = {"script": "x", "args": {}, "step": 3, "epoch": 1, "losses": {}}
 
 
 def make_parts(seed=1234567, width=3):
@@ -194,30 +194,32 @@ def test_meta_is_text_that_json_reads(saved):
     assert meta["values"]["optimizer"] == {"n_step": 2}
 
 
-def test_average_follows_its_formula():
-    net = nn.Linear(2, 1, bias=False)
-    net.weight.update(jt.array(np.float32([[1, 2]])))
-    ema = EMA(net, decay=0.5)
-    net.weight.update(jt.array(np.float32([[3, 2]])))
-    ema.update()  # the decay is min(0.5, 1/10): 0.1 * 1 + 0.9 * 3
-    assert np.allclose(ema.module.weight.numpy(), [[2.8, 2]])
-    for _ in range(9):
-        ema.update()
-    net.weight.update(jt.array(np.float32([[0, 2]])))
-    before = ema.module.weight.numpy().copy()
-    ema.update()  # the eleventh: min(0.5, 11/20)
-    assert np.allclose(ema.module.weight.numpy(), before * 0.5 + np.float32([[0, 1]]))
-    assert np.allclose(net.weight.numpy(), [[0, 2]])
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_format_names_both(saved, version):
+    path, _ = saved
+    text = {**checkpoint.Reader(path).meta, "format": version}
+    rewrite(path, meta=npy(np.frombuffer(json.dumps(text).encode(), np.uint8)))
+    with pytest.raises(UserError) as error:
+        checkpoint.Reader(path)
+    assert str(error.value) == f"{path} has format {version}, and this version reads format 2"
 
 
-def test_average_is_off_with_decay_zero():
-    net = nn.Linear(2, 1)
-    assert EMA(net, decay=0).module is net
+def test_numbered_copies(saved):
+    """The newest are kept, by the time at which they were made: a run begun anew counts from 0 again."""
+    path, parts = saved
+    for step in (8, 12, 4):
+        checkpoint.save(path, parts, {**META, "step": step})
+        checkpoint.keep_numbered(path, step, n=2)
+        newest = checkpoint.Reader(path.with_name(f"checkpoint_step_{step:07d}.npz"))
+        assert newest.meta["step"] == step
+    names = sorted(file.name for file in path.parent.iterdir())
+    assert names == [path.name, "checkpoint_step_0000004.npz", "checkpoint_step_0000012.npz"]
 
 
-def test_sampling_from_the_average_does_not_freeze_the_module():
-    net = nn.Linear(2, 1)
-    ema = EMA(net, decay=0.9)
-    ema.module.eval()
-    assert not net.weight.is_stop_grad()
-    assert ema.module.weight is not net.weight
+@pytest.mark.parametrize("where", ["", checkpoint.FILE_NAME])
+def test_a_checkpoint_is_found_by_its_folder_too(saved, where):
+    path, _ = saved
+    assert checkpoint.find(path.parent / where) == path
+    path.unlink()
+    with pytest.raises(UserError, match="no checkpoint at"):
+        checkpoint.find(path.parent / where)

@@ -8,14 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from small import FLAGS, SHARED, differences, make_data, run
+from registry import ROOT, ROWS, SHARED, differences, make_data, run
 
 from common import checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS_PER_EPOCH = 4  # of the small runs; a checkpoint after each epoch
 
 # A run whose saves take long, so that kills hit them, and which says every step that it has finished.
@@ -75,7 +73,7 @@ def kill_once(name, argv, folder, seconds):
 
 def survives(name, n_kills, tmp_path, seed):
     rng, data = random.Random(seed), make_data(name, tmp_path / "data")
-    flags = ["--data_dir", data, *SHARED, *FLAGS[name], "--n_epochs", 4]
+    flags = ["--data_dir", data, *SHARED, *ROWS[name].flags, "--n_epochs", 4]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(name, *flags, "--out_dir", whole)
     n_hit = 0
@@ -96,6 +94,6 @@ def test_a_killed_run_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(FLAGS))
+@pytest.mark.parametrize("name", list(ROWS))
 def test_many_kills(name, tmp_path):
     survives(name, 8 if name == "dcgan" else 7, tmp_path, seed=1)

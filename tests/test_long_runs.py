@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import FLAGS, make_data
-
-ROOT = Path(__file__).resolve().parents[1]
+from registry import ROOT, ROWS, make_data
 
 pytestmark = pytest.mark.slow
 
@@ -38,13 +36,13 @@ importlib.import_module({name!r}).main({argv!r})
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
     ("name", "first", "last"),
-    [(name, *((1000, 10000) if name == "cgan_mnist" else (400, 1200))) for name in FLAGS],
+    [(name, *((1000, 10000) if name == "cgan_mnist" else (400, 1200))) for name in ROWS],
 )
 def test_nothing_grows(name, first, last, tmp_path):
     """cgan_mnist as it runs by default, the others small; from the first pictures, plots and checkpoints on."""
     argv = ["--out_dir", str(tmp_path / "out"), "--n_epochs", "100000", "--sample_interval", "100"]
     if name != "cgan_mnist":
-        argv += ["--data_dir", str(make_data(name, tmp_path / "data")), *map(str, FLAGS[name])]
+        argv += ["--data_dir", str(make_data(name, tmp_path / "data")), *map(str, ROWS[name].flags)]
     code = PROBE.format(root=str(ROOT), first=first, last=last, name=name, argv=argv)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1800, cwd=tmp_path)
     assert done.returncode == 128 + 15, done.stderr[-3000:]

@@ -1,11 +1,11 @@
-"""save_image, pixel by pixel against hand-made grids."""
+"""Pictures, pixel by pixel against hand-made grids."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from common import save_image
-from common.images import to_uint8
+from common.pictures import save_each, to_uint8
 
 
 def read(path):
@@ -15,10 +15,9 @@ def read(path):
 def test_grid_is_padded_and_filled_row_by_row(tmp_path):
     images = np.float32([-1, 0, 1]).reshape(3, 1, 1, 1) * np.ones((3, 1, 2, 3), np.float32)
     save_image(images, tmp_path / "new" / "folder" / "grid.png", nrow=2, padding=1)
-    black, grey, white = [0, 0, 0], [128] * 3, [255] * 3
-    row = [0] * 9
-    expected = [row, [0, *black, 0, *grey, 0], [0, *black, 0, *grey, 0],
-                row, [0, *white, 0, 0, 0, 0, 0], [0, *white, 0, 0, 0, 0, 0], row]  # fmt: skip
+    black, grey, white, line = [[0] * 3, [128] * 3, [255] * 3, [0] * 9]
+    above, below = [0, *black, 0, *grey, 0], [0, *white, 0, 0, 0, 0, 0]
+    expected = [line, above, above, line, below, below, line]
     assert read(tmp_path / "new" / "folder" / "grid.png").tolist() == expected
 
 
@@ -38,6 +37,16 @@ def test_range_is_fixed_and_values_are_clipped():
     image = np.float32([-3, -1, -0.5, 0.5, 3]).reshape(1, 1, 1, 5)
     # (x + 1) / 2 * 255 for -0.5 is 63.75, for 0.5 it is 191.25
     assert to_uint8(image).ravel().tolist() == [0, 0, 64, 191, 255]
+
+
+def test_each_image_in_a_file_of_its_own(tmp_path):
+    images = np.float32([-1, 0, 1]).reshape(3, 1, 1, 1) * np.ones((3, 1, 2, 3), np.float32)
+    save_each(images, tmp_path / "new" / "folder")
+    files = sorted((tmp_path / "new" / "folder").iterdir())
+    assert [file.name for file in files] == ["00000.png", "00001.png", "00002.png"]
+    assert [read(file).tolist() for file in files] == [[[v] * 3] * 2 for v in (0, 128, 255)]
+    save_each(np.float32([1, -1, 0]).reshape(1, 3, 1, 1), tmp_path / "rgb")
+    assert read(tmp_path / "rgb/00000.png").tolist() == [[[255, 0, 128]]]
 
 
 def test_jpeg_by_suffix(tmp_path):

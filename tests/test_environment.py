@@ -1,4 +1,4 @@
-"""What is decided before Jittor is imported: links to oneDNN, the GPU, and what is missing."""
+"""What is decided before Jittor is imported: links to oneDNN, and what is missing (the GPU: test_gpu.py)."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common import jittor_env
+from common import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,18 +21,18 @@ def wheels(tmp_path, monkeypatch):
     (prefix / "lib" / "libmkldnn.so").write_text("new library")
     (prefix / "include" / "dnnl.hpp").write_text("new header")
     folders = {"libmkldnn.so": prefix / "lib", "dnnl.hpp": prefix / "include"}
-    monkeypatch.setattr(jittor_env, "wheel_folder", lambda package, name: folders[name])
-    monkeypatch.setattr(jittor_env.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(jittor_env.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(environment, "wheel_folder", lambda package, name: folders[name])
+    monkeypatch.setattr(environment.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "x86_64")
     return tmp_path / "cache"
 
 
 def library(cache):
-    return cache / "mkl" / jittor_env.ONEDNN / "lib" / "libmkldnn.so"
+    return cache / "mkl" / environment.ONEDNN / "lib" / "libmkldnn.so"
 
 
 def test_links_are_made(wheels):
-    jittor_env.link_onednn(wheels)
+    environment.link_onednn(wheels)
     assert library(wheels).read_text() == "new library"
     assert (library(wheels).parents[1] / "include" / "dnnl.hpp").read_text() == "new header"
 
@@ -40,38 +40,38 @@ def test_links_are_made(wheels):
 def test_a_working_installation_is_left_alone(wheels):
     library(wheels).parent.mkdir(parents=True)
     library(wheels).write_text("old library")
-    jittor_env.link_onednn(wheels)
+    environment.link_onednn(wheels)
     assert library(wheels).read_text() == "old library"
 
 
 def test_a_dangling_link_is_repaired(wheels):
     library(wheels).parents[1].mkdir(parents=True)
     library(wheels).parent.symlink_to(wheels / "gone")
-    jittor_env.link_onednn(wheels)
+    environment.link_onednn(wheels)
     assert library(wheels).read_text() == "new library"
 
 
 def test_a_half_filled_folder_is_completed(wheels):
     library(wheels).parent.mkdir(parents=True)
-    jittor_env.link_onednn(wheels)
+    environment.link_onednn(wheels)
     assert library(wheels).read_text() == "new library"
 
 
 def test_without_the_wheels_jittor_goes_its_own_way(wheels, monkeypatch):
-    monkeypatch.setattr(jittor_env, "wheel_folder", lambda package, name: None)
-    jittor_env.link_onednn(wheels)
+    monkeypatch.setattr(environment, "wheel_folder", lambda package, name: None)
+    environment.link_onednn(wheels)
     assert not wheels.exists()
 
 
 def test_cache_folder_follows_jittor_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "other"))
-    assert jittor_env.cache_folder() == tmp_path / "other" / ".cache" / "jittor"
+    assert environment.cache_folder() == tmp_path / "other" / ".cache" / "jittor"
     monkeypatch.delenv("JITTOR_HOME")
-    assert jittor_env.cache_folder() == tmp_path / "home" / ".cache" / "jittor"
+    assert environment.cache_folder() == tmp_path / "home" / ".cache" / "jittor"
     # Jittor remembers an earlier JITTOR_HOME in this file.
     (tmp_path / "home/.cache/jittor/config.json").write_text(f'{{"JITTOR_HOME": "{tmp_path / "kept"}"}}')
-    assert jittor_env.cache_folder() == tmp_path / "kept" / ".cache" / "jittor"
+    assert environment.cache_folder() == tmp_path / "kept" / ".cache" / "jittor"
 
 
 def one_line(capsys, call):
@@ -87,57 +87,31 @@ def test_cache_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.delenv("JITTOR_HOME", raising=False)
-    assert "cannot write its cache folder" in one_line(capsys, jittor_env.cache_folder)
+    assert "cannot write its cache folder" in one_line(capsys, environment.cache_folder)
 
 
 def test_no_compiler(monkeypatch, capsys):
     monkeypatch.delenv("cc_path", raising=False)
-    monkeypatch.setattr(jittor_env.shutil, "which", lambda name: None)
-    assert "g++ was not found" in one_line(capsys, jittor_env.check_requirements)
+    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
+    assert "g++ was not found" in one_line(capsys, environment.check_requirements)
 
 
 def test_numpy_2(monkeypatch, capsys):
-    monkeypatch.setattr(jittor_env.importlib.metadata, "version", lambda name: "2.1.0")
-    assert "numpy 2.1.0 does not work" in one_line(capsys, jittor_env.check_requirements)
+    monkeypatch.setattr(environment.importlib.metadata, "version", lambda name: "2.1.0")
+    assert "numpy 2.1.0 does not work" in one_line(capsys, environment.check_requirements)
 
 
 def test_python_too_new(monkeypatch, capsys):
-    monkeypatch.setattr(jittor_env.sys, "version_info", (3, 13, 0))
-    assert "too new" in one_line(capsys, jittor_env.check_requirements)
+    monkeypatch.setattr(environment.sys, "version_info", (3, 13, 0))
+    assert "too new" in one_line(capsys, environment.check_requirements)
 
 
 def test_jittor_missing(monkeypatch, capsys):
     def version(name):
-        raise jittor_env.importlib.metadata.PackageNotFoundError("jittor")
+        raise environment.importlib.metadata.PackageNotFoundError("jittor")
 
-    monkeypatch.setattr(jittor_env.importlib.metadata, "version", version)
-    assert "pip install -r requirements.txt" in one_line(capsys, jittor_env.check_requirements)
-
-
-class Driver:
-    def __init__(self, status, devices):
-        self.status, self.devices = status, devices
-
-    def cuInit(self, flags):
-        return self.status
-
-    def cuDeviceGetCount(self, pointer):
-        pointer._obj.value = self.devices
-        return 0
-
-
-@pytest.mark.parametrize(("status", "devices", "usable"), [(0, 1, True), (0, 0, False), (100, 1, False)])
-def test_a_gpu_is_usable_if_the_driver_counts_one(monkeypatch, status, devices, usable):
-    monkeypatch.setattr(jittor_env.ctypes, "CDLL", lambda name: Driver(status, devices))
-    assert jittor_env.usable_gpu() is usable
-
-
-def test_no_driver(monkeypatch):
-    def missing(name):
-        raise OSError(name)
-
-    monkeypatch.setattr(jittor_env.ctypes, "CDLL", missing)
-    assert jittor_env.usable_gpu() is False
+    monkeypatch.setattr(environment.importlib.metadata, "version", version)
+    assert "pip install -r requirements.txt" in one_line(capsys, environment.check_requirements)
 
 
 def python(code, **variables):
@@ -171,7 +145,7 @@ def test_kernels_are_compiled_in_parallel_in_the_first_step_alone(setting, expec
         "import os\n"
         "os.cpu_count = lambda: 2\n"
         "import common, jittor as jt\n"
-        "from common.jittor_env import compile_in_parallel\n"
+        "from common.environment import compile_in_parallel\n"
         "seen = [jt.flags.use_parallel_op_compiler]\n"
         "for on in (True, False):\n"
         "    compile_in_parallel(on)\n"
@@ -198,10 +172,10 @@ def test_python_config_is_found_beside_the_python_of_the_environment(tmp_path, m
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / name).touch()
-    assert jittor_env.python_config() == str(tmp_path / "bin" / name)
+    assert environment.python_config() == str(tmp_path / "bin" / name)
     (tmp_path / "bin" / name).unlink()
-    monkeypatch.setattr(jittor_env.Path, "is_file", lambda path: False)
+    monkeypatch.setattr(environment.Path, "is_file", lambda path: False)
     with pytest.raises(SystemExit) as stopped:
-        jittor_env.python_config()
+        environment.python_config()
     assert stopped.value.code == 2
     assert f"install python3.{sys.version_info.minor}-dev" in capsys.readouterr().err
