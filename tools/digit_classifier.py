@@ -147,8 +147,8 @@ def of_digits(mnist, n_steps, change=lambda images: images):
     """
 
     def part(split):
-        data = digits(split, mnist)
-        return change(data.batch(range(len(data)), SIZE, 1)), data.labels
+        data = digits(split, mnist, SIZE)
+        return change(data.images), data.labels
 
     images, labels = part("train")
     judge = DigitJudge(kept(images, labels, n_steps), "")

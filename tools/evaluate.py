@@ -1,306 +1,275 @@
-"""Measures what a trained model's pictures are worth; a command, not a test.
+"""How good a model's pictures are: distances between two sets of images, and judges of the built-in tasks.
 
-    python tests/quality.py digits results/cgan_mnist/samples.npz
-    python tests/quality.py pix2pix results/pix2pix
-    python tests/quality.py cyclegan results/cyclegan
-    python tests/quality.py stargan results/stargan
-    python tests/quality.py usps results/cyclegan --mnist MNIST --usps USPS
+    python tools/evaluate.py results/dcgan/samples.npz digits
+    python tools/evaluate.py results/cgan_mnist/samples.npz digits --mnist MNIST --out table.md
+    python tools/evaluate.py results/pix2pix/translated FACADES/val --half_B left --features none
+    python tools/evaluate.py SAMPLES PHOTOGRAPHS --inception pt_inception-2015-12-05-6726825d.pth
+    python tools/evaluate.py pix2pix results/pix2pix      (also: cyclegan, stargan, usps)
 
-Digits are read by a convolutional classifier that is trained here in a few minutes, on full MNIST where --mnist names
-its folder (or where it lies in Jittor's data set folder), and else on the bundled digits. Its accuracy on the test
-digits is printed with every result. All pictures that are judged come from the test part, which no script trains on.
+A is what is judged, B what it should resemble. Each is a samples.npz as --n_samples writes it (`images`, (N, H, W, C)
+uint8, and perhaps `labels`), a folder of images, a folder of IDX files (its training part) or one file of them, or a
+word: `digits` and `digits:test` are MNIST's training and test part, of --mnist, of Jittor's data set folder, or else
+the bundled ones, at the size of the other set, as the scripts load them.
+
+Distances of the two sets, measured between features that a network computes of each image:
+
+    FID         squared Frechet distance of two Gaussians with the features' means and covariances (Heusel 2017,
+                arXiv 1706.08500); 0 is best. Too few images raise it: compare equal numbers only
+    KID x 1000  squared maximum mean discrepancy with the kernel (x . y / D + 1)^3, times 1000: the mean of unbiased
+                estimates from blocks of about 1,000 images, and its standard error (Binkowski 2018, arXiv 1801.01401).
+                0 is best, slightly negative is possible, and few images do not raise it
+    precision   share of A that lies among B's images: a measure of quality (Kynkaanniemi 2019, arXiv 1904.06991)
+    recall      share of B that lies among A's images: a measure of variety. Both by the third neighbour, of equal
+                numbers from A and B, at most 10,000 each
+
+The features are by default those of a small classifier of digits, which is trained once, in a minute or two, and kept
+in ~/.cache/jittor-gan-collection. Numbers of two classifiers cannot be compared. Photographs need --inception, a file
+with Inception-v3's weights. Every image takes the same way to the network: uint8 as saved, scaled by Pillow's bicubic
+filter, which does not alias. B against another part of the real data shows which numbers a perfect model would get.
+
+Where a classifier of digits judges, also:
+
+    certain     share of A in which it sees one digit with a probability over 0.9
+    share of k  share of A that it reads as the digit k
+    as asked    share of A that it reads as its label says, over all and in the worst class; where A has labels
+
+Pairs, which two folders hold that have the same file names:
+
+    L1          mean of |A - B|, for values in [-1, 1] as in the scripts
+    PSNR        10 log10(255^2 / mean squared difference) in dB, the mean over the images; equal images count as 100
+    SSIM        structural similarity, Gaussian window of 11 pixels (Wang 2004); 1 is best. The mean over the channels
+
+The last line of commands judges a run of a translator on its built-in data: whether test digits got the colour, the
+style or the attribute that was asked for, and are still read as the same digit; see tools/judge_translators.py.
 """
 
 import argparse
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # isort: skip
+import common  # isort: skip  # prepares Jittor, which the modules below import
 
-import jittor as jt
-from jittor import nn
+from tqdm import tqdm
 
-import cyclegan
-import pix2pix
-import stargan
-from common import checkpoint, fast, synthetic
-from common.datasets import to_float
+from common.checkpoint import write_atomically
+from common.data.decode import workers
+from common.environment import choose_device
+from common.errors import UserError, warn
+from tools import digit_classifier, image_sets, inception, judge_translators, metrics
 
-SIZE = 32
-
-
-# ---- the classifier ----
+CHUNK = 500
+K = 3  # of the neighbours of precision and recall
+MOST_NEIGHBOURS = 10_000  # of these; their distances to each other grow with the square of the number
 
 
-class Classifier(nn.Module):
-    """(B, 1, 32, 32) images in [-1, 1] to (B, 10) logits."""
-
-    def __init__(self):
-        super().__init__()
-        layers, c = [], 1
-        for width in (16, 32, 64):  # (B, 64, 4, 4) at the end
-            layers += [nn.Conv(c, width, 3, padding=1), fast.BatchNorm(width), fast.ReLU(), nn.Pool(2)]
-            c = width
-        self.layers = nn.Sequential(*layers, nn.Flatten(), fast.Dropout(0.4), nn.Linear(c * 16, 10))
-
-    def execute(self, x):
-        return self.layers(x)
-
-
-def train_classifier(images, labels, n_steps, seed=7):
-    """A classifier of (N, 1, 32, 32) uint8 images, from n_steps batches of 100, shifted by up to 2 pixels."""
-    jt.set_global_seed(1_000_000 + seed)
-    rng, model = np.random.default_rng(seed), Classifier()
-    model.train()
-    optimizer = fast.Adam(model.parameters(), lr=0.002)
-    padded = np.pad(images, [(0, 0), (0, 0), (2, 2), (2, 2)], mode="edge")
-    for step in range(n_steps):
-        optimizer.lr = 0.002 * (1 - step / n_steps)
-        chosen = rng.integers(len(images), size=100)
-        dy, dx = rng.integers(5, size=2)
-        x = to_float(padded[chosen, :, dy : dy + SIZE, dx : dx + SIZE])
-        optimizer.step(nn.cross_entropy_loss(model(jt.array(x)), jt.array(labels[chosen])))
-        jt.sync_all()
-    model.eval()
-    return model
+def parse_args(argv=None):
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("evaluate.py", description=__doc__, formatter_class=formatter, allow_abbrev=False)
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
+    add, count = parser.add_argument, common.number(int, at_least=1)
+    add("A", help="what is judged; or pix2pix, cyclegan, stargan or usps")
+    add("B", help="what it should resemble; or the out_dir of a run of that translator")
+    add("--out", metavar="FILE", help="write the table too, as .csv or .md")
+    add("--features", choices=("digits", "inception", "none"), help="inception where --inception is given, else digits")
+    add("--inception", metavar="FILE", help="Inception-v3's weights, of pytorch-fid or of torchvision")
+    add("--mnist", metavar="DIR", help="folder of full MNIST's IDX files")
+    add("--usps", metavar="DIR", help="folder of USPS's IDX files, for usps")
+    for side in "AB":
+        add(f"--half_{side}", choices=("left", "right"), help=f"which half of {side}'s images counts")
+    add("--max_images", type=count, help="judge so many of A and of B at most, drawn at random")
+    add("--n_steps", type=count, default=2000, help="steps of the classifier's training (default: 2000)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network computes")
+    return parser.parse_args(argv)
 
 
-def read(model, images, chunk=500):
-    """(N, 10) probabilities of (N, 1, 32, 32) uint8 images."""
-    with jt.no_grad():
-        parts = [
-            nn.softmax(model(jt.array(to_float(images[i : i + chunk]))), dim=1).numpy()
-            for i in range(0, len(images), chunk)
-        ]
-    return np.concatenate(parts)
+def check(args):
+    """Refuses what does not belong together.
 
-
-def digits(mnist, split, n_test=500):
-    data = common.load_digits(mnist, SIZE, 1, n_classes=10, split=split, n_test=n_test)
-    return data.images, data.labels
-
-
-def classifier_of_digits(args, change=lambda images: images):
-    """A classifier of MNIST's digits after `change`, and its accuracy on the test digits."""
-    images, labels = digits(args.mnist, "train")
-    model = train_classifier(change(images), labels, args.n_steps)
-    images, labels = digits(args.mnist, "test")
-    probabilities = read(model, change(images))
-    right, certain = probabilities.argmax(1) == labels, probabilities.max(1) > 0.9
-    print(f"The classifier reads {right.mean():.2%} of {len(labels):,} real test digits right, "
-          f"{certain.mean():.2%} with over 0.9.")  # fmt: skip
-    return model
-
-
-def grey(images):
-    """(N, C, H, W) or (N, H, W, C) uint8 as (N, 1, H, W) uint8 of SIZE pixels."""
-    axis = 1 if images.shape[1] in (1, 3) else 3
-    mean = np.uint8(images.mean(axis) + 0.5)
-    return mean[:, None] if mean.shape[-1] == SIZE else synthetic.enlarge(mean, SIZE)[:, None]
-
-
-def share(name, values, needed=None):
-    wanted = "" if needed is None else f"  (wanted: at least {needed:.0%})"
-    print(f"{name}: {np.mean(values):.2%} of {np.size(values):,}{wanted}")
-
-
-# ---- samples of digits ----
-
-
-def features(model, images, chunk=500):
-    """(N, 1024) what the classifier's last layer sees of (N, 1, 32, 32) uint8 images."""
-    *body, _ = model.layers.layers.values()
-    with jt.no_grad():
-        parts = [nn.Sequential(*body)(jt.array(to_float(images[i : i + chunk]))) for i in range(0, len(images), chunk)]
-        return np.concatenate([part.numpy() for part in parts])
-
-
-def squared_distances(a, b):
-    """(N, M) between the rows of (N, D) and (M, D)."""
-    return (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-
-
-def share_within(a, b, k=3):
-    """The share of the rows of a that lie no further from some row of b than that one's k-th neighbour in b.
-
-    Samples within data are their precision, data within samples their recall (Kynkaanniemi 2019).
+    Raises:
+        UserError: it names the flag.
     """
-    radius = np.partition(squared_distances(b, b), k, axis=1)[:, k]  # the 0-th neighbour is the row itself
-    return (squared_distances(a, b) <= radius).any(1).mean()
+    if args.out is not None and Path(args.out).suffix not in (".csv", ".md"):
+        raise UserError(f"--out {args.out}: the table is written as .csv or .md")
+    if args.inception is not None and args.features in ("digits", "none"):
+        raise UserError(f"--inception has no use with --features {args.features}; leave one of the two out")
+    if args.features == "inception" and args.inception is None:
+        raise UserError(f"--features inception needs {inception.WHERE}")
 
 
-def judge_digits(args):
-    """Samples in samples.npz: how certain, which digits, and whether they are what was asked for."""
-    with np.load(args.path) as file:
-        images, labels = file["images"], file["labels"] if "labels" in file.files else None
-    model, images = classifier_of_digits(args), grey(images)
-    probabilities = read(model, images)
-    share("certain (over 0.9)", probabilities.max(1) > 0.9)
-    found = probabilities.argmax(1)
-    print("shares of the digits: " + "  ".join(f"{k}: {np.mean(found == k):.1%}" for k in range(10)))
-    if labels is not None:
-        share("read as asked", found == labels)
-        worst = min(range(10), key=lambda k: np.mean(found[labels == k] == k))
-        share(f"  the worst class, {worst}", found[labels == worst] == worst)
-    n = min(3000, len(images))
-    real = digits(args.mnist, "train")[0]
-    real = real[np.random.default_rng(9).permutation(len(real))[: 2 * n]]
-    real, others, fake = (features(model, x) for x in (real[:n], real[n:], images[:n]))
-    print(f"precision {share_within(fake, real):.2f}, recall {share_within(real, fake):.2f}; other real digits have "
-          f"{share_within(others, real):.2f} and {share_within(real, others):.2f}")  # fmt: skip
+# ---- features ----
 
 
-# ---- translators ----
+def choose_judge(args, a, b):
+    """The network whose features are compared.
 
-
-def trained(script, run_dir):
-    """The arguments of a run, and the reader of its checkpoint."""
-    args = script.parse_args(["--resume", str(run_dir), "--sample_only"])
-    return args, checkpoint.Reader(args.resume)
-
-
-def judge_pix2pix(args):
-    """Colours of the painted test digits, and the distance to the targets."""
-    flags, reader = trained(pix2pix, args.path)
-    generator, _ = pix2pix.build(flags)
-    reader.load({"generator": generator}, exact=False)
-    outlines, paintings, labels = synthetic.outline_pairs(flags.img_size, "test")
-    outputs = (pix2pix.sample(generator, to_float(outlines), seed=1) + 1) * 127.5
-    inside = np.abs(paintings.astype(int) - synthetic.COLOURS[labels][:, :, None, None]).max(1) < 8
-    mean = np.stack([image[:, mask].mean(1) for image, mask in zip(outputs, inside)])
-    distance = np.linalg.norm(mean[:, None] - synthetic.COLOURS.astype(float), axis=2)
-    share("painted in the colour of its class", distance.argmin(1) == labels, needed=0.95)
-    targets = to_float(paintings)
-    constant = np.median(to_float(synthetic.outline_pairs(flags.img_size, "train")[1]), axis=0)
-    l1, guess = (np.abs(x - targets).mean() for x in (outputs / 127.5 - 1, constant))
-    print(f"L1 {l1:.4f}; of the best constant picture {guess:.4f}: {l1 / guess:.2f} of it (wanted: below 0.5)")
-
-
-def averaged(flags, reader):
-    """cyclegan's generators with the averaged weights, with which it translates."""
-    G, F, _, _ = cyclegan.build(flags)
-    ema_G, ema_F = (common.EMA(generator, flags.ema_decay) for generator in (G, F))
-    reader.load({"G": G, "F": F, "ema_G": ema_G, "ema_F": ema_F}, exact=False)
-    return ema_G.module, ema_F.module
-
-
-def on_paper(images):
-    return grey(synthetic.draw_on_paper(synthetic.enlarge(images[:, 0], 28), SIZE, np.random.default_rng(5)))
-
-
-def judge_cyclegan(args):
-    """Test digits after their translation: read as the same digit, and as bright as the other domain."""
-    flags, reader = trained(cyclegan, args.path)
-    G, F = averaged(flags, reader)
-    domains = synthetic.digit_domains(flags.img_size, "test", flags.channels)
-    for name, generator, (images, labels), other, change in (
-        ("A to B", G, domains[0], domains[1][0], on_paper),
-        ("B to A", F, domains[1], domains[0][0], lambda images: images),
-    ):
-        fake = np.uint8((cyclegan.sample(generator, to_float(images)) + 1) * 127.5 + 0.5)
-        found = read(classifier_of_digits(args, change), grey(fake)).argmax(1)
-        share(f"{name}: read as the same digit", found == labels, needed=0.9)
-        print(f"{name}: mean brightness {fake.mean():.1f}, of the domain {other.mean():.1f}: "
-              f"{fake.mean() / other.mean() - 1:+.1%} (wanted: within 10%)")  # fmt: skip
-
-
-def judge_usps(args):
-    """MNIST's test digits in the style of USPS: read as the same digit by classifiers that know USPS alone.
-
-    Five of them, since one differs from the next by several per cent on what is unlike USPS.
+    Raises:
+        UserError: the images are colour photographs, and there is nothing to judge them by.
     """
-    flags, reader = trained(cyclegan, args.path)
-    G, _ = averaged(flags, reader)
-    data = common.load_digits(args.usps, SIZE, 1, n_classes=10)
-    order = np.random.default_rng(3).permutation(len(data))
-    held, used = order[:1000], order[1000:]
-    models = [train_classifier(data.images[used], data.labels[used], args.n_steps, seed) for seed in range(5)]
-
-    def report(what, images, labels, needed=None):
-        right = [read(model, images).argmax(1) == labels for model in models]
-        share(what, right, needed)
-        print("  one by one: " + "  ".join(f"{np.mean(r):.2%}" for r in right))
-
-    report("USPS digits that the classifiers have not seen, read right", data.images[held], data.labels[held])
-    test = common.load_digits(args.mnist, flags.img_size, flags.channels, n_classes=10, split="test")
-    fake = np.uint8((cyclegan.sample(G, to_float(test.images)) + 1) * 127.5 + 0.5)
-    report("MNIST's test digits as they are, read right", grey(test.images), test.labels)
-    report("in the style of USPS, read as the same digit", grey(fake), test.labels, needed=0.9)
+    if args.inception is not None:
+        return inception.InceptionJudge(args.inception)
+    colourful = [images.name for images in (a, b) if images.is_colour]
+    if colourful and args.features is None:
+        raise UserError(
+            f"{colourful[0]} holds colour images, which a classifier of digits cannot judge. Give {inception.WHERE}; "
+            "or --features digits for coloured digits, or --features none for the measures of pairs alone"
+        )
+    return digit_classifier.of_digits(args.mnist, args.n_steps)
 
 
-def judge_stargan(args):
-    """Test digits after every change: colour, ground, digit."""
-    flags, reader = trained(stargan, args.path)
-    generator, _ = stargan.build(flags)
-    reader.load({"generator": generator}, exact=False)
-    names = flags.selected_attrs
-    images, attributes, labels = synthetic.coloured_digits(flags.img_size, "test")
-    model = classifier_of_digits(args, every_second_bold)
-    share("  of these, before any change, read right", read_strokes(model, images, attributes, names) == labels)
-    targets = stargan.all_targets(attributes.astype(np.float32), names, flags.exclusive)
-    fake = np.concatenate([(stargan.sample(generator, to_float(images), t) + 1) * 127.5 for t in targets])
-    wanted = np.concatenate(targets)
-    colour = wanted[:, [names.index(n) for n in ("red", "green", "blue")]].argmax(1)
-    inverted = wanted[:, names.index("inverted")] == 1
-    ink = strokes(fake, inverted)
-    painted = (ink > 0.5) != inverted[:, None, None]  # the digit, or else its ground
-    seen = np.stack([image[:, mask].mean(1) if mask.any() else np.zeros(3) for image, mask in zip(fake, painted)])
-    palette = synthetic.ATTRIBUTE_COLOURS.astype(float)
-    share("the asked colour", np.linalg.norm(seen[:, None] - palette, axis=2).argmin(1) == colour, needed=0.97)
-    border = np.concatenate([fake[:, :, 0], fake[:, :, -1], fake[:, :, :, 0], fake[:, :, :, -1]], axis=2)
-    share("the asked ground", (border.max(1).mean(1) > 128) == inverted, needed=0.97)
-    found = read_strokes(model, fake, wanted, names)
-    share("still the same digit", found == np.tile(labels, len(targets)), needed=0.95)
-    for name, right in zip(names, (found == np.tile(labels, len(targets))).reshape(len(targets), -1)):
-        share(f"  after a change of {name}", right)
-    bold, bold_data = wanted[:, names.index("bold")] == 1, attributes[:, names.index("bold")] == 1
-    data = strokes(images, attributes[:, names.index("inverted")] == 1)
-    print(f"ink of bold digits against thin ones: {ink[bold].mean() / ink[~bold].mean():.2f}; in the data "
-          f"{data[bold_data].mean() / data[~bold_data].mean():.2f}")  # fmt: skip
+def judged(judge, images, indices):
+    """Features (N, D), and probabilities (N, 10) of the digits or None."""
+    parts = []
+    with tqdm(total=len(indices), desc=f"features of {images.name}", leave=False, disable=None) as bar:
+        for i in range(0, len(indices), CHUNK):
+            parts.append(judge(images.batch(indices[i : i + CHUNK], judge.size, judge.channels)))
+            bar.update(len(parts[-1][0]))
+    features, probabilities = zip(*parts)
+    return np.concatenate(features), None if probabilities[0] is None else np.concatenate(probabilities)
 
 
-def every_second_bold(images):
-    """(N, 1, 32, 32) digits, as many of them bold as in the built-in data."""
-    bold = synthetic.enlarge(synthetic.dilate(synthetic.enlarge(images[:, 0], 28), 1), SIZE)[:, None]
-    return np.where(np.arange(len(images))[:, None, None, None] % 2, bold, images)
+def drawn(n, most, seed):
+    """The indices of at most so many of n things, in order."""
+    if most is None or n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
-def read_strokes(model, images, attributes, names):
-    """(N,) digits that the classifier reads in coloured images."""
-    ink = strokes(images, attributes[:, names.index("inverted")] == 1)
-    return read(model, grey(np.uint8(ink * 255)[:, None])).argmax(1)
+# ---- the rows of the table: (measure, value, of what) ----
 
 
-def strokes(images, inverted):
-    """(N, 3, S, S) coloured digits in [0, 255] as (N, S, S) in [0, 1]: 1 on the digit, 0 on its ground.
+def set_rows(a, b):
+    """The distances of two sets of features."""
+    n_a, n_b = len(a), len(b)
+    if min(n_a, n_b) <= K:
+        raise UserError(f"distances need more than {K} images on each side, found {n_a} and {n_b}; see --features none")
+    if min(n_a, n_b) <= a.shape[1]:
+        warn(f"FID of fewer than {a.shape[1] + 1:,} images is much too high; KID is not")
+    kid, error, n_blocks, size = metrics.kernel_distance(a, b)
+    n = min(n_a, n_b, MOST_NEIGHBOURS)
+    precision, recall = metrics.precision_and_recall(a[drawn(n_a, n, 1)], b[drawn(n_b, n, 2)], K)
+    blocks = f"{n_blocks} block{'s' if n_blocks > 1 else ''} of {size:,}"
+    return [
+        ("FID", metrics.frechet_distance(*metrics.gaussian(a), *metrics.gaussian(b)), f"{n_a:,} and {n_b:,}"),
+        ("KID x 1000", 1000 * kid, blocks + ("" if error is None else f", standard error {1000 * error:.3f}")),
+        ("precision", precision, f"{n:,} and {n:,}"),
+        ("recall", recall, f"{n:,} and {n:,}"),
+    ]
 
-    A colour has its largest channel far from black, and its smallest far from white.
-    """
-    on_black = images.max(1) / synthetic.ATTRIBUTE_COLOURS.max(1).min()
-    dull = float(synthetic.ATTRIBUTE_COLOURS.min(1).max())
-    white = (images.min(1) - dull) / (255 - dull)
-    return np.where(inverted[:, None, None], white, on_black).clip(0, 1)
+
+def digit_rows(probabilities, labels):
+    """What the classifier reads in A."""
+    n, found = len(probabilities), probabilities.argmax(1)
+    rows = [("certain", np.mean(probabilities.max(1) > 0.9), f"{n:,}, over 0.9")]
+    rows += [(f"share of {k}", np.mean(found == k), f"{n:,}") for k in range(10)]
+    if labels is None:
+        return rows
+    if not 0 <= labels.min() <= labels.max() <= 9:
+        raise UserError(f"labels from {labels.min()} to {labels.max()} are no digits; see --features")
+    right = {k: np.mean(found[labels == k] == k) for k in np.unique(labels)}
+    worst = min(right, key=right.get)
+    return [
+        *rows,
+        ("as asked", np.mean(found == labels), f"{n:,}"),
+        ("as asked, worst", right[worst], f"{np.sum(labels == worst):,}, the {worst}"),
+    ]
 
 
-JUDGES = {
-    "digits": judge_digits, "pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan, "stargan": judge_stargan,
-    "usps": judge_usps,
-}  # fmt: skip
+def pair_rows(a, b):
+    """The mean distances of the images of the same names; none where the names differ."""
+    if a.names is None or b.names is None:
+        return []
+    if set(a.names) != set(b.names):
+        shared = len(set(a.names) & set(b.names))
+        if shared:
+            warn(f"no pairs: only {shared} names are in both, of {len(a)} and {len(b)}")
+        return []
+    place = {name: i for i, name in enumerate(b.names)}
+    with ThreadPoolExecutor(workers()) as pool:
+        measured = list(pool.map(lambda i: pair(a.opened(i), b.opened(place[a.names[i]])), range(len(a))))
+    means = np.mean(measured, axis=0)
+    resized = int((a.sizes != b.sizes[[place[name] for name in a.names]]).any(1).sum())
+    of = f"{len(a):,} pairs" + (f", {resized:,} of B scaled to A's size" if resized else "")
+    return [(name, value, of) for name, value in zip(("L1", "PSNR", "SSIM"), means) if np.isfinite(value)]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=sorted(JUDGES))
-    parser.add_argument("path", help="samples.npz, or the folder of a run")
-    parser.add_argument("--mnist", help="folder of full MNIST's IDX files, for the classifier")
-    parser.add_argument("--usps", help="folder of USPS's IDX files, for usps")
-    parser.add_argument("--n_steps", type=int, default=2000, help="steps of the classifier's training")
-    args = parser.parse_args()
-    JUDGES[args.what](args)
+def pair(a, b):
+    """L1, PSNR and SSIM of two Pillow images, the second at the first one's size; SSIM is NaN of too small ones."""
+    a, b = (image_sets.scaled(image, a.size, 3).transpose(1, 2, 0) for image in (a, b))
+    fits = min(a.shape[:2]) >= metrics.SSIM_WINDOW
+    return metrics.l1(a, b), metrics.psnr(a, b), metrics.ssim(a, b) if fits else np.nan
+
+
+def both_sets(args):
+    """A and B as image sets; MNIST's digits come as the scripts load them at the other's size."""
+    loaded, like = {}, None
+    for side in ("B", "A") if args.A in image_sets.WORDS else ("A", "B"):
+        like = loaded[side] = image_sets.load(getattr(args, side), getattr(args, f"half_{side}"), args.mnist, like)
+    return loaded["A"], loaded["B"]
+
+
+def evaluate(args):
+    """All rows of the table of A and B."""
+    a, b = both_sets(args)
+    rows = [(side, f"{len(x):,} of {x.resolution}", x.name) for side, x in (("A", a), ("B", b))]
+    pairs = pair_rows(a, b)
+    if args.features == "none":
+        if not pairs:
+            raise UserError("--features none leaves the pairs, and A and B are no folders with the same file names")
+        return rows + pairs
+    judge = choose_judge(args, a, b)
+    chosen = drawn(len(a), args.max_images, 3)
+    features_a, probabilities = judged(judge, a, chosen)
+    features_b, _ = judged(judge, b, drawn(len(b), args.max_images, 4))
+    rows += [("features", f"{judge.size} x {judge.size}", judge.description), *set_rows(features_a, features_b)]
+    if probabilities is not None:
+        rows += digit_rows(probabilities, None if a.labels is None else a.labels[chosen])
+    return rows + pairs
+
+
+# ---- the table ----
+
+
+def shown(value):
+    return value if isinstance(value, str) else f"{value:.4f}"
+
+
+def lines(rows, kind):
+    """The table as text for the screen, as Markdown or as CSV with all digits of the numbers."""
+    if kind == ".csv":
+        quoted = ((m, value if isinstance(value, str) else repr(float(value)), of) for m, value, of in rows)
+        return ["measure,value,of", *(",".join('"' + c.replace('"', '""') + '"' for c in row) for row in quoted)]
+    table = [(measure, shown(value), of) for measure, value, of in rows]
+    if kind == ".md":
+        return ["| measure | value | of |", "|---|---:|---|", *(f"| {' | '.join(row)} |" for row in table)]
+    widths = [max(len(row[i]) for row in table) for i in (0, 1)]
+    return [f"{measure:{widths[0]}}  {value:>{widths[1]}}  {of}" for measure, value, of in table]
+
+
+def write(path, rows):
+    text = "\n".join(lines(rows, path.suffix)) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def main(argv=None):
+    """Prints the table of A and B, and gives its rows as {measure: value}."""
+    args = parse_args(argv)
+    try:
+        check(args)
+        choose_device(args.device)
+        rows = judge_translators.judge(args) if args.A in judge_translators.JUDGES else evaluate(args)
+        print("\n".join(lines(rows, "")), flush=True)
+        if args.out is not None:
+            write(Path(args.out).expanduser(), rows)
+    except (UserError, OSError) as error:
+        print(f"evaluate.py: error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from error
+    return {measure: value for measure, value, _ in rows}
 
 
 if __name__ == "__main__":

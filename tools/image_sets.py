@@ -5,6 +5,7 @@ by Pillow's bicubic filter, whose support grows with the reduction, so that noth
 Resizing and Surprising Subtleties in GAN Evaluation").
 """
 
+import functools
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -64,19 +65,20 @@ def scaled(image, size, channels):
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def load(source, half=None, mnist=None):
+def load(source, half=None, mnist=None, like=None):
     """The images that a word of the command line names.
 
     Args:
         source: "digits" or "digits:test" (of `mnist`, of full MNIST where it lies in Jittor's data set folder, or of
             the bundled digits), a samples.npz, a file of IDX images, a folder of IDX files (its training part), or a
             folder of images.
+        like: an ImageSet whose size the digits take, if its images are squares of one size; MNIST's own is 28.
         half: "left" or "right", of pictures that hold a pair side by side.
 
     Raises:
         UserError: there is nothing of the kind, or it is damaged.
     """
-    images = load_whole(source, mnist)
+    images = load_whole(source, mnist, like)
     if half is None:
         return images
     opened = images.opened
@@ -93,9 +95,11 @@ def load(source, half=None, mnist=None):
     return ImageSet(name, opened_half, len(images), sizes, images.is_colour, images.labels, images.names)
 
 
-def load_whole(source, mnist):
+def load_whole(source, mnist, like):
     if source in WORDS:
-        return digits(WORDS[source], mnist)
+        sides = set() if like is None else set(like.sizes.ravel().tolist())
+        data = digits(WORDS[source], mnist, sides.pop() if len(sides) == 1 else 28)
+        return of_pixels(source, data.images.transpose(0, 2, 3, 1), data.labels)
     path = Path(source).expanduser()
     if path.is_dir():
         for split in ("train", "test"):
@@ -115,12 +119,12 @@ def load_whole(source, mnist):
     raise UserError(f"{source}: expected a file of type .npz, or IDX images; a single picture is no set of images")
 
 
-def digits(split, mnist):
-    """The training or the test part of the digits at hand, as they are stored."""
+@functools.lru_cache(None)
+def digits(split, mnist, size):
+    """MNIST's training or test part as the scripts load it: with images (N, 1, size, size) uint8 and labels (N,)."""
     if mnist is not None and not Path(mnist).expanduser().is_dir():
         raise UserError(f"--mnist {mnist} is not a folder")
-    data = load_digits(mnist, 28, 1, n_classes=10, split=split, n_test=N_TEST)
-    return of_pixels(f"{split} digits", data.images.transpose(0, 2, 3, 1), data.labels)
+    return load_digits(mnist, size, 1, n_classes=10, split=split, n_test=N_TEST)
 
 
 def of_pixels(name, pixels, labels=None):
@@ -147,9 +151,7 @@ def of_samples(name, path):
         raise UserError(f"{name} holds no array `images`, as --n_samples writes it; found: {found or 'nothing'}")
     images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(
-            f"{name}: images must be uint8 (N, H, W, C) with C 1 or 3, found {images.dtype} {images.shape}"
-        )
+        raise UserError(f"{name}: images must be uint8 (N, H, W, C) with C 1 or 3, found {images.dtype} {images.shape}")
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
         raise UserError(f"{name}: labels must be whole numbers (N,), found {labels.dtype} {labels.shape}")
     return of_pixels(name, images, labels)
