@@ -1,33 +1,31 @@
-r"""StarGAN: translation between any number of attributes with a single generator (Choi 2018).
+r"""StarGAN: translation between many attributes with one generator (Choi 2018, https://arxiv.org/abs/1711.09020).
 
     python stargan.py
-    python stargan.py --data_dir celeba --selected_attrs Black_Hair Blond_Hair Brown_Hair Male Young --img_size 128 \
-        --width 64 --lr 0.0001 --n_epochs 20 --decay_epoch 10
+    python stargan.py --paper --data_dir CELEBA --selected_attrs Black_Hair Blond_Hair Brown_Hair Male Young
     python stargan.py --resume results/stargan --sample_only --input my_digits --set blue=1,bold=0 --out_dir blue
 
-A generator G takes an image x and attributes c, as planes of zeros and ones beside the colours, and gives the image
-with those attributes. A discriminator D scores the realism of patches, and tells attributes. With labels c' of x and
-c those of another image:
+A generator G turns an image x, with attributes c as planes of zeros and ones beside its colours, into the image with
+those attributes. A discriminator D scores the realism of patches and classifies attributes. With c' the attributes
+of x, and c those of another image of the batch (sections 3.1 and 3.3):
 
-    L_D = E[D(G(x, c))] - E[D(x)] + 10 E[(|grad S(x^)| - 1)^2] + E[cls(x, c')]
-    L_G = -E[D(G(x, c))] + E[cls(G(x, c), c)] + 10 E|x - G(G(x, c), c')| + lambda_id E|x - G(x, c')|
+    L_D = E[D(G(x, c))] - E[D(x)] + lambda_gp E[(|grad S(x^)| - 1)^2] + lambda_cls E[cls(x, c')]
+    L_G = -E[D(G(x, c))] + lambda_cls E[cls(G(x, c), c)] + lambda_rec E|x - G(G(x, c), c')| + lambda_id E|x - G(x, c')|
 
-cls is the cross entropy of each attribute, summed over attributes; x^ lies at random between x and G(x, c). D(x) is the
-mean of n patches' scores, S(x) their sum, as in the authors' code: the gradient of D then has a norm of about 1/n, and
-the reconstruction more weight against it. A step is an update of D; G is updated in every --n_critic-th.
+cls is the binary cross entropy, summed over attributes, and x^ a random point between x and G(x, c). D(x) is the mean
+of the patches' scores, S(x) their sum, as in the authors' code (github.com/yunjey/stargan, solver.py).
 
-Without --data_dir, the images are coloured digits, red, green or blue, some bold, some inverted: the ground has the
-colour then, and the digit is white. Pictures show one image a row: the original, then each attribute changed; of
-attributes that exclude each other, such as colours of hair, each is tried in the place of the one that was there.
+The default colours digits: red, green or blue, some bold, some inverted (white on that colour), in 5 to 8 minutes on
+two CPU cores. A row of the picture is an image, then its translations, one attribute changed in each; of attributes
+that exclude each other, each is set in turn. With --input, attributes that --set does not name stay as D sees them.
 
---input translates a picture, or a folder of them. Attributes that --set does not name stay as D sees them.
-
-Departures from the paper:
-  * the last term, the identity under an image's own attributes (as CycleGAN's), is not in the paper: without it a short
-    training can settle on shapes that come back but are not the digits any more; --lambda_id 0 leaves it out;
-  * no instance norm before G's residual blocks, where it would take the attributes' constant planes out again;
-  * a quarter of the paper's width and four times its rate by default, for small drawn images;
-  * the rate falls linearly after --decay_epoch, in epochs, as in the authors' code in steps.
+The default departs from the paper, which --paper undoes:
+  * the term of lambda_id, an identity as CycleGAN's: without it a short training can settle on shapes that are no
+    digits, yet come back from the second translation;
+  * no instance norm before G's residual blocks (--early_norm): the norm subtracts each plane's mean, and with it
+    all that a constant plane of attributes adds, except at the border;
+  * a quarter of the width, four times the rate, 32 x 32 images and 40 epochs. D has 6 layers from size 128 on, 5 at 64
+    and 4 at 32, where its last map would be smaller than 2 x 2.
+cls is the loss for domains in folders too, where the authors' code takes one softmax over all domains.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
@@ -39,113 +37,113 @@ import numpy as np
 from jittor import nn
 
 from common import fast
-from common.attributes import load_attributes
-from common.translate import translate_folder
+from common.data.attributes import load_attributes
+from common.data.targets import Attributes, remember_attributes, spread
 
-SIZES = (32, 64, 128, 256)
-PENALTY = 10.0  # lambda_gp, section 3.3
-N_ROWS = 10
+# The authors' code (github.com/yunjey/stargan, main.py, solver.py): its defaults, with Adam's numbers. Epochs are
+# those of its first version for CelebA, 10 + 10; the later one counts 100,000 + 100,000 steps.
+PAPER = {
+    "n_epochs": 20,
+    "decay_epoch": 10,
+    "batch_size": 16,
+    "lr": 0.0001,
+    "b1": 0.5,
+    "b2": 0.999,
+    "img_size": 128,
+    "channels": 3,
+    "width": 64,
+    "n_blocks": 6,
+    "early_norm": True,
+    "n_critic": 5,
+    "lambda_gp": 10.0,
+    "lambda_cls": 1.0,
+    "lambda_rec": 10.0,
+    "lambda_id": 0.0,
+}
 
 
 def parse_args(argv=None):
-    parser = common.Parser(
-        "stargan", __doc__,
-        architecture=("width", "n_blocks", "img_size", "channels", "selected_attrs"), of_the_call=("input", "set"),
-        n_epochs=40, batch_size=16, lr=0.0004, b1=0.5, b2=0.999, img_size=32, channels=3, sample_interval=1000,
-        checkpoint_interval=5, log_interval=50,
-    )  # fmt: skip
+    architecture = ("width", "n_blocks", "early_norm", "img_size", "channels", "selected_attrs")
+    parser = common.Parser("stargan", __doc__, PAPER, architecture, starts_from="images", of_the_call=("set",))
+    parser.set_defaults(n_epochs=40, batch_size=16, lr=0.0004, b1=0.5, b2=0.999, img_size=32, channels=3)
+    parser.set_defaults(sample_interval=1000, checkpoint_interval=5, log_interval=50)
     add, number = parser.add_argument, common.number
-    add("--selected_attrs", nargs="+", metavar="NAME", help="attributes to learn; all domains, unless given")
-    add("--exclusive", nargs="*", metavar="NAME", help="attributes of which an image has one; found, unless given")
-    add("--width", type=number(int, at_least=1, at_most=256), default=16, help="channels of the first layers; paper 64")
+    add("--selected_attrs", nargs="+", metavar="NAME", help="attributes to learn; all of them, unless given")
+    add("--exclusive", nargs="*", metavar="NAME", help="attributes that exclude each other; found, unless given")
+    add("--may_have_none", action="store_true", help="an image may have none of --exclusive; also found")
+    add("--width", type=number(int, at_least=1, at_most=256), default=16, help="channels next to the image")
     add("--n_blocks", type=number(int, at_least=0, at_most=50), default=6, help="residual blocks of the generator")
+    add("--early_norm", action="store_true", help="instance norm before the residual blocks too")
     add("--n_critic", type=number(int, at_least=1), default=5, help="updates of D for one of G")
+    add("--lambda_gp", type=number(float, at_least=0), default=10.0, help="weight of the gradient penalty")
     add("--lambda_cls", type=number(float, at_least=0), default=1.0, help="weight of the attributes' cross entropy")
-    add("--lambda_rec", type=number(float, at_least=0), default=10.0, help="weight of the reconstruction's distance")
-    add("--lambda_id", type=number(float, at_least=0), default=10.0, help="weight of the identity's distance; paper 0")
-    add("--decay_epoch", type=number(int, at_least=0), default=20, help="epochs before the learning rate falls")
-    add("--no_augment", action="store_true", help="without mirroring images in folders")
-    add("--input", default=None, help="with --sample_only: a picture, or a folder of them, to translate")
-    add("--set", default=None, help="with --input: the attributes to give it, such as blue=1,bold=0")
+    add("--lambda_rec", type=number(float, at_least=0), default=10.0, help="weight of the reconstruction")
+    add("--lambda_id", type=number(float, at_least=0), default=10.0, help="weight of the identity; 0 leaves it out")
+    parser.add_decay(20)
+    add("--no_augment", action="store_true", help="without mirroring the images of folders")
+    add("--set", metavar="NAME=0|1,...", help="with --input: the attributes to give it, such as blue=1,bold=0")
     args = parser.parse(argv)
-    if args.img_size not in SIZES:
-        nearest = min(SIZES, key=lambda size: abs(size - args.img_size))
-        parser.error(f"--img_size {args.img_size}: it must be 32, 64, 128 or 256; nearest is {nearest}")
-    if args.input is not None and not args.sample_only:
-        parser.error("--input needs --sample_only and --resume with the checkpoint that translates")
+    parser.one_of(args, "img_size", (32, 64, 128, 256))
     if (args.input is None) != (args.set is None):
         parser.error("--input and --set belong together: --input my_folder --set blue=1,bold=0")
-    if args.n_samples:
-        parser.error("--n_samples is not offered here: translations need inputs, which --input takes")
-    args.log_interval += -args.log_interval % args.n_critic  # both networks' losses are known then
-    if args.set is not None:
-        args.set = parse_changes(parser, args.set, args.selected_attrs or [])
     return args
-
-
-def parse_changes(parser, text, names):
-    """"blue=1,bold=0" as {"blue": 1, "bold": 0}."""
-    changes = {}
-    for part in text.split(","):
-        name, _, value = part.strip().partition("=")
-        if name not in names or value not in ("0", "1"):
-            parser.error(f"--set takes {'=0|1,'.join(names)}=0|1; got {part.strip()!r}")
-        changes[name] = int(value)
-    return changes
 
 
 # ---- networks ----
 
 
+def conv_block(conv, channels, norm):
+    """A convolution, transposed or not, an affine instance norm where `norm` is True, and ReLU."""
+    return [conv, fast.InstanceNorm2d(channels), fast.ReLU()] if norm else [conv, fast.ReLU()]
+
+
 class Residual(nn.Module):
-    """x + f(x), with f two convolutions at the same size; (B, C, H, W) both."""
+    """x + f(x), with f two convolutions; (B, C, H, W) both."""
 
     def __init__(self, channels):
         super().__init__()
-        self.layers = nn.Sequential(
-            fast.Conv(channels, channels, 3, padding=1, bias=False), fast.InstanceNorm2d(channels), fast.ReLU(),
-            fast.Conv(channels, channels, 3, padding=1, bias=False), fast.InstanceNorm2d(channels),
-        )  # fmt: skip
+        one, two = (fast.Conv(channels, channels, 3, padding=1, bias=False) for _ in range(2))
+        self.layers = nn.Sequential(*conv_block(one, channels, norm=True), two, fast.InstanceNorm2d(channels))
 
     def execute(self, x):
         return x + self.layers(x)
 
 
 class Generator(nn.Module):
-    """(B, C, H, W) images and (B, A) attributes to as many images in [-1, 1]; H and W are multiples of 4."""
+    """(B, C, H, W) images and (B, A) attributes to (B, C, H, W) images in [-1, 1]; H and W are multiples of 4."""
 
-    def __init__(self, channels, n_attributes, width, n_blocks):
+    def __init__(self, channels, n_attributes, width, n_blocks, early_norm):
         super().__init__()
-        # No norm here: it would subtract what a constant plane adds, and leave its trace at the border alone.
-        layers, c = [fast.Conv(channels + n_attributes, width, 7, padding=3), fast.ReLU()], width
-        for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
-            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1), fast.ReLU()]
+        c, bias = width, not early_norm
+        layers = conv_block(fast.Conv(channels + n_attributes, width, 7, padding=3, bias=bias), width, early_norm)
+        for _ in range(2):  # c doubles, height and width halve
+            layers += conv_block(fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=bias), 2 * c, early_norm)
             c *= 2
-        layers += [Residual(c) for _ in range(n_blocks)]
-        for _ in range(2):
-            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), fast.InstanceNorm2d(c // 2),
-                       fast.ReLU()]  # fmt: skip
+        layers += [Residual(c) for _ in range(n_blocks)]  # (B, 4 width, H/4, W/4)
+        for _ in range(2):  # c halves, height and width double
+            layers += conv_block(fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), c // 2, norm=True)
             c //= 2
         self.layers = nn.Sequential(*layers, fast.Conv(width, channels, 7, padding=3, bias=False), fast.Tanh())
 
     def execute(self, images, attributes):
         planes = attributes.reshape(*attributes.shape, 1, 1)
-        planes = planes.broadcast([*attributes.shape, *images.shape[2:]])
+        planes = planes.broadcast([*attributes.shape, *images.shape[2:]])  # (B, A, H, W)
         return self.layers(jt.concat([images, planes], dim=1))
 
 
 class Discriminator(nn.Module):
-    """(B, C, S, S) images to (B, 1, 2, 2) scores of patches and (B, A) logits of attributes."""
+    """(B, C, S, S) images to (B, 1, P, P) scores of patches and (B, A) logits of attributes; P is 2, at size 256 4."""
 
     def __init__(self, img_size, channels, n_attributes, width):
         super().__init__()
+        depth = min(6, int(math.log2(img_size)) - 1)
         layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.01)], width
-        for _ in range(int(math.log2(img_size)) - 2):  # until (B, c, 2, 2)
+        for _ in range(depth - 1):  # c doubles, height and width halve
             layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1), fast.LeakyReLU(0.01)]
             c *= 2
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers)  # (B, c, P, P)
         self.realism = fast.Conv(c, 1, 3, padding=1, bias=False)
-        self.attributes = fast.Conv(c, n_attributes, 2, bias=False)
+        self.attributes = fast.Conv(c, n_attributes, img_size // 2**depth, bias=False)
 
     def execute(self, images):
         h = self.layers(images)
@@ -154,8 +152,9 @@ class Discriminator(nn.Module):
 
 def build(args):
     """The generator and the discriminator of these arguments."""
+    # Weights stay as Jittor draws them, from U(-a, a) with a = 1 / sqrt(fan in): PyTorch's, and so the authors', too.
     n_attributes = len(args.selected_attrs)
-    generator = Generator(args.channels, n_attributes, args.width, args.n_blocks)
+    generator = Generator(args.channels, n_attributes, args.width, args.n_blocks, args.early_norm)
     discriminator = Discriminator(args.img_size, args.channels, n_attributes, args.width)
     generator.train(), discriminator.train()
     return generator, discriminator
@@ -166,19 +165,13 @@ def build(args):
 
 def classification_loss(logits, attributes):
     """The cross entropy of (B, A) logits and attributes in {0, 1}, summed over attributes, averaged over the batch."""
-    if logits.shape != attributes.shape:
-        raise ValueError(f"logits are {logits.shape}, attributes {attributes.shape}")
-    losses = jt.maximum(logits, 0) - logits * attributes + jt.log(1 + jt.exp(-jt.abs(logits)))
-    return losses.sum() / logits.shape[0]
+    return nn.binary_cross_entropy_with_logits(logits, attributes, size_average=False) / logits.shape[0]
 
 
 def gradient_penalty(score, real, fake, alpha):
-    """E[(|grad score(x^)| - 1)^2] at x^ = alpha real + (1 - alpha) fake, the norm taken over each image as a whole.
+    """E[(|grad score(x^)| - 1)^2] at x^ = alpha real + (1 - alpha) fake, with each image's gradient as one vector.
 
-    Args:
-        score: a function of images that gives one score for each, or several whose sum is taken.
-        real, fake: (B, ...) of equal shapes; fake carries no gradient.
-        alpha: (B, 1, ...) one number in [0, 1] for each image.
+    `score` gives (B,) numbers for (B, ...) images like real and fake; alpha (B, 1, ...) is in [0, 1].
     """
     between = alpha * real + (1 - alpha) * fake
     between.start_grad()
@@ -187,185 +180,119 @@ def gradient_penalty(score, real, fake, alpha):
     return ((jt.sqrt(squares + 1e-12) - 1) ** 2).mean()  # the root of 0 has no derivative
 
 
-def discriminator_step(discriminator, optimizer, real, fake, labels, alpha, lambda_cls):
-    """One update of D; see `train_step`."""
-    n = real.shape[0]
-    scores, logits = discriminator(jt.concat([real, fake], dim=0))  # without norms, one pass equals two
-    wasserstein = scores[:n].mean() - scores[n:].mean()
-    loss_cls = classification_loss(logits[:n], labels)
-    penalty = gradient_penalty(lambda x: discriminator(x)[0].sum((1, 2, 3)), real, fake, alpha)
-    optimizer.step(-wasserstein + PENALTY * penalty + lambda_cls * loss_cls)
-    return {"wasserstein": wasserstein, "penalty": penalty, "loss_D_cls": loss_cls}
-
-
-def reconstructions(generator, fake, real, labels, identity=True):
-    """The distances E|G(fake, labels) - real| and E|G(real, labels) - real|, the second 0 without `identity`."""
-    if not identity:
-        return (generator(fake, labels) - real).abs().mean(), jt.zeros(1)
-    n = real.shape[0]
-    both = generator(jt.concat([fake, real], dim=0), jt.concat([labels, labels], dim=0))  # instance norm keeps it exact
-    return (both[:n] - real).abs().mean(), (both[n:] - real).abs().mean()
-
-
-def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels, targets, alpha, update_G, lambda_cls,
-               lambda_rec, lambda_id):  # fmt: skip
+def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels, targets, alpha, update_G, weights):
     """One update of D and, with `update_G`, one of G.
 
     Args:
         real, labels: (B, C, S, S) images in [-1, 1] and their (B, A) attributes in {0, 1}.
         targets: (B, A) attributes to translate to.
         alpha: (B, 1, 1, 1) in [0, 1], for the penalty.
+        weights: the lambdas of the objective, {"gp", "cls", "rec", "id"}.
 
     Returns:
-        Jittor scalars: {"wasserstein", "penalty", "loss_D_cls"}, and with update_G
-        {"loss_G_cls", "loss_rec", "loss_id"}.
+        {"wasserstein", "penalty", "loss_D_cls"}, and with update_G {"loss_G_adv", "loss_G_cls", "loss_rec"} and,
+        unless its weight is 0, {"loss_id"}, as Jittor scalars.
     """
+    n, fake = real.shape[0], generator(real, targets)
+    scores, logits = discriminator(jt.concat([real, fake.detach()], dim=0))  # without norms, one pass equals two
+    wasserstein = scores[:n].mean() - scores[n:].mean()
+    penalty = gradient_penalty(lambda x: discriminator(x)[0].sum((1, 2, 3)), real, fake.detach(), alpha)
+    loss_D_cls = classification_loss(logits[:n], labels)
+    optimizer_D.step(-wasserstein + weights["gp"] * penalty + weights["cls"] * loss_D_cls)
+    losses = {"wasserstein": wasserstein, "penalty": penalty, "loss_D_cls": loss_D_cls}
     if not update_G:
-        with jt.no_grad():
-            fake = generator(real, targets)
-        return discriminator_step(discriminator, optimizer_D, real, fake, labels, alpha, lambda_cls)
-    fake = generator(real, targets)
-    losses = discriminator_step(discriminator, optimizer_D, real, fake.detach(), labels, alpha, lambda_cls)
+        return losses
     scores, logits = discriminator(fake)
-    loss_cls = classification_loss(logits, targets)
-    loss_rec, loss_id = reconstructions(generator, fake, real, labels, identity=lambda_id > 0)
-    optimizer_G.step(-scores.mean() + lambda_cls * loss_cls + lambda_rec * loss_rec + lambda_id * loss_id)
-    return {**losses, "loss_G_cls": loss_cls, "loss_rec": loss_rec, "loss_id": loss_id}
+    loss_G_adv, loss_G_cls = -scores.mean(), classification_loss(logits, targets)
+    loss_rec = jt.abs(generator(fake, labels) - real).mean()
+    loss_G = loss_G_adv + weights["cls"] * loss_G_cls + weights["rec"] * loss_rec
+    losses |= {"loss_G_adv": loss_G_adv, "loss_G_cls": loss_G_cls, "loss_rec": loss_rec}
+    if weights["id"] > 0:
+        losses["loss_id"] = jt.abs(generator(real, labels) - real).mean()
+        loss_G = loss_G + weights["id"] * losses["loss_id"]
+    optimizer_G.step(loss_G)
+    return losses
 
 
-def learning_rate(epoch, lr, n_epochs, decay_epoch):
-    """The rate in an epoch, counted from 1: lr up to `decay_epoch`, then falling linearly towards 0 after the last."""
-    if epoch <= decay_epoch:
+def learning_rate(epoch, lr, decay_epoch, decay_until):
+    """The rate in an epoch, counted from 1: lr until `decay_epoch`, falling until `decay_until`, then constant."""
+    if epoch <= decay_epoch or decay_until <= decay_epoch:
         return lr
-    return lr * (n_epochs + 1 - epoch) / (n_epochs + 1 - decay_epoch)
+    return lr * (decay_until + 1 - min(epoch, decay_until)) / (decay_until + 1 - decay_epoch)
 
 
-# ---- samples ----
-
-
-def sample(generator, images, attributes, chunk=20):
-    """(N, C, H, W) numpy translations in [-1, 1] of numpy images to (N, A) attributes."""
-    with jt.no_grad():
-        parts = [
-            generator(jt.array(images[i : i + chunk]), jt.array(attributes[i : i + chunk])).numpy()
-            for i in range(0, len(images), chunk)
-        ]
-    return np.concatenate(parts)
-
-
-def change(attributes, names, exclusive, changes):
-    """(N, A) attributes with some set to 0 or 1; of exclusive ones, setting one clears the others.
-
-    Args:
-        changes: {name: 0 or 1}.
-    """
-    result = attributes.copy()
-    for name, value in changes.items():
-        if value and name in exclusive:
-            result[:, [names.index(other) for other in exclusive]] = 0
-        result[:, names.index(name)] = value
-    return result
-
-
-def all_targets(attributes, names, exclusive):
-    """For each name, (N, A) attributes with it changed: exclusive ones are set, the others flipped."""
-    targets = []
-    for k, name in enumerate(names):
-        flipped = attributes.copy()
-        flipped[:, k] = 1 - flipped[:, k]
-        targets.append(change(attributes, names, exclusive, {name: 1}) if name in exclusive else flipped)
-    return targets
-
-
-def write_grid(path, generator, images, attributes, args):
-    """A picture with one image a row: the original, then every target."""
-    targets = all_targets(attributes, args.selected_attrs, args.exclusive)
-    columns = [images, *(sample(generator, images, target) for target in targets)]
-    common.save_image(np.stack(columns, 1).reshape(-1, *images.shape[1:]), path, nrow=len(columns))
-
-
-def seen_attributes(discriminator, images, exclusive, names):
-    """(N, A) attributes in {0, 1} as the discriminator sees them; of exclusive ones the likeliest alone."""
-    with jt.no_grad():
-        logits = discriminator(jt.array(images))[1].numpy()
-    attributes = (logits > 0).astype(np.float32)
-    columns = [names.index(name) for name in exclusive]
-    if columns:
-        attributes[:, columns] = np.eye(len(columns), dtype=np.float32)[logits[:, columns].argmax(1)]
-    return attributes
-
-
-def translator(generator, discriminator, args):
-    """A function that gives (1, C, H, W) images the attributes of --set."""
-    names, exclusive = args.selected_attrs, args.exclusive
-
-    def translate(images):
-        top, left = ((side - args.img_size) // 2 for side in images.shape[2:])
-        middle = images[:, :, top : top + args.img_size, left : left + args.img_size]  # all that D can see
-        attributes = seen_attributes(discriminator, np.ascontiguousarray(middle), exclusive, names)
-        return sample(generator, images, change(attributes, names, exclusive, args.set))
-
-    return translate
+# ---- training and translations ----
 
 
 def load(args, split):
-    return load_attributes(args.data_dir, args.img_size, args.channels, args.selected_attrs, split,
-                           augment=split == "train" and not args.no_augment)  # fmt: skip
+    augment = split == "train" and not args.no_augment
+    return load_attributes(args.data_dir, args.img_size, args.channels, args.selected_attrs, split, augment)
 
 
-def shown_images(args):
-    """Images of the test part and their attributes, for the pictures."""
-    data = load(args, "test")
-    return data.batch(np.linspace(0, len(data) - 1, min(N_ROWS, len(data))).astype(int))
+def draw(path, generator, images, attributes, args):
+    """Writes a picture with one image a row, then its translations, one attribute changed in each; returns these."""
+    targets = Attributes(args.selected_attrs, args.exclusive).all_targets(attributes)
+    fakes = [common.in_chunks(generator, images, target) for target in targets]
+    rows = np.stack([images, *fakes], axis=1)  # (N, 1 + A, C, H, W)
+    common.save_image(rows.reshape(-1, *images.shape[1:]), path, nrow=rows.shape[1])
+    return fakes
 
 
-def remember_attributes(args, data):
-    """Attributes that were found in the data are arguments of the run, for its checkpoint."""
-    exclusive = data.exclusive if args.exclusive is None else args.exclusive
-    unknown = [name for name in exclusive if name not in data.names]
-    if unknown:
-        raise common.UserError(f"--exclusive: {', '.join(unknown)} is none of {', '.join(data.names)}")
-    args.selected_attrs, args.exclusive = data.names, exclusive
-    args.stored.update(selected_attrs=data.names, exclusive=exclusive)
+def train(run, args):
+    data = load(args, "train")
+    remember_attributes(args, data)
+    shown = spread(load(args, "test"))
+    batches = common.Batches(data, args.batch_size, args.seed)
+    generator, discriminator = networks = build(args)
+    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=args.lr, betas=(args.b1, args.b2)) for m in networks)
+    parts = {"generator": generator, "discriminator": discriminator, "batches": batches}
+    run.track(exports={"generator": generator}, optimizer_G=optimizer_G, optimizer_D=optimizer_D, **parts)
+    weights = {"gp": args.lambda_gp, "cls": args.lambda_cls, "rec": args.lambda_rec, "id": args.lambda_id}
+    watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], "translations")
+    for epoch in run.epochs():
+        optimizer_G.lr = optimizer_D.lr = learning_rate(epoch, args.lr, args.decay_epoch, args.decay_until)
+        for real, labels in run.steps(batches):
+            inputs = real, labels, run.permute(labels), run.uniform(args.batch_size, 1, 1, 1)
+            update_G = run.step % args.n_critic == 0
+            losses = train_step(*networks, optimizer_G, optimizer_D, *inputs, update_G=update_G, weights=weights)
+            run.log(losses)
+            if run.every(args.sample_interval):
+                for fakes in draw(run.sample_path, generator, *shown, args):
+                    watch.see_samples(fakes)
+    if run.is_main:
+        draw(run.out_dir / "result.png", generator, *shown, args)
+
+
+def generate(run, args):
+    generator, discriminator = build(args)
+    run.track(generator=generator, discriminator=discriminator)
+    if args.input is None:
+        return draw(run.out_dir / "result.png", generator, *spread(load(args, "test")), args)
+    attributes = Attributes(args.selected_attrs, args.exclusive, args.may_have_none)
+    changes = attributes.parse_changes(args.set)
+
+    def translate(images):
+        top, left = ((side - args.img_size) // 2 for side in images.shape[2:])
+        middle = images[:, :, top : top + args.img_size, left : left + args.img_size]  # the size that D takes
+        _, logits = common.in_chunks(discriminator, np.ascontiguousarray(middle))
+        return common.in_chunks(generator, images, attributes.change(attributes.from_logits(logits), changes))
+
+    common.translate_folder(run, args.input, translate, args.img_size, args.channels, multiple=4)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    with common.Run(args) as run:
-        if args.sample_only:
+    with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
+        if args.describe:
+            args.selected_attrs = args.selected_attrs or load(args, "test").names
             generator, discriminator = build(args)
-            run.track(generator=generator, discriminator=discriminator)
-            if args.input is not None:
-                translate_folder(run, args.input, translator(generator, discriminator, args), args.img_size,
-                                 args.channels, multiple=4)  # fmt: skip
-            else:
-                write_grid(run.out_dir / "result.png", generator, *shown_images(args), args)
-            return run.losses
-
-        data = load(args, "train")
-        remember_attributes(args, data)
-        shown = shown_images(args)
-        batches = common.Batches(data, args.batch_size, args.seed)
-        generator, discriminator = build(args)
-        optimizer_G = fast.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
-        optimizer_D = fast.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
-        run.track(generator=generator, discriminator=discriminator, optimizer_G=optimizer_G, optimizer_D=optimizer_D,
-                  batches=batches)  # fmt: skip
-        last = {}
-        for epoch in run.epochs():
-            optimizer_G.lr = optimizer_D.lr = learning_rate(epoch, args.lr, args.n_epochs, args.decay_epoch)
-            for real, labels in run.steps(batches):
-                targets = run.shard(run.gather(labels).numpy()[run.rng.permutation(args.batch_size)])
-                alpha = run.shard(run.rng.random((args.batch_size, 1, 1, 1), dtype=np.float32))
-                update_G = run.step % args.n_critic == 0
-                losses = train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels, targets, alpha,
-                                    update_G, args.lambda_cls, args.lambda_rec, args.lambda_id)  # fmt: skip
-                last = {**last, **losses}
-                run.log(last)
-                if run.every(args.sample_interval):
-                    write_grid(run.out_dir / f"samples/step_{run.step:07d}.png", generator, *shown, args)
-        if run.is_main:
-            write_grid(run.out_dir / "result.png", generator, *shown, args)
+            image = jt.zeros((1, args.channels, args.img_size, args.img_size))
+            common.describe("generator", generator, image, jt.zeros((1, len(args.selected_attrs))))
+            common.describe("discriminator", discriminator, image)
+        elif args.sample_only:
+            generate(run, args)
+        else:
+            train(run, args)
     return run.losses
 
 

@@ -134,6 +134,8 @@ class Run:
         With --sample_only the checkpoint may hold more than these.
         """
         self.parts, self.exported = parts, exports or {}
+        if self.is_main:
+            prepare_folder(self.args)  # again: the data may have settled some arguments
         if jt.in_mpi:
             for module in parts.values():
                 if isinstance(module, jt.nn.Module):

@@ -47,8 +47,8 @@ class Watch:
             )
 
     def see_samples(self, images):
-        """Takes samples, (N, C, H, W) with N >= 2, in the range of the real images."""
-        if mean_distance(np.asarray(images)) < self.real_distance / 10:
+        """Takes samples, (N, C, H, W), in the range of the real images; one alone shows no variety."""
+        if len(images) > 1 and mean_distance(np.asarray(images)) < self.real_distance / 10:
             self.tell(
                 "collapse",
                 f"the {self.samples} have collapsed: they differ by less than a tenth of what the data's images do",

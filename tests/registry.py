@@ -119,8 +119,8 @@ ROWS = {
     "stargan": translator(
         folders,
         ["--n_blocks", 1, "--n_critic", 2],
-        {"wasserstein", "penalty", "loss_D_cls", "loss_G", "loss_G_cls", "loss_rec"},
-        {"generator": "ema"},
+        {"wasserstein", "penalty", "loss_D_cls", "loss_G_adv", "loss_G_cls", "loss_rec", "loss_id"},
+        {"generator": "generator"},
     ),
 }
 # Every interval is odd to n_critic = 2 somewhere, and the first line of losses comes before G's first update.
