@@ -9,11 +9,11 @@ PATIENCE = 20  # readings of the losses in a row
 
 
 def mean_distance(images):
-    """Mean Euclidean distance between pairs of (N, ...) images."""
+    """Mean Euclidean distance between pairs of (N, ...) images; 0 for a single one."""
     flat = images.reshape(len(images), -1).astype(np.float64)
     squares = (flat**2).sum(1)
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0))
-    return distances.sum() / (len(flat) * (len(flat) - 1))
+    return distances.sum() / max(len(flat) * (len(flat) - 1), 1)
 
 
 class Watch:

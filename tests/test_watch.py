@@ -11,6 +11,7 @@ NOISE = np.random.default_rng(0).uniform(-1, 1, (30, 1, 4, 4)).astype(np.float32
 def test_mean_distance_by_hand():
     # Points 0, 3 and 4i: distances 3, 4 and 5.
     assert np.isclose(mean_distance(np.float32([[0, 0], [3, 0], [0, 4]])), 4)
+    assert mean_distance(np.float32([[3, 4]])) == 0  # a single image, of which a watch says nothing
 
 
 def won(capsys):
