@@ -1,0 +1,40 @@
+"""vae.py's training step in PyTorch, by PyTorch's own distributions."""
+
+import torch
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from tools.twins import update
+
+
+def encode(m, x):
+    h = m.layers(x)
+    return m.mu(h), m.logvar(h)
+
+
+FORWARD = {
+    "Encoder": encode,
+    "Decoder": lambda m, z: m.output(m.dense(z).view(-1, *m.between)).view(-1, *m.image),
+}
+
+
+def pixel_distribution(decoder, logits, x, likelihood):
+    if likelihood == "bernoulli":
+        return Bernoulli(logits=logits, validate_args=False)
+    mean = torch.sigmoid(logits)
+    # The gradient passes through the variance too, as in Rybkin's own code.
+    variance = ((x - mean) ** 2).mean().clamp(min=1 / 255**2 / 12)
+    decoder.running_var.mul_(0.9).add_(0.1 * variance.detach())
+    return Normal(mean, variance.sqrt())
+
+
+def train_step(encoder, decoder, optimizer, x, noise, beta, likelihood, model):
+    mu, logvar = encoder(x)
+    posterior = Normal(mu, torch.exp(logvar / 2))
+    logits = decoder(mu if model == "ae" else mu + posterior.stddev * noise)
+    reconstruction = pixel_distribution(decoder, logits, x, likelihood).log_prob(x).sum((1, 2, 3)).mean()
+    if model == "ae":
+        update(optimizer, -reconstruction)
+        return {"reconstruction": reconstruction}
+    kl = kl_divergence(posterior, Normal(torch.zeros_like(mu), 1.0)).sum(1).mean()
+    update(optimizer, beta * kl - reconstruction)
+    return {"reconstruction": reconstruction, "kl": kl, "elbo": reconstruction - kl}
