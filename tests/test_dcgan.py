@@ -1,34 +1,52 @@
-"""dcgan.py: losses and attributes by hand, walks through latent space, warnings, bad input."""
-
-from types import SimpleNamespace
+"""dcgan.py: the step against PyTorch, losses by hand, the paper's architecture and counts; that it learns."""
 
 import jittor as jt
 import numpy as np
 import pytest
+from conftest import write_idx_folder
 from jittor import nn
-from PIL import Image
-from small import make_data, run
+from registry import run
 
 import common
 import dcgan as script
 from common import fast
+from common.networks import n_parameters
 
-TINY = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, "--n_epochs", 1]
+
+@pytest.fixture(autouse=True)
+def seeded():
+    jt.set_global_seed(987654321)
 
 
-@pytest.mark.parametrize("std", [0.0, 0.5])
-def test_instance_noise_has_the_shape_of_a_batch_and_its_deviation(std):
-    args = script.parse_args(["--instance_noise", str(std), "--channels", "3", "--batch_size", "64"])
-    noise = script.instance_noise(SimpleNamespace(rng=np.random.default_rng(0), shard=np.asarray), args)
-    assert np.shape(noise) == ((64, 3, 32, 32) if std else ())
-    assert np.std(noise) == pytest.approx(std, rel=0.01)
+# ---- the step ----
+
+
+@pytest.mark.parametrize("loss", ["bce", "lsgan", "hinge"])
+def test_step_is_pytorchs(loss):
+    pytest.importorskip("torch")
+    from tools.twins import Twin, assert_same_losses, assert_same_step
+
+    rng = np.random.default_rng(0)
+    G, D = script.build(script.parse_args(["--img_size", "16", "--latent_dim", "6", "--width", "4"]))
+    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
+    real = jt.array(rng.uniform(-1, 1, (8, 1, 16, 16)).astype(np.float32))
+    z_D, z_G = jt.array(rng.standard_normal((2, 8, 6)).astype(np.float32))
+    noises = [jt.array(0.3 * rng.standard_normal((8, 1, 16, 16)).astype(np.float32)) for _ in range(3)]
+    ours, theirs, twin = iter(noises), iter(noises), Twin("dcgan", write_back=False)
+
+    expected = twin.train_step(G, D, optimizer_G, optimizer_D, real, z_D, z_G, lambda: next(theirs), loss)
+    got = script.train_step(G, D, optimizer_G, optimizer_D, real, z_D, z_G, lambda: next(ours), loss)
+    assert next(ours, None) is None  # each of D's three batches has had noise of its own
+    assert_same_losses(got, expected)
+    assert_same_step(D, twin.module(D), optimizer_D)
+    assert_same_step(G, twin.module(G), optimizer_G)
 
 
 @pytest.mark.parametrize(
     ("loss", "expected_D", "expected_G"),
     [
         ("bce", np.log1p(np.exp(-2)) + np.log1p(np.exp(0.5)), np.log1p(np.exp(-0.5))),
-        ("lsgan", ((2 - 1) ** 2 + 0.5**2) / 2, (0.5 - 1) ** 2),
+        ("lsgan", ((2 - 1) ** 2 + 0.5**2) / 2, (0.5 - 1) ** 2 / 2),
         ("hinge", 0 + 1.5, -0.5),
     ],
 )
@@ -48,9 +66,11 @@ def test_losses_refuse_shapes_that_would_broadcast():
         script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)), "bce")
 
 
+# ---- the architecture ----
+
+
 def test_architecture_of_the_paper():
-    """No norm at the generator's output nor the discriminator's input; weights from N(0, 0.02)."""
-    jt.set_global_seed(987654321)
+    """Radford 2015, section 3: no norm at G's output nor D's input; section 4: weights from N(0, 0.02^2)."""
     generator, discriminator = script.build(script.parse_args(["--img_size", "64", "--width", "32"]))
     G, D = ([*m.layers.layers.values()] for m in (generator, discriminator))
     assert [type(layer) for layer in G[-3:]] == [fast.ReLU, fast.ConvTranspose, fast.Tanh]
@@ -61,161 +81,100 @@ def test_architecture_of_the_paper():
     weights = np.concatenate([layer.weight.numpy().ravel() for layer in G if isinstance(layer, nn.ConvTranspose)])
     assert abs(weights.mean()) < 1e-4
     assert np.isclose(weights.std(), 0.02, rtol=0.01)
+    scales = np.concatenate([layer.weight.numpy() for layer in D if isinstance(layer, fast.BatchNorm)])
+    assert abs(scales.mean() - 1) < 4 * 0.02 / len(scales) ** 0.5
+    assert np.isclose(scales.std(), 0.02, rtol=0.2)
+
+
+def test_counts_of_the_paper():
+    """Figure 1 of Radford 2015: 100 numbers to 4 x 4 x 1024, 8 x 8 x 512, 16 x 16 x 256, 32 x 32 x 128, 64 x 64 x 3.
+
+    Kernels of 4 x 4 as in the authors' code; no bias beside batch norm, whose scale and shift count.
+    """
+    channels = [100, 1024, 512, 256, 128, 3]
+    kernels = sum(16 * a * b for a, b in zip(channels, channels[1:]))
+    norms = 2 * sum(channels[1:-1])
+    G, D = script.build(script.parse_args(["--paper"]))
+    assert n_parameters(G) == kernels + norms == 12_658_432
+    # D mirrors it, from 3 channels to one logit.
+    channels = [3, 128, 256, 512, 1024, 1]
+    assert n_parameters(D) == sum(16 * a * b for a, b in zip(channels, channels[1:])) + 2 * (256 + 512 + 1024)
+
+
+def test_settings_of_the_paper():
+    """Radford 2015, section 4: batches of 128, Adam with a rate of 0.0002 and beta1 0.5, a uniform z of length 100."""
+    args = script.parse_args(["--paper"])
+    assert (args.batch_size, args.lr, args.b1, args.img_size, args.latent_dim) == (128, 0.0002, 0.5, 64, 100)
+    assert (args.noise, args.loss, args.instance_noise, args.ema_decay) == ("uniform", "bce", 0, 0)
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
 def test_sizes_by_depth(size):
-    generator, discriminator = script.build(script.parse_args(["--img_size", str(size), "--width", "2"]))
-    images = script.sample(generator, np.zeros((2, 116), np.float32))
+    args = script.parse_args(["--img_size", str(size), "--width", "2", "--latent_dim", "3"])
+    generator, discriminator = script.build(args)
+    images = common.in_chunks(generator, np.zeros((2, 3), np.float32))
     assert images.shape == (2, 1, size, size)
-    assert discriminator(jt.array(images)).shape == [2]
+    assert common.in_chunks(discriminator, images).shape == (2,)
 
 
-# ---- latent space ----
+# ---- noise ----
 
 
-def test_slerp_by_hand():
-    """From (1, 0) to (0, 1): the middle lies on the circle at 45 degrees."""
-    path = script.slerp(np.float32([1, 0]), np.float32([0, 1]), 3)
-    assert np.allclose(path, [[1, 0], [np.sqrt(0.5), np.sqrt(0.5)], [0, 1]], atol=1e-6)
-    assert np.allclose(script.slerp(np.float32([1, 2]), np.float32([1, 2]), 3), [[1, 2]] * 3)
+def test_noise_has_its_distribution():
+    draws = {
+        noise: script.latent(
+            np.random.default_rng(0), 1000, script.parse_args(["--noise", noise, "--latent_dim", "50"])
+        )
+        for noise in ("normal", "uniform")
+    }
+    for z, deviation in ((draws["normal"], 1), (draws["uniform"], 3**-0.5)):
+        assert (z.shape, z.dtype) == ((1000, 50), np.float32)
+        assert abs(z.mean()) < 0.02 and np.isclose(z.std(), deviation, rtol=0.02)
+    assert np.abs(draws["uniform"]).max() <= 1 < np.abs(draws["normal"]).max()
 
 
-def test_arithmetic_by_hand():
-    z = np.float32([[1, 0], [0, 1], [2, 2], [4, 6]])
-    assert script.arithmetic(z, base=[3], plus=[0, 1], minus=[2]).tolist() == [[4 + 0.5 - 2, 6 + 0.5 - 2]]
+@pytest.mark.parametrize("std", [0.0, 0.3])
+def test_what_d_sees_carries_instance_noise(tmp_path, monkeypatch, idx_folder, std):
+    seen, real_step = [], script.train_step
+
+    def step(*args):
+        seen.append(args[7]())
+        return real_step(*args)
+
+    monkeypatch.setattr(script, "train_step", step)
+    flags = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, "--n_epochs", 1]
+    run("dcgan", *flags, "--data_dir", idx_folder, "--instance_noise", std, "--out_dir", tmp_path / "out")
+    assert len(seen) == 4
+    if std == 0:
+        assert seen == [0] * 4
+    else:
+        noise = np.stack([x.numpy() for x in seen])
+        assert noise.shape == (4, 10, 1, 16, 16)
+        assert np.isclose(noise.std(), std, rtol=0.05)
 
 
-def bar(width, lean=0.0, brightness=1.0):
-    """(1, 1, 32, 32): a bar of 20 rows on black, `lean` columns to the right for every row up."""
-    image = np.full((1, 1, 32, 32), -1.0, np.float32)
-    for row in range(6, 26):
-        left = round(16 - width / 2 + lean * (15.5 - row))
-        image[0, 0, row, left : left + width] = 2 * brightness - 1
-    return image
+# ---- it learns ----
 
 
-def test_thickness_is_the_width_of_a_bar():
-    # A bar of w x 20 pixels has area 20 w and edges of 2 * 20 + 2 w pixels.
-    for w in (2, 4, 6):
-        assert np.isclose(script.thickness(bar(w))[0], 2 * 20 * w / (40 + 2 * w), rtol=1e-5)
+def test_it_learns_two_grey_levels(tmp_path):
+    """Half of the images are dark, half bright: after 600 steps G makes both, and little in between.
 
-
-def test_slant_is_the_lean_of_a_bar():
-    for lean in (-0.5, 0.0, 0.5):
-        assert np.isclose(script.slant(bar(3, lean))[0], lean, atol=0.03)
-
-
-def test_brightness_is_the_mean():
-    assert np.isclose(script.brightness(bar(4, brightness=0.5))[0], 0.5 * 4 * 20 / 32**2)
-
-
-def test_direction_finds_the_axis_that_decides():
+    An untrained G gives grey images alone, a generator without a gradient of D too, and a collapsed one one level.
+    """
     rng = np.random.default_rng(0)
-    z = rng.standard_normal((2000, 5)).astype(np.float32)
-    w = np.float32([0.6, 0, -0.8, 0, 0])
-    direction = script.attribute_direction(z, np.exp(z @ w))
-    assert np.isclose(np.linalg.norm(direction), 1, atol=1e-6)
-    assert direction @ w > 0.99
-
-
-class Bars(nn.Module):
-    """A generator of blurred bars: three axes of (B, 6) noise change their width, lean and brightness."""
-
-    def execute(self, z):
-        rows, columns = (jt.array(a.astype(np.float32)) for a in np.mgrid[-15.5:16, -15.5:16][:, None])
-        axes = [(0.6 * z[:, i] + 0.8 * z[:, i + 3]).reshape(-1, 1, 1) for i in range(3)]
-        width, lean, brightness = 2 + jt.exp(0.4 * axes[0]), 0.4 * jt.tanh(axes[1]), jt.sigmoid(1 + axes[2])
-        inside = jt.sigmoid(2 * (width - jt.abs(columns + lean * rows))) * (jt.abs(rows) < 11).float32()
-        return (2 * brightness * inside - 1).unsqueeze(1)
-
-
-def test_a_walk_along_a_direction_keeps_the_code():
-    """Nine points about each of five starts, along the attribute and at right angles to it."""
-    seen = []
-
-    class Recorder(Bars):
-        def execute(self, z):
-            seen.append(z.numpy())
-            return super().execute(z[:, 4:])
-
-    args = script.parse_args(["--latent_dim", "6", "--n_codes", "4"])
-    args.walk, rng = "direction", np.random.default_rng(0)
-    z = common.latent_noise(rng, 100, latent_dim=6, n_codes=4)
-    images, nrow = script.walk(Recorder(), args, z, rng)
-    walked = seen[-1].reshape(5, 2, 9, 10)
-    assert (images.shape, nrow) == ((90, 1, 32, 32), 9)
-    assert np.array_equal(walked[..., :4], np.broadcast_to(z[:5, None, None, :4], (5, 2, 9, 4)))
-    along, off = (walked[0, i, 8, 4:] - walked[0, i, 0, 4:] for i in (0, 1))
-    assert np.allclose([along @ along, off @ off, along @ off], [64, 64, 0], atol=1e-3)
-
-
-@pytest.mark.parametrize("attribute", ["thickness", "slant", "brightness"])
-def test_the_attribute_is_monotone_along_its_direction(attribute):
-    """From each of 50 starts, nine steps along the direction never take the attribute back, and far overall."""
-    rng, generator, measure = np.random.default_rng(0), Bars(), script.ATTRIBUTES[attribute]
-    z = rng.standard_normal((2000, 6)).astype(np.float32)
-    spread = measure(script.sample(generator, z)).std()
-    along = script.attribute_direction(z, measure(script.sample(generator, z)))
-    values = np.stack([measure(script.sample(generator, z[:50] + d * along)) for d in np.linspace(-2, 2, 9)])
-    assert (np.diff(values, axis=0) > 0).all()
-    assert (values[-1] - values[0]).mean() > 2 * spread
-
-
-@pytest.fixture
-def trained(tmp_path):
-    run("dcgan", "--data_dir", make_data("dcgan", tmp_path / "data"), *TINY, "--out_dir", tmp_path / "run")
-    return tmp_path / "run"
-
-
-@pytest.mark.parametrize(
-    ("flags", "size"),
-    [
-        (["--walk", "interpolate"], (10, 8)),
-        (["--walk", "arithmetic", "--plus", "3,17,22", "--minus", "4,5,9"], (10, 4)),
-        (["--walk", "arithmetic", "--base", "0,1,2", "--plus", "3,17,22", "--minus", "4,5,9"], (3, 4)),
-        (["--walk", "direction", "--attribute", "slant"], (9, 10)),
-    ],
-)
-def test_each_walk_writes_one_picture(trained, tmp_path, flags, size):
-    run("dcgan", "--resume", trained, "--sample_only", *flags, "--out_dir", tmp_path / "walk")
-    (picture,) = (tmp_path / "walk").iterdir()
-    assert picture.name == f"walk_{flags[1]}.png"
-    assert Image.open(picture).size == tuple(18 * n + 2 for n in size)
-
-
-# ---- warnings ----
-
-
-class Noise:
-    def __len__(self):
-        return 100
-
-    def batch(self, indices):
-        return (np.random.default_rng(0).uniform(-1, 1, (len(indices), 1, 4, 4)).astype(np.float32),)
-
-
-def test_mean_distance_by_hand():
-    # Points 0, 3 and 4i: distances 3, 4 and 5.
-    assert np.isclose(script.mean_distance(np.float32([[0, 0], [3, 0], [0, 4]])), 4)
-
-
-def test_a_collapse_is_told_once(capsys):
-    watch, same = script.Watch(Noise()), np.zeros((50, 1, 4, 4), np.float32)
-    watch.see_samples(Noise().batch(range(50))[0])
-    assert capsys.readouterr().err == ""
-    watch.see_samples(same)
-    watch.see_samples(same)
-    assert capsys.readouterr().err.count("collapsed") == 1
-
-
-def test_a_discriminator_that_has_won_is_told_once(capsys):
-    watch = script.Watch(Noise())
-    for losses in ([0.005, 0.02], [0.001, 0.009], [0.002]):
-        for loss in losses:
-            watch.see_loss(loss)
-        watch.end_epoch()
-    assert capsys.readouterr().err.count("discriminator has won") == 1
+    levels = np.where(np.arange(200) % 2 == 0, 64, 192)
+    pixels = np.clip(levels[:, None, None] + 8 * rng.standard_normal((200, 16, 16)), 0, 255).astype(np.uint8)
+    data = write_idx_folder(tmp_path / "data", pixels, np.zeros(200, np.uint8))
+    network = ["--img_size", 16, "--width", 8, "--latent_dim", 6, "--ema_decay", 0.98]
+    training = ["--data_dir", data, "--batch_size", 20, "--n_epochs", 60, "--lr", 0.002, "--log_interval", 1000]
+    run("dcgan", *network, *training, "--n_samples", 200, "--out_dir", tmp_path / "out")
+    with np.load(tmp_path / "out/samples.npz") as samples:
+        images = samples["images"].astype(np.float64)
+    means = images.mean((1, 2, 3))
+    dark, bright = means < 96, means > 160
+    assert (dark | bright).mean() > 0.7
+    assert dark.mean() > 0.2 and bright.mean() > 0.2
+    assert images.std((1, 2, 3)).mean() < 45  # an image is of one level: half dark, half bright it would have 64
 
 
 # ---- bad input ----
@@ -226,20 +185,13 @@ def test_a_discriminator_that_has_won_is_told_once(capsys):
     [
         (["--img_size", 48], "nearest is 32"),
         (["--img_size", 256], "nearest is 128"),
-        (["--walk", "interpolate"], "--walk needs --sample_only"),
-        (["--plus", "1,x"], "--plus must be numbers of samples from 0 to 99"),
-        (["--minus", "100"], "--minus must be"),
         (["--loss", "wgan"], "--loss"),
-        (["--attribute", "colour"], "--attribute"),
+        (["--noise", "cauchy"], "--noise"),
+        (["--ema_decay", 1], "--ema_decay"),
+        (["--instance_noise", -0.5], "--instance_noise"),
     ],
 )
 def test_bad_flags(fails, flags, message):
     code, line = fails(script.main, flags)
     assert code == 2
     assert message in line
-
-
-def test_arithmetic_needs_both_lists(trained, fails):
-    code, line = fails(script.main, ["--resume", trained, "--sample_only", "--walk", "arithmetic", "--plus", "1"])
-    assert code == 2
-    assert "--plus and --minus" in line

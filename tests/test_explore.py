@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from registry import FLAGS, make_data, run
+from registry import meta
 
 from tools import explore
 
@@ -153,20 +153,10 @@ def test_a_walk_along_a_direction_and_one_across_it():
 # ---- runs ----
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folders of short runs, by script."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            data = make_data(name, folder / "data")
-            run(name, "--data_dir", data, *FLAGS[name], "--n_epochs", 1, "--out_dir", folder / "run")
-            made[name] = folder / "run"
-        return made[name]
-
-    return make
+@pytest.fixture
+def trained(tiny_runs):
+    """A function of a script's name that gives the folder of a short run."""
+    return lambda name: tiny_runs(name).half
 
 
 @pytest.mark.parametrize("name", ["dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist"])
@@ -174,7 +164,7 @@ def test_every_script_with_a_latent_can_be_explored(trained, tmp_path, name):
     flags = ["--label", "7"] if name == "cgan_mnist" else []
     explore.main([str(trained(name)), "--walk", "interpolate", "--out_dir", str(tmp_path / "walk"), *flags])
     (picture,) = (tmp_path / "walk").iterdir()
-    size = FLAGS[name][FLAGS[name].index("--img_size") + 1]
+    size = meta(trained(name))["args"]["img_size"]
     assert picture.name == "walk_interpolate.png"
     assert Image.open(picture).size == ((size + 2) * 10 + 2, (size + 2) * 8 + 2)
 
@@ -186,7 +176,7 @@ def test_samples_are_numbered_as_in_the_grids(trained, tmp_path):
     walk, grid = (
         np.asarray(Image.open(f)) for f in (tmp_path / "walk_arithmetic.png", trained("dcgan") / "result.png")
     )
-    size = FLAGS["dcgan"][FLAGS["dcgan"].index("--img_size") + 1]
+    size = meta(trained("dcgan"))["args"]["img_size"]
     top = 3 * (size + 2) + 2
     assert np.abs(walk[top : top + size, 2 : 2 + size].astype(int) - grid[2 : 2 + size, 2 : 2 + size]).max() <= 1
 

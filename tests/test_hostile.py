@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from small import FLAGS, SHARED, make_data, run
+from registry import run
 
 import dcgan
 from common import checkpoint
@@ -25,12 +25,9 @@ class Bomb:
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def good(tiny_runs):
     """The bytes of a checkpoint that loads."""
-    folder = tmp_path_factory.mktemp("good")
-    data = make_data("dcgan", folder / "data")
-    run("dcgan", "--data_dir", data, *SHARED, *FLAGS["dcgan"], "--n_epochs", 1, "--out_dir", folder / "run")
-    return (folder / "run/checkpoint_last.npz").read_bytes()
+    return (tiny_runs("dcgan").half / "checkpoint_last.npz").read_bytes()
 
 
 @pytest.fixture(autouse=True)

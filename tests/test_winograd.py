@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jittor import nn
 
-from common import fast, winograd
+from common import fast
+from common.fast import winograd
 
 # images, inputs, height, width, outputs, kernel, stride, padding
 SHAPES = [
@@ -104,9 +105,13 @@ def test_what_pays_takes_the_kernels_and_nothing_else_does(monkeypatch):
         fast.Conv(64, 64, **options)(image), fast.ConvTranspose(64, 64, **options)(image)
     assert calls == ["y", "x", "x"]  # the convolution with stride 2 has 8 tiles, too few; the others have 32
     for other in (
-        fast.Conv(64, 64, 3, padding=1, groups=2), fast.Conv(64, 64, 3, padding=2, dilation=2), fast.Conv(64, 63, 3),
-        fast.Conv(64, 64, (3, 1)), fast.Conv(64, 64, 5), fast.ConvTranspose(64, 64, 4, stride=2, output_padding=1),
-    ):  # fmt: skip
+        fast.Conv(64, 64, 3, padding=1, groups=2),
+        fast.Conv(64, 64, 3, padding=2, dilation=2),
+        fast.Conv(64, 63, 3),
+        fast.Conv(64, 64, (3, 1)),
+        fast.Conv(64, 64, 5),
+        fast.ConvTranspose(64, 64, 4, stride=2, output_padding=1),
+    ):
         other(image)
     assert len(calls) == 3
 
