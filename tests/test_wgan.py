@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jittor import nn
 
+import dcgan
 import wgan as script
 from common.networks import n_parameters
 
@@ -99,6 +100,17 @@ def test_paper():
     pyramid = 16 * (512 * 256 + 256 * 128 + 128 * 64)  # 4 x 4 filters without biases
     assert n_parameters(generator) == 16 * 100 * 512 + pyramid + 16 * 64 * 3 + 2 * (512 + 256 + 128 + 64) == 3_576_704
     assert n_parameters(critic) == 16 * 3 * 64 + pyramid + 16 * 512 * 1 + 2 * (512 + 256 + 128) == 2_765_568
+
+
+def test_networks_are_those_of_dcgan(pair):
+    """What is written out twice on purpose gives the same images and scores from the same weights."""
+    others = dcgan.build(dcgan.parse_args(TINY))
+    z = jt.array(np.random.default_rng(0).standard_normal((8, 6), dtype=np.float32))
+    for one, other in zip(pair, others):
+        other.load_state_dict({name: value.numpy() for name, value in one.state_dict().items()})
+    images = pair[0](z)
+    assert np.array_equal(images.numpy(), others[0](z).numpy())
+    assert np.array_equal(pair[1](images).numpy(), others[1](images).numpy())
 
 
 def test_initial_weights(pair):

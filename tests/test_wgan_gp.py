@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jittor import nn
 
+import stargan
 import wgan_gp as script
 from common import fast
 from common.networks import n_parameters
@@ -128,6 +129,14 @@ def test_second_derivative_of_the_penalty(pair):
             continue
         want = theirs[name].grad.numpy()
         assert np.allclose(gradient.numpy(), want, rtol=1e-4, atol=1e-4 * np.abs(want).max()), name
+
+
+def test_stargan_has_the_same_penalty(pair):
+    """It is written out twice on purpose."""
+    real, _, _, alpha = batch(np.random.default_rng(0))
+    fake, *_ = batch(np.random.default_rng(1))
+    one, other = (s.gradient_penalty(pair[1], real, fake, alpha).item() for s in (script, stargan))
+    assert one == other
 
 
 # ---- the published setting ----
