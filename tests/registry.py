@@ -94,6 +94,7 @@ ROWS = {
         alone=["--dropout", 0],
     ),
     "dcgan": gan([]),
+    "wgan": gan(["--n_critic", 2, "--n_critic_long", 2], ("wasserstein", "loss_G")),
     "wgan_gp": gan(["--n_critic", 2], ("wasserstein", "penalty", "loss_G")),
     "vae": Script(
         digits,
@@ -112,7 +113,7 @@ ROWS = {
     "cyclegan": translator(
         domains,
         ["--n_blocks", 1, "--pool_size", 3],
-        {"loss_D", "loss_G", "loss_cycle", "loss_identity"},
+        {f"loss_{name}" for name in ("D_A", "D_B", "G_AB", "G_BA", "cycle_A", "cycle_B", "identity_A", "identity_B")},
         {"G": "ema_G", "F": "ema_F"},
         augments=True,
     ),
@@ -123,7 +124,7 @@ ROWS = {
         {"generator": "generator"},
     ),
 }
-# Every interval is odd to n_critic = 2 somewhere, and the first line of losses comes before G's first update.
+# The first line of losses comes before the first update of a G with --n_critic 2.
 SHARED = ["--n_epochs", 2, "--sample_interval", 4, "--log_interval", 1, "--checkpoint_interval", 1]
 NOISE = [name for name, row in ROWS.items() if row.starts_from == "noise"]
 

@@ -155,7 +155,8 @@ def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
         return real_train(run, args)
 
     monkeypatch.setattr(script, "train", train)
-    given = {"log_interval": 3, "sample_interval": 5, "lr": 0.00037, "b2": 0.97, "seed": 11}
+    given = {"log_interval": 3, "sample_interval": 5, "lr": 0.00037, "seed": 11}
+    given |= {"b2": 0.97} if "b2" in script.parse_args([]) else {}
     run(name, *tiny.flags, *[x for flag, value in given.items() for x in (f"--{flag}", value)], "--out_dir", tmp_path)
     ((ran, args),) = runs
     stored = json.loads((tmp_path / "config.json").read_text())["args"]

@@ -1,18 +1,20 @@
-"""Times the scripts' training steps beside those of the same networks in PyTorch; a command, not a test.
+"""Times the scripts' training steps beside those of the same networks elsewhere, in PyTorch say.
 
-    python tests/benchmark.py --peer steps.py                       all scripts, at the peer's sizes
-    python tests/benchmark.py --peer steps.py dcgan vae --rounds 5
-    python tests/benchmark.py --defaults                            at the scripts' own defaults, without a peer
-    python tests/benchmark.py --growth                              dcgan over sizes, batches and numbers of images
+    python tools/benchmark.py --defaults                            all scripts at their own defaults, without a peer
+    python tools/benchmark.py --peer steps.py                       all scripts that a peer has, at its sizes
+    python tools/benchmark.py --peer steps.py --peer "MODE=fused tuned.py" dcgan vae --rounds 5
+    python tools/benchmark.py --growth                              dcgan over sizes, batches and numbers of images
 
-A script runs its own `main` on its built-in data in a process of its own; a step is everything between two batches:
-noise, both updates, moving average, fetching the next batch. The peer, a file that takes `MODEL --steps N --json` and
-prints {"ms_per_step": ...}, times its step in the same way, in turn: ours, theirs, ours, theirs, ... The table gives
-the median over all rounds, and the median of the rounds' ratios. Nothing else should run meanwhile.
+A script runs its own `main` on its built-in data; a step is everything between two batches: noise, both updates,
+moving average, fetching the next batch. A peer, a file that takes `MODEL --steps N --json` and prints
+{"ms_per_step": ...}, times its step in the same way; words NAME=VALUE before the file are its environment. Every timing
+is a process of its own, in turn: ours, one peer, the next peer, ours, ... The table gives medians over all rounds. The
+peer to beat is the fastest: `ratio` is the median of its time through ours, round by round. Nothing else should run
+meanwhile.
 
     of_peak         floating-point operations of convolutions and matrix products in a step, per second, as a share of
                     what a product of two large matrices reaches on this machine; second derivatives are not counted.
-                    A convolution counts as the direct one, even where common.winograd takes half its products
+                    A convolution counts as the direct one, even where common.fast.winograd takes half its products
     fetching        the share of a step that waits for its batch
     first_step_s    from the script's import to the end of its first step, with all kernels compiled before
     cold_s          the same with no kernel compiled, as in the first run of a new machine (once, not in every round)
@@ -24,7 +26,9 @@ import contextlib
 import importlib
 import json
 import os
+import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -33,15 +37,15 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PEER_SIZES = {  # the widths, sizes, batches and losses of the peer
-    "cgan_mnist": ["--dropout", "0.4"],
-    "dcgan": ["--img_size", "64", "--channels", "3", "--width", "64", "--batch_size", "64", "--instance_noise", "0",
-              "--n_codes", "0"],
-    "wgan_gp": ["--width", "64", "--n_codes", "0"],
-    "vae": ["--hidden", "0"],
-    "pix2pix": ["--img_size", "256", "--width", "64", "--batch_size", "1"],
-    "cyclegan": ["--img_size", "128", "--channels", "3", "--width", "64", "--batch_size", "1"],
-    "stargan": ["--img_size", "128", "--width", "64", "--batch_size", "8", "--lambda_id", "0"],
+SCRIPTS = sorted(file.stem for file in ROOT.glob("*.py"))
+PEER_SIZES = {  # the widths, sizes, batches and losses of the peers
+    "cgan_mnist": "--dropout 0.4",
+    "dcgan": "--img_size 64 --channels 3 --width 64 --batch_size 64 --instance_noise 0",
+    "wgan_gp": "--width 64",
+    "vae": "",  # with a dense layer that the peers do not have
+    "pix2pix": "--img_size 256 --width 64 --batch_size 1 --loss lsgan",
+    "cyclegan": "--img_size 128 --channels 3 --width 64 --batch_size 1",
+    "stargan": "--img_size 128 --width 64 --batch_size 8 --lambda_id 0",
 }
 N_WARM = 3  # steps that are not timed: they compile, and fill caches
 
@@ -167,16 +171,38 @@ def measure(name, flags, n_steps, cold=False):
     }
 
 
+def processor():
+    """The processor's name; on Linux as /proc/cpuinfo has it."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processor()}, {cores} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+
+
 def in_a_process(command, env=None):
     """The JSON of the last line that a command prints."""
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=env)
+    command = [sys.executable, *map(str, command)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
     if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stderr[-2000:]}")
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def ours(name, flags, n_steps, *more):
     return in_a_process([__file__, "--child", name, "--steps", n_steps, "--flags", json.dumps(flags), *more])
+
+
+def peer_ms(peer, name, n_steps):
+    """Milliseconds of a step of the peer `[NAME=VALUE ...] FILE`."""
+    *settings, file = shlex.split(peer)
+    env = dict(setting.split("=", 1) for setting in settings)
+    return in_a_process([file, name, "--steps", n_steps, "--json"], env)["ms_per_step"]
 
 
 def batch_size(name, flags):
@@ -187,28 +213,36 @@ def batch_size(name, flags):
 
 
 def compare(names, args):
-    """A row for each script: times of both sides, and what the rounds say of their ratio."""
+    """A row for each script: its times, and what the rounds say of the fastest peer."""
     for name in names:
-        flags = [] if args.defaults else PEER_SIZES[name]
-        mine, theirs = [], []
+        flags = [] if args.defaults else PEER_SIZES.get(name, "").split()
+        mine, theirs = [], {peer: [] for peer in args.peer}
         for _ in range(args.rounds):
             mine.append(ours(name, flags, args.steps))
-            if args.peer:
-                theirs.append(in_a_process([args.peer, name, "--steps", args.steps, "--json"]))
-        ms = statistics.median(m["ms_per_step"] for m in mine)
-        row = {
-            "script": name, "flags": " ".join(flags), "ms": ms, "images_per_s": batch_size(name, flags) / ms * 1000,
-            "of_peak": statistics.median(m["of_peak"] for m in mine),
-            "fetching": statistics.median(m["fetching"] for m in mine),
-            "first_step_s": statistics.median(m["first_step_s"] for m in mine),
-            "memory_mb": max(m["memory_mb"] for m in mine),
-        }  # fmt: skip
+            for peer, times in theirs.items():
+                times.append(peer_ms(peer, name, args.steps))
+        medians = {key: statistics.median(m[key] for m in mine) for key in mine[0]}
+        row = {"script": name, "flags": " ".join(flags), "ms": medians["ms_per_step"]}
+        row["images_per_s"] = batch_size(name, flags) / row["ms"] * 1000
+        row |= {key: medians[key] for key in ("of_peak", "fetching", "first_step_s")}
+        row["memory_mb"] = max(m["memory_mb"] for m in mine)
         if args.cold:
             row["cold_s"] = ours(name, flags, 1, "--cold")["first_step_s"]
-        if theirs:
-            row["peer_ms"] = statistics.median(t["ms_per_step"] for t in theirs)
-            row["ratio"] = statistics.median(t["ms_per_step"] / m["ms_per_step"] for m, t in zip(mine, theirs))
-        yield row
+        yield row | beside_the_fastest([m["ms_per_step"] for m in mine], theirs)
+
+
+def beside_the_fastest(mine, theirs):
+    """What a row says of the peers.
+
+    Args:
+        mine: milliseconds of our step, round by round.
+        theirs: {peer: milliseconds, round by round}.
+    """
+    if not theirs:
+        return {}
+    fastest = min(theirs, key=lambda peer: statistics.median(theirs[peer]))
+    ratio = statistics.median(t / m for m, t in zip(mine, theirs[fastest]))
+    return {"peer": fastest, "peer_ms": statistics.median(theirs[fastest]), "ratio": ratio}
 
 
 def growth(args):
@@ -250,29 +284,39 @@ def print_table(rows):
     return done
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=f"of {', '.join(PEER_SIZES)}; all by default")
-    parser.add_argument("--peer", help="a file with the same networks in PyTorch")
-    parser.add_argument("--defaults", action="store_true", help="the scripts' default sizes")
-    parser.add_argument("--growth", action="store_true", help="how the times grow")
-    parser.add_argument("--cold", action="store_true", help="also time the first step without compiled kernels")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each side is timed, in turn")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps in a round")
-    parser.add_argument("--out", help="also write the rows to this file, as JSON")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--flags", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    unknown = [name for name in args.scripts if name not in PEER_SIZES]
-    if unknown or (args.defaults and args.peer):
-        parser.error(f"no script {unknown[0]}" if unknown else "--defaults are not the peer's sizes: choose one")
+    add = parser.add_argument
+    add("scripts", nargs="*", metavar="SCRIPT", help=f"of {', '.join(SCRIPTS)}; all by default")
+    add("--peer", action="append", default=[], help="a file with the same networks; may be given several times")
+    add("--defaults", action="store_true", help="the scripts' default sizes")
+    add("--growth", action="store_true", help="how the times grow")
+    add("--cold", action="store_true", help="also time the first step without compiled kernels")
+    add("--rounds", type=int, default=3, help="how often each side is timed, in turn")
+    add("--steps", type=int, default=20, help="timed steps in a round")
+    add("--out", help="also write the rows to this file, as JSON")
+    add("--child", help=argparse.SUPPRESS)
+    add("--flags", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    offered = PEER_SIZES if args.peer else SCRIPTS
+    unknown = [name for name in args.scripts if name not in offered]
+    if unknown:
+        parser.error(f"no {unknown[0]} to time; there are {', '.join(offered)}")
+    if args.defaults and args.peer:
+        parser.error("--defaults are not the peers' sizes: choose one")
+    args.scripts = args.scripts or list(offered)
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
     if args.child:
         print(json.dumps(measure(args.child, json.loads(args.flags), args.steps, args.cold)))
         return
-    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {time.strftime('%Y-%m-%d')}")
-    rows = print_table(growth(args) if args.growth else compare(args.scripts or list(PEER_SIZES), args))
+    print(machine() + "\n", flush=True)
+    rows = print_table(growth(args) if args.growth else compare(args.scripts, args))
     if args.out:
-        Path(args.out).write_text(json.dumps(rows, indent=2) + "\n")
+        Path(args.out).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
