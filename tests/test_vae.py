@@ -115,7 +115,7 @@ def test_the_published_setting():
     """Kingma 2013: 500 tanh units (section 5; equations 11 and 12), Adagrad, minibatches of 100, one sample of z."""
     args = parse("--paper")
     assert {name: getattr(args, name) for name in script.PAPER} == script.PAPER
-    assert (args.model, args.beta) == ("vae", 1)
+    assert args.beta == 1
     assert (args.hidden, args.batch_size, args.optimizer) == (500, 100, "adagrad")
     assert args.lr in (0.01, 0.02, 0.1)
     assert args.n_epochs == round(1e8 / 60000)  # to the right end of figure 2
@@ -129,22 +129,20 @@ def test_the_published_setting():
 
 
 VARIANTS = [
-    ("vae", "conv", "bernoulli", "adam"),
-    ("vae", "conv", "gaussian", "adam"),
-    ("vae", "mlp", "bernoulli", "adagrad"),
-    ("ae", "conv", "bernoulli", "adam"),
-    ("ae", "conv", "gaussian", "adam"),
+    ("conv", "bernoulli", "adam"),
+    ("conv", "gaussian", "adam"),
+    ("mlp", "bernoulli", "adagrad"),
 ]
 
 
-@pytest.mark.parametrize(("model", "arch", "likelihood", "optimizer"), VARIANTS)
-def test_step_against_pytorch(model, arch, likelihood, optimizer):
+@pytest.mark.parametrize(("arch", "likelihood", "optimizer"), VARIANTS)
+def test_step_against_pytorch(arch, likelihood, optimizer):
     pytest.importorskip("torch")
     from tools.twins import Twin, assert_same_losses, assert_same_step
 
     jt.set_global_seed(987654321)
     rng = np.random.default_rng(0)
-    flags = ["--model", model, "--arch", arch, "--likelihood", likelihood, "--latent_dim", 3, "--hidden", 7]
+    flags = ["--arch", arch, "--likelihood", likelihood, "--latent_dim", 3, "--hidden", 7]
     encoder, decoder = script.build(parse(*flags, "--img_size", 8))
     parameters = [*encoder.parameters(), *decoder.parameters()]
     if optimizer == "adam":
@@ -153,11 +151,11 @@ def test_step_against_pytorch(model, arch, likelihood, optimizer):
         update = fast.Adagrad(parameters, lr=0.01, weight_decay=0.001)
     x = rng.random((6, 1, 8, 8), dtype=np.float32)
     x = (x > 0.5).astype(np.float32) if likelihood == "bernoulli" else x
-    step = (jt.array(x), jt.array(rng.standard_normal((6, 3), dtype=np.float32)), 0.7, likelihood, model)
+    step = (jt.array(x), jt.array(rng.standard_normal((6, 3), dtype=np.float32)), 0.7, likelihood)
     twin = Twin("vae", write_back=False)
     want = twin.train_step(encoder, decoder, update, *step)
     got = script.train_step(encoder, decoder, update, *step)
-    assert got.keys() == ({"reconstruction"} if model == "ae" else {"reconstruction", "kl", "elbo"})
+    assert got.keys() == {"reconstruction", "kl", "elbo"}
     assert_same_losses(got, want, atol=1e-4)
     assert_same_step(encoder, twin.module(encoder), update)
     assert_same_step(decoder, twin.module(decoder), update)  # with the running variance
@@ -306,7 +304,7 @@ PICTURES = {"reconstructions.png", "scatter.png"}
     [
         ([], PICTURES | {"result.png"}),
         (["--latent_dim", 2], PICTURES | {"result.png", "plane.png"}),
-        (["--model", "ae", "--latent_dim", 1], PICTURES),
+        (["--latent_dim", 1], PICTURES | {"result.png"}),
     ],
 )
 def test_pictures(digits, tmp_path, monkeypatch, flags, names):
@@ -319,7 +317,7 @@ def test_pictures(digits, tmp_path, monkeypatch, flags, names):
     assert {f.name for f in out.glob("*.png")} - {"losses.png"} == names
     assert len(written) == len(set(written))  # each is written once
     assert Image.open(out / "reconstructions.png").size == (10 * 10 + 2, 8 * 10 + 2)  # 40 test images, and theirs
-    assert (out / "samples/step_0000004.png").is_file() == ("ae" not in flags)
+    assert (out / "samples/step_0000004.png").is_file()
 
 
 def test_samples_and_likelihood_of_a_run(digits, tmp_path, capsys):
@@ -353,24 +351,13 @@ def test_load_generator_gives_the_means_of_the_pixels(digits, tmp_path):
 # ---- bad input ----
 
 
-def test_the_auto_encoder_has_no_prior(digits, tmp_path, fails):
-    run("--data_dir", digits, *TINY, "--model", "ae", "--out_dir", tmp_path / "out")
-    for flags in (["--n_samples", 3], ["--sample_only"]):
-        code, line = fails(script.main, ["--resume", tmp_path / "out", *flags])
-        assert code == 2
-        assert "no prior" in line
-    code, line = fails(tool.main, [tmp_path / "out"])
-    assert code == 2
-    assert "no prior" in line
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--img_size", 30], "such as 28 or 32"),
         (["--latent_dim", 0], "--latent_dim"),
         (["--beta", -1], "--beta"),
-        (["--model", "vqvae"], "--model"),
+        (["--arch", "resnet"], "--arch"),
         (["--likelihood", "laplace"], "--likelihood"),
         (["--optimizer", "sgd"], "--optimizer"),
         (["--hidden", 0], "--hidden"),
