@@ -1,30 +1,25 @@
-"""CycleGAN: image translation without pairs (Zhu 2017).
+"""CycleGAN: image translation without pairs (Zhu 2017, https://arxiv.org/abs/1703.10593).
 
     python cyclegan.py
-    python cyclegan.py --data_dir horse2zebra --img_size 256 --width 64 --batch_size 1 --n_epochs 200
+    python cyclegan.py --paper --data_dir HORSE2ZEBRA
     python cyclegan.py --resume results/cyclegan --sample_only --input my_photos --direction AtoB --out_dir painted
 
-Two generators translate between domains A and B, G: A to B and F: B to A, and a discriminator for each domain scores
-overlapping patches. With least squares (Mao 2017), for G, D_B, and alike for F, D_A:
+Two generators translate between domains A and B, G: A to B and F: B to A; a discriminator for each domain scores
+patches of 70 x 70 pixels by least squares (Mao 2017, https://arxiv.org/abs/1611.04076). For G, D_B, and alike F, D_A:
 
     L_D = 1/2 E[(D_B(b) - 1)^2] + 1/2 E[D_B(G(a))^2]
     L_G = E[(D_B(G(a)) - 1)^2] + lambda E|F(G(a)) - a| + lambda_id lambda E|G(b) - b|     (means over all values)
 
-Without pairs, the cycle A to B to A ties a translation to its original; lambda is 10. The identity term keeps colours
-where nothing has to change; lambda_id is 0.5. D sees half of the time an older translation from a pool of 50, which
-keeps the two from chasing each other (section 4).
+The cycle A to B to A ties a translation to its original; lambda is 10. The identity term keeps colours where nothing
+has to change. D sees half of the time an older translation from a pool of 50, against oscillation (section 4).
 
-Without --data_dir, A are white digits on black, and B other digits in bold dark ink on light paper. Expect readable
-translations after one epoch. Pictures show rows of A, G(A), F(G(A)), then rows of B, F(B), G(F(B)).
+Without --data_dir, A are white digits on black and B others in bold dark ink on light paper: nine minutes on two CPU
+cores, readable after one epoch. Pictures show rows of A, G(A), F(G(A)), then B, F(B), G(F(B)), of the test part.
 
-Departures from the paper:
-  * transposed convolutions have 4 x 4 weights in place of 3 x 3, so that each output pixel sees equally many inputs;
-  * an update takes the translation and the identity pass of a generator in one batch, and the real and the translated
-    images of a discriminator, which is the same under instance norm and faster;
-  * half the paper's width by default (--width 64 is the paper's), and batches of 4 instead of 1;
-  * weights of both discriminators, and of both generators, are updated by one optimizer each, as in the authors' code;
-  * translations come from an exponential moving average of the generators' weights (--ema_decay), since the trained
-    ones wander: from MNIST to USPS a quarter of the 7s were read as 9s after 9,444 steps, half after 15,000.
+The default departs from the paper, which --paper undoes:
+  * half of the width, 32 x 32 pixels, 4 epochs, and batches of 4, not 1;
+  * the identity term is on, lambda_id 0.5: the paper's value, but for paintings to photographs alone (section 5.2);
+  * translations come from averaged weights of the generators (--ema_decay), since the trained ones wander.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
@@ -34,43 +29,53 @@ import numpy as np
 from jittor import nn
 
 from common import fast
-from common.translate import translate_folder
-from common.unpaired import load_domains
+from common.data import load_domains
 
-N_COLUMNS = 10  # images of each domain in a picture
+# Zhu 2017, sections 4 and 7; width of the authors' PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
+PAPER = {
+    "n_epochs": 200,
+    "decay_epoch": 100,
+    "batch_size": 1,
+    "lr": 0.0002,
+    "b1": 0.5,
+    "b2": 0.999,
+    "img_size": 256,
+    "channels": 3,
+    "width": 64,
+    "n_blocks": 9,
+    "lambda_cycle": 10.0,
+    "lambda_identity": 0.0,
+    "pool_size": 50,
+    "ema_decay": 0.0,
+}
 
 
 def parse_args(argv=None):
-    parser = common.Parser(
-        "cyclegan", __doc__, architecture=("width", "n_blocks", "img_size", "channels", "pool_size", "ema_decay"),
-        of_the_call=("input", "direction"), n_epochs=4, batch_size=4, lr=0.0002, b1=0.5, b2=0.999, img_size=32,
-        channels=1, sample_interval=200, checkpoint_interval=1, log_interval=20,
-    )  # fmt: skip
+    architecture = ("width", "n_blocks", "img_size", "channels", "pool_size", "ema_decay")
+    parser = common.Parser("cyclegan", __doc__, PAPER, architecture, starts_from="images", of_the_call=("direction",))
+    parser.set_defaults(n_epochs=4, batch_size=4, lr=0.0002, b1=0.5, b2=0.999, img_size=32, channels=1)
+    parser.set_defaults(sample_interval=200, checkpoint_interval=1, log_interval=20)
     add, number = parser.add_argument, common.number
     add("--data_dir_B", help="folder of domain B, if --data_dir is that of domain A alone")
-    add("--width", type=number(int, at_least=1, at_most=256), default=32, help="channels of the first layers; paper 64")
-    add("--n_blocks", type=number(int, at_least=0, at_most=50), default=None,
-        help="residual blocks; 6 up to 128 pixels and 9 above, unless given")  # fmt: skip
+    add("--width", type=number(int, at_least=1, at_most=256), default=32, help="channels of the first layers")
+    add("--n_blocks", type=number(int, at_least=0, at_most=50), help="residual blocks; 6 up to 128 pixels, 9 above")
     add("--lambda_cycle", type=number(float, at_least=0), default=10.0, help="weight of the cycle's distance")
     add("--lambda_identity", type=number(float, at_least=0), default=0.5, help="of the identity, times lambda_cycle")
     add("--pool_size", type=number(int, at_least=0, at_most=1000), default=50, help="older translations that D sees")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
-    add("--decay_epoch", type=number(int, at_least=0), default=100, help="epochs before the learning rate falls")
     add("--no_augment", action="store_true", help="without random crops and mirroring of images in folders")
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="of the translation of --input")
-    add("--input", default=None, help="with --sample_only: a picture, or a folder of them, to translate")
+    parser.add_decay(decay_epoch=100)
     args = parser.parse(argv)
-    if args.img_size % 4 or args.img_size < 32:
-        below = max(args.img_size // 4 * 4, 32)
-        parser.error(f"--img_size {args.img_size}: it must be a multiple of 4, such as {below} or {below + 4}")
-    if args.input is not None and not args.sample_only:
-        parser.error("--input needs --sample_only and --resume with the checkpoint that translates")
-    if args.n_samples:
-        parser.error("--n_samples is not offered here: translations need inputs, which --input takes")
+    parser.multiple_of(args, "img_size", 4, at_least=32)
     return args
 
 
-# ---- networks ----
+# ---- networks: instance norm without scale and shift, and biases everywhere, as in the authors' code ----
+
+
+def normed(conv):
+    return [conv, fast.InstanceNorm2d(conv.out_channels, affine=False)]
 
 
 class Residual(nn.Module):
@@ -78,18 +83,12 @@ class Residual(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        self.layers = nn.Sequential(
-            fast.ReflectionPad2d(1), fast.Conv(channels, channels, 3, bias=False), norm(channels), fast.ReLU(),
-            fast.ReflectionPad2d(1), fast.Conv(channels, channels, 3, bias=False), norm(channels),
-        )  # fmt: skip
+        layers = [fast.ReflectionPad2d(1), *normed(fast.Conv(channels, channels, 3)), fast.ReLU()]
+        layers += [fast.ReflectionPad2d(1), *normed(fast.Conv(channels, channels, 3))]
+        self.layers = nn.Sequential(*layers)
 
     def execute(self, x):
         return x + self.layers(x)
-
-
-def norm(channels):
-    """Instance norm without a scale and a shift of its own, as in the authors' code; no bias is needed before it."""
-    return fast.InstanceNorm2d(channels, affine=False)
 
 
 class Generator(nn.Module):
@@ -97,14 +96,13 @@ class Generator(nn.Module):
 
     def __init__(self, channels, width, n_blocks):
         super().__init__()
-        layers = [fast.ReflectionPad2d(3), fast.Conv(channels, width, 7, bias=False), norm(width), fast.ReLU()]
-        c = width
+        layers, c = [fast.ReflectionPad2d(3), *normed(fast.Conv(channels, width, 7)), fast.ReLU()], width
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
-            layers += [fast.Conv(c, 2 * c, 3, stride=2, padding=1, bias=False), norm(2 * c), fast.ReLU()]
+            layers += [*normed(fast.Conv(c, 2 * c, 3, stride=2, padding=1)), fast.ReLU()]
             c *= 2
         layers += [Residual(c) for _ in range(n_blocks)]
-        for _ in range(2):
-            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), norm(c // 2), fast.ReLU()]
+        for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, width, H, W)
+            layers += [*normed(fast.ConvTranspose(c, c // 2, 3, stride=2, padding=1, output_padding=1)), fast.ReLU()]
             c //= 2
         self.layers = nn.Sequential(*layers, fast.ReflectionPad2d(3), fast.Conv(width, channels, 7), fast.Tanh())
 
@@ -119,7 +117,7 @@ class PatchGAN(nn.Module):
         super().__init__()
         layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
         for stride in (2, 2, 1):
-            layers += [fast.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False), norm(2 * c), fast.LeakyReLU(0.2)]
+            layers += [*normed(fast.Conv(c, 2 * c, 4, stride=stride, padding=1)), fast.LeakyReLU(0.2)]
             c *= 2
         self.layers = nn.Sequential(*layers, fast.Conv(c, 1, 4, padding=1))
 
@@ -127,32 +125,27 @@ class PatchGAN(nn.Module):
         return self.layers(images)
 
 
-def initialise(module):
-    """Weights from N(0, 0.02^2), biases zero (Zhu 2017, section 7.1)."""
+def initialize(module):
+    """Weights from N(0, 0.02^2) (Zhu 2017, section 7.1), biases 0."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv, nn.ConvTranspose)):
             nn.init.gauss_(layer.weight, mean=0, std=0.02)
-            if layer.bias is not None:
-                nn.init.constant_(layer.bias, 0)
+            nn.init.constant_(layer.bias, 0)
 
 
 def build(args):
     """G: A to B, F: B to A, and the discriminators of A and of B."""
     n_blocks = args.n_blocks if args.n_blocks is not None else (6 if args.img_size <= 128 else 9)
     generators = [Generator(args.channels, args.width, n_blocks) for _ in range(2)]
-    discriminators = [PatchGAN(args.channels, args.width) for _ in range(2)]
-    for module in (*generators, *discriminators):
-        initialise(module)
+    networks = (*generators, *(PatchGAN(args.channels, args.width) for _ in range(2)))
+    for module in networks:
+        initialize(module)
         module.train()
-    return (*generators, *discriminators)
+    return networks
 
 
 class ImagePool:
-    """Up to `size` earlier translations, as numpy copies (Shrivastava 2017, section 2.3).
-
-    Args:
-        shape: (C, H, W) of one.
-    """
+    """Up to `size` earlier translations of (C, H, W) = shape, as numpy copies (Shrivastava 2017, section 2.3)."""
 
     def __init__(self, size, shape):
         self.images, self.count = np.zeros((size, *shape), np.float32), 0
@@ -166,8 +159,7 @@ class ImagePool:
                 self.count += 1
             elif self.count and rng.random() < 0.5:
                 k = rng.integers(self.count)
-                old = self.images[k].copy()
-                self.images[k], images[i] = images[i], old
+                self.images[k], images[i] = images[i].copy(), self.images[k].copy()
         return images
 
     def state_dict(self):
@@ -190,123 +182,117 @@ def l1_distance(images, others):
 
 
 def in_one_pass(network, first, second):
-    """network(first) and network(second), from one batch."""
+    """network(first) and network(second), from one batch: the same under instance norm, and faster."""
     both = network(jt.concat([first, second], dim=0))
     return both[: first.shape[0]], both[first.shape[0] :]
 
 
 def discriminator_loss(discriminator, real, fake):
-    """Half the squared distance of each side's scores from 1 and from 0."""
+    """Half the squared distance of each side's scores from 1 and from 0 (Zhu 2017, section 7.1)."""
     real_scores, fake_scores = in_one_pass(discriminator, real, fake)
     return (((real_scores - 1) ** 2).mean() + (fake_scores**2).mean()) / 2
 
 
 def train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall_A, recall_B, lambda_cycle, lambda_identity):
-    """One update of both generators, then one of both discriminators.
+    """One update of both generators, then one of both discriminators; images are (B, C, S, S) in [-1, 1].
 
-    Args:
-        networks: G, F, D_A, D_B as `build` gives them.
-        real_A, real_B: (B, C, S, S) images in [-1, 1], of as many images each.
-        recall_A, recall_B: functions of translations without gradient that give those which D shall see.
-
-    Returns:
-        {"loss_G", "loss_D", "loss_cycle", "loss_identity"} as Jittor scalars; loss_G is the adversarial part alone.
+    recall_A and recall_B turn translations into those which the discriminators see. Returns every loss, unweighted, as
+    a Jittor scalar; the identity's only where it has a weight.
     """
     G, F, D_A, D_B = networks
     if lambda_identity > 0:
         (fake_B, same_B), (fake_A, same_A) = in_one_pass(G, real_A, real_B), in_one_pass(F, real_B, real_A)
-        loss_identity = l1_distance(same_A, real_A) + l1_distance(same_B, real_B)
+        identity = {"loss_identity_A": l1_distance(same_A, real_A), "loss_identity_B": l1_distance(same_B, real_B)}
     else:
-        fake_B, fake_A, loss_identity = G(real_A), F(real_B), jt.zeros(1).sum()
-    loss_G = ((D_B(fake_B) - 1) ** 2).mean() + ((D_A(fake_A) - 1) ** 2).mean()
-    loss_cycle = l1_distance(F(fake_B), real_A) + l1_distance(G(fake_A), real_B)
-    optimizer_G.step(loss_G + lambda_cycle * (loss_cycle + lambda_identity * loss_identity))
+        fake_B, fake_A, identity = G(real_A), F(real_B), {}
+    adversarial = {"loss_G_AB": ((D_B(fake_B) - 1) ** 2).mean(), "loss_G_BA": ((D_A(fake_A) - 1) ** 2).mean()}
+    cycle = {"loss_cycle_A": l1_distance(F(fake_B), real_A), "loss_cycle_B": l1_distance(G(fake_A), real_B)}
+    distances = sum(cycle.values()) + lambda_identity * sum(identity.values())
+    optimizer_G.step(sum(adversarial.values()) + lambda_cycle * distances)
 
-    loss_D = discriminator_loss(D_A, real_A, recall_A(fake_A.detach()))
-    loss_D = loss_D + discriminator_loss(D_B, real_B, recall_B(fake_B.detach()))
-    optimizer_D.step(loss_D)
-    return {"loss_G": loss_G, "loss_D": loss_D, "loss_cycle": loss_cycle, "loss_identity": loss_identity}
+    loss_D_A = discriminator_loss(D_A, real_A, recall_A(fake_A.detach()))
+    loss_D_B = discriminator_loss(D_B, real_B, recall_B(fake_B.detach()))
+    optimizer_D.step(loss_D_A + loss_D_B)
+    return {**adversarial, **cycle, **identity, "loss_D_A": loss_D_A, "loss_D_B": loss_D_B}
 
 
-def learning_rate(epoch, lr, n_epochs, decay_epoch):
-    """The rate in an epoch, counted from 1: lr up to `decay_epoch`, then falling linearly towards 0 after the last."""
-    if epoch <= decay_epoch:
+def learning_rate(epoch, lr, decay_epoch, decay_until):
+    """The rate in an epoch, counted from 1: lr until `decay_epoch`, falling until `decay_until`, then constant."""
+    if epoch <= decay_epoch or decay_until <= decay_epoch:
         return lr
-    return lr * (n_epochs + 1 - epoch) / (n_epochs + 1 - decay_epoch)
+    return lr * (decay_until + 1 - min(epoch, decay_until)) / (decay_until + 1 - decay_epoch)
 
 
-# ---- samples ----
-
-
-def sample(generator, images, chunk=10):
-    """(N, C, H, W) numpy translations in [-1, 1] of numpy images."""
-    with jt.no_grad():
-        return np.concatenate(
-            [generator(jt.array(images[i : i + chunk])).numpy() for i in range(0, len(images), chunk)]
-        )
-
-
-def write_rows(path, G, F, a, b):
-    """A picture of six rows: A, G(A), F(G(A)), B, F(B), G(F(B))."""
-    fake_B, fake_A = sample(G, a), sample(F, b)
-    rows = [a, fake_B, sample(F, fake_B), b, fake_A, sample(G, fake_A)]
-    common.save_image(np.concatenate(rows), path, nrow=len(a))
-
-
-def translate(run, G, F, args):
-    """--sample_only: translates --input, or the test part where there is none."""
-    generator = G if args.direction == "AtoB" else F
-    if args.input is not None:
-        translate_folder(run, args.input, lambda images: sample(generator, images), args.img_size, args.channels,
-                         multiple=4)  # fmt: skip
-    else:
-        write_rows(run.out_dir / "result.png", G, F, *shown_images(args))
+# ---- training and translations ----
 
 
 def shown_images(args):
     """As many images of A and of B from the test part, (n, C, S, S) each."""
     data = load_domains(args.data_dir, args.data_dir_B, args.img_size, args.channels, split="test")
-    n = min(N_COLUMNS, *map(len, data.domains))
+    n = min(10, *map(len, data.domains))
     return [domain.batch(np.arange(n), [0] * n)[0] for domain in data.domains]
+
+
+def train(run, args):
+    shown = shown_images(args)
+    data = load_domains(args.data_dir, args.data_dir_B, args.img_size, args.channels, augment=not args.no_augment)
+    batches = common.Batches(data, args.batch_size, args.seed)
+    networks = G, F, D_A, D_B = build(args)
+    ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))
+    optimizer_G = fast.Adam([*G.parameters(), *F.parameters()], lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_D = fast.Adam([*D_A.parameters(), *D_B.parameters()], lr=args.lr, betas=(args.b1, args.b2))
+    pools = [ImagePool(args.pool_size, (args.channels, args.img_size, args.img_size)) for _ in range(2)]
+    parts = {"G": G, "F": F, "D_A": D_A, "D_B": D_B, "ema_G": ema_G, "ema_F": ema_F, "optimizer_G": optimizer_G}
+    parts |= {"optimizer_D": optimizer_D, "pool_A": pools[0], "pool_B": pools[1], "batches": batches}
+    run.track(exports={"G": ema_G.module, "F": ema_F.module}, **parts)
+
+    recalls = [lambda fake, pool=pool: run.shard(pool.exchange(run.gather(fake).numpy(), run.rng)) for pool in pools]
+    weights = {"lambda_cycle": args.lambda_cycle, "lambda_identity": args.lambda_identity}
+    watches = [run.watch(shown[k], f"translations to {'AB'[k]}", loss=f"loss_D_{'AB'[k]}") for k in range(2)]
+    for epoch in run.epochs():
+        optimizer_G.lr = optimizer_D.lr = learning_rate(epoch, args.lr, args.decay_epoch, args.decay_until)
+        for real_A, real_B in run.steps(batches):
+            run.log(train_step(networks, optimizer_G, optimizer_D, real_A, real_B, *recalls, **weights))
+            ema_G.update(), ema_F.update()
+            if run.every(args.sample_interval):
+                for watch, images in zip(watches, write_rows(run.sample_path, ema_G.module, ema_F.module, *shown)):
+                    watch.see_samples(images)
+    if run.is_main:
+        write_rows(run.out_dir / "result.png", ema_G.module, ema_F.module, *shown)
+
+
+def write_rows(path, G, F, a, b):
+    """Writes rows of A, G(A), F(G(A)), B, F(B), G(F(B)), and gives F(B) and G(A)."""
+    fake_B, fake_A = common.in_chunks(G, a), common.in_chunks(F, b)
+    rows = [a, fake_B, common.in_chunks(F, fake_B), b, fake_A, common.in_chunks(G, fake_A)]
+    common.save_image(np.concatenate(rows), path, nrow=len(a))
+    return fake_A, fake_B
+
+
+def generate(run, args):
+    """Translates --input, or the test images of the pictures."""
+    G, F, _, _ = build(args)
+    ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))
+    run.track(G=G, F=F, ema_G=ema_G, ema_F=ema_F)
+    if args.input is None:
+        write_rows(run.out_dir / "result.png", ema_G.module, ema_F.module, *shown_images(args))
+    else:
+        generator = (ema_G if args.direction == "AtoB" else ema_F).module
+        common.translate_folder(
+            run, args.input, lambda x: common.in_chunks(generator, x), args.img_size, args.channels, multiple=4
+        )
 
 
 def main(argv=None):
     args = parse_args(argv)
-    with common.Run(args) as run:
-        if args.sample_only:
-            G, F, _, _ = build(args)
-            ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))
-            run.track(G=G, F=F, ema_G=ema_G, ema_F=ema_F)
-            translate(run, ema_G.module, ema_F.module, args)
-            return run.losses
-
-        shown = shown_images(args)
-        data = load_domains(args.data_dir, args.data_dir_B, args.img_size, args.channels, augment=not args.no_augment)
-        batches = common.Batches(data, args.batch_size, args.seed)
-        G, F, D_A, D_B = networks = build(args)
-        ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))
-        optimizer_G, optimizer_D = (
-            fast.Adam([*one.parameters(), *other.parameters()], lr=args.lr, betas=(args.b1, args.b2))
-            for one, other in ((G, F), (D_A, D_B))
-        )
-        pool_A, pool_B = (ImagePool(args.pool_size, (args.channels, args.img_size, args.img_size)) for _ in range(2))
-        run.track(G=G, F=F, D_A=D_A, D_B=D_B, ema_G=ema_G, ema_F=ema_F, optimizer_G=optimizer_G,
-                  optimizer_D=optimizer_D, pool_A=pool_A, pool_B=pool_B, batches=batches)  # fmt: skip
-
-        def recall(pool):  # the pool sees the whole batch, also where several processes share it
-            return lambda fake: run.shard(pool.exchange(run.gather(fake).numpy(), run.rng))
-
-        for epoch in run.epochs():
-            optimizer_G.lr = optimizer_D.lr = learning_rate(epoch, args.lr, args.n_epochs, args.decay_epoch)
-            for real_A, real_B in run.steps(batches):
-                run.log(train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall(pool_A), recall(pool_B),
-                                   args.lambda_cycle, args.lambda_identity))  # fmt: skip
-                ema_G.update(), ema_F.update()
-                if run.every(args.sample_interval):
-                    path = run.out_dir / f"samples/step_{run.step:07d}.png"
-                    write_rows(path, ema_G.module, ema_F.module, *shown)
-        if run.is_main:
-            write_rows(run.out_dir / "result.png", ema_G.module, ema_F.module, *shown)
+    with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
+        if args.describe:
+            for name, module in zip(("G", "F", "D_A", "D_B"), build(args)):
+                common.describe(name, module, jt.zeros((1, args.channels, args.img_size, args.img_size)))
+        elif args.sample_only:
+            generate(run, args)
+        else:
+            train(run, args)
     return run.losses
 
 

@@ -1,4 +1,4 @@
-"""cgan_mnist.py: losses by hand, short runs, bad input."""
+"""cgan_mnist.py: losses by hand, its step against PyTorch, short runs, bad input."""
 
 import gzip
 import json
@@ -10,6 +10,9 @@ from conftest import idx_bytes, write_idx_folder
 from PIL import Image
 
 import cgan_mnist as script
+import common
+from common import fast
+from common.networks import n_parameters
 
 SMALL = ["--n_epochs", 2, "--batch_size", 10, "--img_size", 8, "--sample_interval", 4, "--log_interval", 2]
 
@@ -36,28 +39,67 @@ def saved_arrays(folder):
     ("loss", "expected"),
     [
         ("lsgan", ((2 - 1) ** 2 + (-1 - 1) ** 2) / 2),
+        ("matching", ((2 - 1) ** 2 + (-1 - 1) ** 2) / 2),
         ("bce", (np.log1p(np.exp(-2)) + np.log1p(np.exp(1))) / 2),
     ],
 )
 def test_generator_loss_by_hand(loss, expected):
-    assert np.isclose(script.generator_loss(jt.array([[2.0], [-1.0]]), loss).item(), expected)
+    assert np.isclose(script.adversarial_loss(jt.array([2.0, -1.0]), 1.0, loss).item(), expected)
 
 
 def test_discriminator_loss_by_hand():
-    real, fake, wrong = jt.array([[0.5], [1.0]]), jt.array([[2.0], [0.0]]), jt.array([[1.0], [1.0]])
+    real, fake, wrong = jt.array([0.5, 1.0]), jt.array([2.0, 0.0]), jt.array([1.0, 1.0])
     # real: (0.25 + 0) / 2, fake: (4 + 0) / 2, wrong: (1 + 1) / 2
     assert np.isclose(script.discriminator_loss(real, fake, None, "lsgan").item(), (0.125 + 2) / 2)
     assert np.isclose(script.discriminator_loss(real, fake, wrong, "matching").item(), (0.125 + (2 + 1) / 2) / 2)
 
 
-def test_discriminator_loss_of_two_heads_by_hand():
-    real, fake, wrong = jt.array([[1.0, 0.0]]), jt.array([[3.0, 100.0]]), jt.array([[100.0, 2.0]])
-    # A fake counts against realism only (9), a wrong label against the match only (4); real: (0 + 1) / 2.
-    assert np.isclose(script.discriminator_loss(real, fake, wrong, "lsgan").item(), (0.5 + (9 + 4) / 2) / 2)
-
-
 def test_loss_is_right_where_a_sigmoid_would_saturate():
-    assert np.isclose(script.adversarial_loss(jt.array([[40.0]]), 0.0, "bce").item(), 40)
+    assert np.isclose(script.adversarial_loss(jt.array([40.0]), 0.0, "bce").item(), 40)
+
+
+def test_losses_refuse_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match="different shapes"):
+        script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)), None, "lsgan")
+    with pytest.raises(ValueError, match="different shapes"):
+        script.discriminator_loss(jt.zeros(4), jt.zeros(4), jt.zeros((4, 1)), "matching")
+
+
+def test_the_projection_by_hand():
+    """With h = (1, -2, 0.5): psi(h) = 2 * 1 - 1 * -2 + 0 + 3, and label 1 has the embedding (0, 1, 4)."""
+    D = script.ProjectionDiscriminator(2, 16, 1, 0.0, width=2, n_features=3)
+    D.features = lambda images: jt.array([[1.0, -2.0, 0.5]])
+    D.realism.weight.assign(jt.array([[2.0, -1.0, 0.0]]))
+    D.realism.bias.assign(jt.array([3.0]))
+    D.label_embedding.weight.assign(jt.array([[0.0, 0.0, 0.0], [0.0, 1.0, 4.0]]))
+    score = [D(jt.zeros((1, 1, 16, 16)), jt.array([label])).item() for label in (0, 1)]
+    assert np.allclose(score, [7, 7 - 2 + 2])
+
+
+def test_parameters_of_the_paper():
+    """Layer by layer from the sizes in the contest's CGAN.py (github.com/Jittor/JGAN, models/cgan)."""
+    args = script.parse_args(["--paper"])
+    generator, discriminator = script.build(args)
+
+    def linear(inputs, outputs):
+        return inputs * outputs + outputs
+
+    def norm(width):
+        return 2 * width
+
+    G = 10 * 10 + linear(110, 128) + linear(128, 256) + norm(256) + linear(256, 512) + norm(512)
+    G += linear(512, 1024) + norm(1024) + linear(1024, 32 * 32)
+    D = 10 * 10 + linear(32 * 32 + 10, 512) + 2 * linear(512, 512) + linear(512, 1)
+    assert (n_parameters(generator), n_parameters(discriminator)) == (G, D) == (1_757_412, 1_055_845)
+
+
+def test_values_of_the_paper():
+    """The contest's flags; it averages no weights, and its dropout is never switched on."""
+    args = vars(script.parse_args(["--paper"]))
+    contest = {"n_epochs": 100, "batch_size": 64, "lr": 0.0002, "b1": 0.5, "b2": 0.999, "latent_dim": 100}
+    contest |= {"n_classes": 10, "img_size": 32, "channels": 1, "sample_interval": 1000}
+    contest |= {"arch": "mlp", "loss": "lsgan", "ema_decay": 0, "dropout": 0}
+    assert {name: args[name] for name in contest} == contest
 
 
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
@@ -65,12 +107,11 @@ def test_loss_is_right_where_a_sigmoid_would_saturate():
 def test_shapes_and_ranges(arch, channels):
     args = script.parse_args(["--arch", arch, "--channels", str(channels), "--img_size", "16"])
     generator, discriminator = script.build(args)
-    images = script.sample(generator, np.zeros((4, 100), np.float32), np.arange(4, dtype=np.int32))
+    labels = np.arange(4, dtype=np.int32)
+    images = common.in_chunks(generator, np.zeros((4, 100), np.float32), labels)
     assert images.shape == (4, channels, 16, 16)
     assert np.abs(images).max() <= 1
-    assert generator.is_training()
-    scores = discriminator(jt.array(images), jt.array(np.arange(4, dtype=np.int32)))
-    assert list(scores.shape) == [4, 2 if arch == "conv" else 1]
+    assert discriminator(jt.array(images), jt.array(labels)).shape == [4]
 
 
 def test_batch_norm_has_the_usual_eps():
@@ -78,14 +119,64 @@ def test_batch_norm_has_the_usual_eps():
     assert [norm.eps for norm in norms] == [1e-5] * 3
 
 
+def test_dropout_is_where_the_contest_has_it_and_acts_in_training():
+    _, discriminator = script.build(script.parse_args(["--dropout", "0.4", "--img_size", "6"]))
+    kinds = [(type(layer).__name__, getattr(layer, "p", None)) for layer in discriminator.layers.layers.values()]
+    assert [i for i, (kind, p) in enumerate(kinds) if (kind, p) == ("Dropout", 0.4)] == [3, 6]
+    images, labels = jt.ones((64, 1, 6, 6)), jt.zeros((64,), "int32")  # 64 equal rows
+    assert discriminator(images, labels).numpy().std() > 1e-4
+    discriminator.eval()
+    assert discriminator(images, labels).numpy().std() < 1e-6
+
+
 def test_samples_depend_on_their_label_only_through_it():
     """One row's image does not depend on the others: eval mode uses running statistics."""
     generator = script.Generator(5, 10, 6, 1)
     generator.train()
     z, labels = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32), np.int32([1, 2, 2])
-    together = script.sample(generator, z, labels)
-    assert np.allclose(together[1:2], script.sample(generator, z[1:2], labels[1:2]), atol=1e-5)
-    assert not np.allclose(script.sample(generator, z[1:2], np.int32([3])), together[1:2], atol=1e-4)
+    together = common.in_chunks(generator, z, labels)
+    assert np.allclose(together[1:2], common.in_chunks(generator, z[1:2], labels[1:2]), atol=1e-5)
+    assert not np.allclose(common.in_chunks(generator, z[1:2], np.int32([3])), together[1:2], atol=1e-4)
+
+
+# ---- the step, against PyTorch ----
+
+
+@pytest.mark.parametrize(
+    ("arch", "loss"), [("mlp", "lsgan"), ("mlp", "bce"), ("mlp", "matching"), ("conv", "lsgan"), ("conv", "matching")]
+)
+def test_a_step_is_pytorchs(arch, loss):
+    pytest.importorskip("torch")
+    from tools.twins import Twin, assert_same_losses, assert_same_step
+
+    jt.set_global_seed(987654321)
+    rng = np.random.default_rng(0)
+    args = script.parse_args(["--arch", arch, "--img_size", "16", "--latent_dim", "5"])
+    G, D = script.build(args)
+    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
+    real, z = rng.uniform(-1, 1, (8, 1, 16, 16)), rng.standard_normal((8, 5))
+    labels, wanted, wrong = (jt.array(rng.integers(10, size=8).astype(np.int32)) for _ in range(3))
+    inputs = [jt.array(real.astype(np.float32)), labels, jt.array(z.astype(np.float32)), wanted, wrong]
+    twin = Twin("cgan_mnist", write_back=False)
+    want = twin.train_step(G, D, optimizer_G, optimizer_D, *inputs, loss=loss)
+    got = script.train_step(G, D, optimizer_G, optimizer_D, *inputs, loss=loss)
+    assert_same_losses(got, want)
+    assert_same_step(G, twin.module(G), optimizer_G)
+    assert_same_step(D, twin.module(D), optimizer_D)
+
+
+def test_a_wrong_label_never_is_the_images_own(short, tmp_path, monkeypatch):
+    """And the other labels are drawn as they come: over 80 draws, each of the nine steps from the label shows."""
+    shifts = []
+
+    def train_step(G, D, optimizer_G, optimizer_D, real, labels, z, wanted, wrong_labels, loss):
+        shifts.append((wrong_labels.numpy() - labels.numpy()) % 10)
+        assert 0 <= wrong_labels.numpy().min() <= wrong_labels.numpy().max() < 10
+        return {"loss_G": jt.array([0.0]), "loss_D": jt.array([1.0])}
+
+    monkeypatch.setattr(script, "train_step", train_step)
+    run(*short, "--loss", "matching", "--out_dir", tmp_path / "out")
+    assert set(np.concatenate(shifts).tolist()) == set(range(1, 10))
 
 
 # ---- runs ----
@@ -99,8 +190,17 @@ def test_a_run_writes_what_the_readme_says(idx_folder, tmp_path, arch):
     assert losses.keys() == {"loss_G", "loss_D"}
     assert all(np.isfinite(value) for value in losses.values())
     names = {str(f.relative_to(out)) for f in out.rglob("*") if f.is_file()}
-    assert names == {"config.json", "losses.csv", "losses.png", "checkpoint_last.npz", "generator_last.pkl",
-                     "result.png", "samples.npz", "samples/step_0000004.png", "samples/step_0000008.png"}  # fmt: skip
+    assert names == {
+        "config.json",
+        "losses.csv",
+        "losses.png",
+        "checkpoint_last.npz",
+        "generator_last.pkl",
+        "result.png",
+        "samples.npz",
+        "samples/step_0000004.png",
+        "samples/step_0000008.png",
+    }
     assert Image.open(out / "result.png").size == (8 * 18 + 2, 20)
     with np.load(out / "samples.npz") as samples:
         assert samples["images"].shape == (25, 16, 16, 1)
@@ -124,7 +224,7 @@ def test_the_number_is_written_nowhere(short, tmp_path):
 def test_sample_only_needs_no_data(short, tmp_path, monkeypatch):
     run(*short, "--out_dir", tmp_path / "out")
     before = (tmp_path / "out/checkpoint_last.npz").read_bytes()
-    monkeypatch.setattr(script.common, "load_digits", None)
+    monkeypatch.setattr(script, "load_digits", None)
     run("--resume", tmp_path / "out", "--sample_only", "--number", "42", "--out_dir", tmp_path / "strip")
     assert [f.name for f in (tmp_path / "strip").iterdir()] == ["result.png"]
     assert Image.open(tmp_path / "strip/result.png").size == (2 * 10 + 2, 12)

@@ -65,7 +65,7 @@ def test_every_command_exists(path, monkeypatch):
 
 
 def test_both_readmes_have_the_same_commands():
-    first, second = ([line for line in commands(path)] for path in READMES)
+    first, second = map(commands, READMES)
     assert first == second
     assert len(first) > 10
 

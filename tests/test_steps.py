@@ -72,9 +72,7 @@ def test_cgan_mnist(loss, rng):
     update(adam_D, loss_D)
 
     wrong_labels = jt.array(wrong) if loss == "matching" else None
-    got = cgan_mnist.train_step(
-        G, D, optimizer_G, optimizer_D, *variables(real, labels, z, wanted), wrong_labels, loss
-    )
+    got = cgan_mnist.train_step(G, D, optimizer_G, optimizer_D, *variables(real, labels, z, wanted), wrong_labels, loss)
     assert_same_losses(got, loss_G=loss_G, loss_D=loss_D)
     assert_same_step(G, G2, optimizer_G)
     assert_same_step(D, D2, optimizer_D)
@@ -212,8 +210,10 @@ def test_vae(model, likelihood, rng):
     mu, logvar = encoder2(x_)
     posterior = torch.distributions.Normal(mu, torch.exp(logvar / 2))
     output = decoder2(mu if model == "ae" else mu + posterior.stddev * noise_)
-    p = torch.distributions.Bernoulli(logits=output) if likelihood == "bernoulli" else torch.distributions.Normal(
-        output, 1.0
+    p = (
+        torch.distributions.Bernoulli(logits=output)
+        if likelihood == "bernoulli"
+        else torch.distributions.Normal(output, 1.0)
     )
     reconstruction = p.log_prob(x_).sum((1, 2, 3)).mean()
     prior = torch.distributions.Normal(torch.zeros_like(mu), 1.0)
@@ -296,9 +296,7 @@ def test_stargan(identity, rng):
     args.selected_attrs = ["red", "green", "bold"]
     G, D = stargan.build(args)
     optimizer_G, optimizer_D = jittor_adam(G), jittor_adam(D)
-    G2 = twin_of(
-        G, lambda m, x, c: m.layers(torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1))
-    )
+    G2 = twin_of(G, lambda m, x, c: m.layers(torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)))
     D2 = twin_of(D, lambda m, x: (m.realism(m.layers(x)), m.attributes(m.layers(x)).flatten(1)))
     real, alpha = pixels(rng, 4, 3, 32, 32), rng.random((4, 1, 1, 1), dtype=np.float32)
     labels, targets = (rng.integers(2, size=(4, 3)).astype(np.float32) for _ in range(2))

@@ -22,10 +22,12 @@ Distances of the two sets, measured between features that a network computes of 
     recall      share of B that lies among A's images: a measure of variety. Both by the third neighbour, of equal
                 numbers from A and B, at most 10,000 each
 
-The features are by default those of a small classifier of digits, which is trained once, in a minute or two, and kept
-in ~/.cache/jittor-gan-collection. Numbers of two classifiers cannot be compared. Photographs need --inception, a file
-with Inception-v3's weights. Every image takes the same way to the network: uint8 as saved, scaled by Pillow's bicubic
-filter, which does not alias. B against another part of the real data shows which numbers a perfect model would get.
+The features are by default those of a small classifier of digits, which is trained once, in about two minutes, and
+kept in ~/.cache/jittor-gan-collection; they are scaled to a mean square of 1 on real test digits. Numbers of two
+classifiers cannot be compared. Photographs need --inception, a file with Inception-v3's weights, and on a CPU a minute
+for some 300 images. Every image takes the same way to the network: uint8 as saved, scaled by Pillow's bicubic filter,
+which does not alias; images that are not square are stretched. Two random halves of the real data show what a perfect
+model would get.
 
 Where a classifier of digits judges, also:
 

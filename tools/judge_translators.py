@@ -18,6 +18,7 @@ import numpy as np
 from common import checkpoint
 from common.data import drawn, load_digits
 from common.data.decode import to_float
+from common.data.targets import Attributes
 from common.errors import UserError
 from common.networks import EMA, in_chunks
 from common.pictures import to_uint8
@@ -29,18 +30,22 @@ N_CLASSIFIERS = 5
 WANTED = "wanted: at least {:.0%}"
 
 
-def opened_run(name, path):
+def opened_run(name, path, built_in=True):
     """The script of a run, its arguments, and the reader of its checkpoint.
 
     Raises:
-        UserError: there is no checkpoint, or another script has written it.
+        UserError: there is no checkpoint, another script has written it, or, with `built_in`, the run was not trained
+            on the built-in data.
     """
     path = checkpoint.find(path)
     reader = checkpoint.Reader(path)
     if reader.meta["script"] != name:
         raise UserError(f"{path} was written by {reader.meta['script']}.py, not by {name}.py")
     script = importlib.import_module(name)
-    return script, script.parse_args(["--resume", str(path), "--sample_only"]), reader
+    flags = script.parse_args(["--resume", str(path), "--sample_only"])
+    if built_in and flags.data_dir is not None:
+        raise UserError(f"{path} was trained on {flags.data_dir}, and only the built-in data can be judged so")
+    return script, flags, reader
 
 
 def share_row(measure, right, wanted=None):
@@ -66,6 +71,8 @@ def translated(generator, *arrays, seed=None):
 
 def judge_pix2pix(args):
     script, flags, reader = opened_run("pix2pix", args.B)
+    if flags.direction != "AtoB":
+        raise UserError(f"{args.B} draws outlines (--direction {flags.direction}), and only paintings can be judged")
     generator = script.build(flags)[0]
     reader.load({"generator": generator}, exact=False)
     outlines, paintings, labels = drawn.outline_pairs(flags.img_size, "test")
@@ -85,9 +92,9 @@ def judge_pix2pix(args):
 # ---- cyclegan ----
 
 
-def averaged(path):
+def averaged(path, built_in=True):
     """The arguments of a run of cyclegan, and its generators A to B and B to A, with averaged weights."""
-    script, flags, reader = opened_run("cyclegan", path)
+    script, flags, reader = opened_run("cyclegan", path, built_in)
     G, F, *_ = script.build(flags)
     ema_G, ema_F = (EMA(generator, flags.ema_decay) for generator in (G, F))
     reader.load({"G": G, "F": F, "ema_G": ema_G, "ema_F": ema_F}, exact=False)
@@ -127,7 +134,7 @@ def judge_usps(args):
     if args.usps is None:
         raise UserError("usps needs --usps, the folder of USPS's IDX files")
     size = digit_classifier.SIZE
-    flags, G, _ = averaged(args.B)
+    flags, G, _ = averaged(args.B, built_in=False)
     usps = load_digits(args.usps, size, 1, n_classes=10)
     if len(usps) <= N_HELD:
         raise UserError(f"--usps {args.usps}: {N_HELD:,} digits are held back, and it holds {len(usps):,}")
@@ -135,7 +142,7 @@ def judge_usps(args):
     networks = [
         digit_classifier.kept(usps.images[used], usps.labels[used], args.n_steps, seed) for seed in range(N_CLASSIFIERS)
     ]
-    judges = [digit_classifier.DigitJudge(network, "") for network in networks]
+    judges = [digit_classifier.DigitJudge(network) for network in networks]
 
     def row(measure, images, labels, wanted=None):
         right = [judge.read(images)[0] == labels for judge in judges]
@@ -161,9 +168,9 @@ def judge_stargan(args):
         raise UserError(f"{args.B} was not trained on the built-in data, whose attributes are {', '.join(names)}")
     images, attributes, labels = drawn.coloured_digits(flags.img_size, "test")
     judge = digit_classifier.of_digits(args.mnist, args.n_steps, every_second_bold)
-    targets = changes(attributes)
+    targets = Attributes(names, names[:3]).all_targets(attributes.astype(np.float32))
     wanted = np.concatenate(targets)
-    fake = np.concatenate([translated(generator, images, target.astype(np.float32)) for target in targets])
+    fake = np.concatenate([translated(generator, images, target) for target in targets])
     inverted, bold = wanted[:, 4] == 1, wanted[:, 3] == 1
     ink, ink_before = strokes(fake, inverted), strokes(images, attributes[:, 4] == 1)
     right = read_strokes(judge, ink) == np.tile(labels, len(targets))
@@ -177,19 +184,6 @@ def judge_stargan(args):
         *(share_row(f"  after a change of {n}", r) for n, r in zip(names, right.reshape(len(targets), -1))),
         ("ink of bold digits / of thin ones", float(thick[0]), f"{len(fake):,}; in the data {thick[1]:.2f}"),
     ]
-
-
-def changes(attributes):
-    """For each attribute of the built-in data, (N, 5) with it changed: a colour is set, the others are flipped."""
-    targets = []
-    for k in range(len(drawn.ATTRIBUTES)):
-        target = attributes.copy()
-        if k < 3:
-            target[:, :3] = np.eye(3, dtype=target.dtype)[k]
-        else:
-            target[:, k] = 1 - target[:, k]
-        targets.append(target)
-    return targets
 
 
 def every_second_bold(images):

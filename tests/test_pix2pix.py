@@ -1,0 +1,226 @@
+"""pix2pix.py: published numbers, a step against PyTorch, patches, noise, learning, translations, bad input."""
+
+import jittor as jt
+import numpy as np
+import pytest
+from PIL import Image
+from registry import images, load, run
+
+import pix2pix as script
+from common import fast
+from common.networks import in_chunks, n_parameters
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    jt.set_global_seed(987654321)
+
+
+def pixels(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def build(*flags):
+    return script.build(script.parse_args([str(f) for f in ("--img_size", 32, "--width", 4, *flags)]))
+
+
+def adam(module, lr=0.01):
+    return fast.Adam(module.parameters(), lr=lr, betas=(0.5, 0.999))
+
+
+# ---- the paper ----
+
+
+def test_parameters_of_the_paper():
+    """The authors' PyTorch code prints 54.414 M and 2.769 M (junyanz/pytorch-CycleGAN-and-pix2pix at 256)."""
+    counts = [n_parameters(module) / 1e6 for module in script.build(script.parse_args(["--paper"]))]
+    assert [round(count, 3) for count in counts] == [54.414, 2.769]
+
+
+def test_settings_of_the_paper():
+    """Isola 2017, sections 3.1, 3.3 and 6.2: facades."""
+    args = script.parse_args(["--paper"])
+    assert (args.n_epochs, args.batch_size, args.lr, args.b1, args.b2) == (200, 1, 0.0002, 0.5, 0.999)
+    assert (args.img_size, args.width, args.norm, args.dropout) == (256, 64, "batch", 0.5)
+    assert (args.loss, args.lambda_L1) == ("bce", 100)
+    assert (args.decay_epoch, args.decay_until) == (100, 200)
+
+
+@pytest.mark.parametrize(("epoch", "rate"), [(1, 101), (100, 101), (101, 100), (150, 51), (200, 1), (300, 1)])
+def test_the_rate_is_constant_then_falls_and_never_rises_again(epoch, rate):
+    """In 101 equal steps after epoch 100, the last of which is never taken."""
+    assert np.isclose(script.learning_rate(epoch, 0.0101, decay_epoch=100, decay_until=200), rate * 0.0001)
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "cyclegan"])
+def test_a_run_that_is_resumed_for_more_epochs_keeps_its_rates(name, tiny, tmp_path, monkeypatch):
+    """Two epochs of which the second has half the rate; two more stay there."""
+    module, rates = load(name), []
+    step = module.train_step
+
+    def train_step(*args, **kwargs):
+        rates.append([a.lr for a in args if isinstance(a, jt.optim.Optimizer)])
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(module, "train_step", train_step)
+    run(name, *tiny.flags, "--lr", 0.004, "--decay_epoch", 1, "--out_dir", tmp_path / "run")
+    run(name, "--resume", tmp_path / "run", "--n_epochs", 4)
+    assert np.allclose(rates, [[0.004] * 2] * 4 + [[0.002] * 2] * 12)
+
+
+@pytest.mark.parametrize("loss", ["bce", "lsgan"])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_a_step_is_that_of_pytorch(norm, loss):
+    twins = pytest.importorskip("tools.twins")
+    G, D = build("--norm", norm, "--dropout", 0)
+    optimizers, twin = (adam(G), adam(D)), twins.Twin("pix2pix", write_back=False)
+    batch = [jt.array(pixels(3, 3, 32, 32, seed=seed)) for seed in (0, 1)]
+    want = twin.train_step(G, D, *optimizers, *batch, loss=loss, lambda_L1=100.0)
+    got = script.train_step(G, D, *optimizers, *batch, loss=loss, lambda_L1=100.0)
+    twins.assert_same_losses(got, want)
+    for module, optimizer in zip((D, G), optimizers[::-1]):
+        twins.assert_same_step(module, twin.module(module), optimizer)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected_D", "expected_G"),
+    [
+        ("bce", (np.log1p(np.exp(-2)) + np.log1p(np.exp(0.5))) / 2, np.log1p(np.exp(-0.5))),
+        ("lsgan", ((2 - 1) ** 2 + 0.5**2) / 2, (0.5 - 1) ** 2),
+    ],
+)
+def test_losses_by_hand(loss, expected_D, expected_G):
+    real, fake = jt.array([2.0]), jt.array([0.5])
+    assert np.isclose(script.discriminator_loss(real, fake, loss).item(), expected_D)
+    assert np.isclose(script.adversarial_loss(fake, 1.0, loss).item(), expected_G)
+
+
+def test_the_distance_refuses_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match="different shapes"):
+        script.l1_distance(jt.zeros((2, 3)), jt.zeros((2, 1)))
+
+
+# ---- networks ----
+
+
+def test_a_score_sees_a_patch_of_70_pixels(monkeypatch):
+    """Where its gradient is not zero; without norms, which let every pixel of an image into each score."""
+    monkeypatch.setattr(script, "norm_layer", lambda norm, channels: jt.nn.Identity())
+    score = script.PatchGAN(1, 2, "none")
+    inputs, outputs = (jt.array(pixels(1, 1, 128, 128, seed=seed)) for seed in (0, 1))
+    scores = score(inputs, outputs)
+    assert scores.shape == [1, 1, 14, 14]
+    for gradient in jt.grad(scores[0, 0, 6, 7], [inputs, outputs]):
+        rows, columns = np.nonzero(gradient.numpy()[0, 0])
+        assert len(rows) == 70 * 70
+        assert np.ptp(rows) == np.ptp(columns) == 69
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256, 512])
+def test_unet_of_every_size(size):
+    """It halves the image down to one pixel and doubles it again."""
+    shapes = []
+    generator, _ = script.build(script.parse_args(["--img_size", str(size), "--width", "1", "--channels", "1"]))
+    innermost = generator.down[-1]
+    execute = innermost.execute
+    innermost.execute = lambda x: shapes.append(execute(x).shape) or execute(x)
+    assert generator(jt.zeros((1, 1, size, size))).shape == [1, 1, size, size]
+    assert shapes == [[1, 8, 1, 1]]
+
+
+@pytest.mark.parametrize(("size", "n"), [(32, 1), (64, 2), (256, 3)])
+def test_dropout_follows_the_first_layers_of_full_width(size, n):
+    generator = script.UNet(size, 3, 1, "instance", 0.5)
+    assert [any(isinstance(m, fast.Dropout) for m in layer.modules()) for layer in generator.up] == [True] * n + [
+        False
+    ] * (len(generator.up) - n)
+
+
+def test_dropout_stays_on_in_samples():
+    """It is the noise: other seeds give other pictures, the same seed the same; half of the numbers are zero."""
+    generator, _ = build()
+    x = pixels(2, 3, 32, 32)
+    one, same, other = (in_chunks(generator, x, seed=seed) for seed in (5, 5, 6))
+    assert np.array_equal(one, same)
+    assert not np.allclose(one, other)
+    noise = script.Noise(0.5)
+    noise.eval()
+    assert np.isclose((noise(jt.ones((100, 100))).numpy() == 0).mean(), 0.5, atol=0.02)
+
+
+def test_batch_norm_takes_the_statistics_of_the_test_batch():
+    """In evaluation as in training, by the formula; an affine instance norm does the same for a batch of one."""
+    x = 3 + 2 * pixels(4, 2, 5, 5)
+    norm, per_image = script.norm_layer("batch", 2), script.norm_layer("instance", 2)
+    for layer in (norm, per_image):
+        layer.weight, layer.bias = jt.array([2.0, 1.0]), jt.array([0.0, -1.0])
+    mean, std = x.mean((0, 2, 3), keepdims=True), x.std((0, 2, 3), keepdims=True)
+    expected = (x - mean) / std * np.float32([2, 1])[:, None, None] + np.float32([0, -1])[:, None, None]
+    norm.train()
+    assert np.allclose(norm(jt.array(x)).numpy(), expected, atol=1e-4)
+    norm.eval()
+    assert np.allclose(norm(jt.array(x)).numpy(), expected, atol=1e-4)
+    assert np.allclose(norm(jt.array(x[:1])).numpy(), per_image(jt.array(x[:1])).numpy(), atol=1e-5)
+
+
+def test_it_learns():
+    """One pair, 60 steps: the distance to the target falls to less than a third."""
+    G, D = build("--width", 8)
+    optimizers = adam(G, 0.002), adam(D, 0.002)
+    pair = [jt.array(pixels(1, 3, 4, 4, seed=seed).repeat(8, 2).repeat(8, 3)) for seed in (0, 1)]
+    losses = [script.train_step(G, D, *optimizers, *pair, loss="bce", lambda_L1=100.0)["loss_L1"].item()]
+    for _ in range(60):
+        losses.append(script.train_step(G, D, *optimizers, *pair, loss="bce", lambda_L1=100.0)["loss_L1"].item())
+    assert np.mean(losses[-5:]) < losses[0] / 3, losses
+
+
+def test_validation_by_hand():
+    """Pairs whose outputs are off by 0.1 and 0.5: the mean distance, and the mean of 10 log10(4 / mse)."""
+
+    class Pairs:
+        def __len__(self):
+            return 3
+
+        def batch(self, indices):
+            offsets = np.float32([0.1, 0.1, 0.5])[indices].reshape(-1, 1, 1, 1)
+            return np.zeros((len(indices), 1, 2, 2), np.float32), np.zeros(
+                (len(indices), 1, 2, 2), np.float32
+            ) + offsets
+
+    seen = []
+    values = script.validate(lambda inputs, first: seen.append(first) or inputs, Pairs(), batch_size=2)
+    assert seen == [0, 2]
+    assert np.isclose(values["val_L1"], 0.7 / 3)
+    assert np.isclose(values["val_PSNR"], (2 * 10 * np.log10(4 / 0.01) + 10 * np.log10(4 / 0.25)) / 3)
+
+
+# ---- translating one's own pictures ----
+
+
+def test_a_folder_becomes_a_folder_of_the_same_names(tiny_runs, tmp_path):
+    trained = tiny_runs("pix2pix").half
+    mine = tmp_path / "mine"
+    images(mine / "deep", 1, (90, 45))
+    Image.new("L", (20, 40), 7).save(mine / "grey.jpg")
+    before = (trained / "checkpoint_last.npz").read_bytes()
+    out = tmp_path / "out"
+    run("pix2pix", "--resume", trained, "--sample_only", "--input", mine, "--out_dir", out)
+    sizes = {str(f.relative_to(out)): Image.open(f).size for f in out.rglob("*") if f.is_file()}
+    assert sizes == {"deep/0.png": (64, 32), "grey.jpg": (32, 64)}
+    assert (trained / "checkpoint_last.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--img_size", 100], "nearest is 128"),
+        (["--n_samples", 5], "--n_samples"),
+        (["--input", "x"], "--input needs --sample_only"),
+        (["--direction", "AtoC"], "--direction"),
+        (["--norm", "layer"], "--norm"),
+    ],
+)
+def test_bad_flags(fails, flags, message):
+    code, line = fails(script.main, flags)
+    assert code == 2
+    assert message in line
