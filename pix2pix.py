@@ -88,7 +88,6 @@ class BatchNorm(fast.BatchNorm):
     """Takes the statistics of the batch at hand in samples too, not the running ones (Isola 2017, section 3.3)."""
 
     def execute(self, x):
-        self.sync = self.is_train  # between the processes of mpirun, of which one alone draws samples
         return super().execute(x) if self.is_train else self.plain(x)[0]
 
 

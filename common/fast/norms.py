@@ -142,12 +142,12 @@ class BatchNorm(nn.BatchNorm):
         return y
 
     def plain(self, x):
-        """The norm in Jittor's operators: y, and the mean and the variance of the batches of all processes."""
+        """The norm in Jittor's operators: y, mean and variance; in training, of the batches of all processes."""
         dims = [0, *range(2, x.ndim)]
 
         def average(v):
             v = v.mean(dims)
-            return v.mpi_all_reduce("mean") if self.sync and jt.in_mpi else v
+            return v.mpi_all_reduce("mean") if self.sync and self.is_train and jt.in_mpi else v
 
         mean = average(x)
         centred = x - mean.broadcast(x, dims)
