@@ -1,8 +1,4 @@
-"""A run from its start to its last checkpoint: device, seeds, noise, resuming, logging, stopping.
-
-A script keeps its own loop; `Run` gives it the numbers of epochs and the batches, and does between the steps what
-is the same for every model.
-"""
+"""A run from its start to its last checkpoint: what is the same for every model, around and between its steps."""
 
 import math
 import signal

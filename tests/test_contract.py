@@ -176,25 +176,36 @@ def test_a_resumed_run_is_not_begun_anew(name, tiny, fails, flag):
 # ---- what a checkpoint fixes ----
 
 
+def architecture(name, monkeypatch):
+    """The flags that fix the shapes of the script's networks."""
+    seen, real = [], common.Parser.parse
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            common.Parser, "parse", lambda parser, argv: seen.append(parser.architecture) or real(parser, argv)
+        )
+        load(name).parse_args([])
+    return seen[0]
+
+
 @pytest.mark.parametrize("flag", ["--resume", "--init_from"])
-def test_the_architecture_is_the_checkpoints(name, tiny, fails, flag):
-    stored = meta(tiny.half)["args"]
-    args = load(name).parse_args([flag, str(tiny.half)])
-    assert args.img_size == stored["img_size"] != defaults(name)["img_size"]
-    code, line = fails(load(name).main, [flag, tiny.half, "--img_size", 4 * stored["img_size"]])
+def test_the_architecture_is_the_checkpoints(name, tiny, fails, monkeypatch, flag):
+    stored, usual = meta(tiny.half)["args"], defaults(name)
+    args, flags = defaults(name, flag, str(tiny.half)), architecture(name, monkeypatch)
+    assert {f: args[f] for f in flags} == {f: stored[f] for f in flags} != {f: usual[f] for f in flags}
+    size = 4 * stored["img_size"]
+    code, line = fails(load(name).main, [flag, tiny.half, "--img_size", size])
     assert code == 2
-    assert f"--img_size {4 * stored['img_size']} contradicts" in line
-    assert f"img_size {stored['img_size']}" in line
+    assert f"--img_size {size} contradicts" in line
+    assert f"img_size {stored['img_size']};" in line
 
 
-def test_resuming_restores_every_setting_and_fine_tuning_none_but_the_architecture(name, tiny):
-    stored = meta(tiny.half)["args"]
-    resumed, tuned = (vars(load(name).parse_args([flag, str(tiny.half)])) for flag in ("--resume", "--init_from"))
+def test_resuming_restores_every_setting_and_fine_tuning_the_architecture_alone(name, tiny, monkeypatch):
+    stored, usual = meta(tiny.half)["args"], defaults(name)
+    resumed, tuned = (defaults(name, flag, str(tiny.half)) for flag in ("--resume", "--init_from"))
     assert {flag: resumed[flag] for flag in stored} == stored
-    usual = defaults(name)
-    assert {flag: tuned[flag] for flag in ("n_epochs", "batch_size", "log_interval", "data_dir")} == {
-        flag: usual[flag] for flag in ("n_epochs", "batch_size", "log_interval", "data_dir")
-    }
+    assert tuned["batch_size"] != stored["batch_size"] and tuned["n_epochs"] != stored["n_epochs"]
+    others = set(stored) - architecture(name, monkeypatch)
+    assert {flag: tuned[flag] for flag in others} == {flag: usual[flag] for flag in others}
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04" + bytes(100)])

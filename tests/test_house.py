@@ -74,4 +74,4 @@ def test_imports_run_one_way(path):
 def test_scripts_and_no_common_module_know_processes(path):
     """A page shows the method; what mpirun needs lies in common/."""
     text = path.read_text()
-    assert "world_size" not in text and "jt.rank" not in text and "mpi" not in text
+    assert "world_size" not in text and "jt.rank" not in text and "mpirun" not in text and "mpi_" not in text

@@ -83,7 +83,7 @@ def assert_same_way(before, one, two):
 
 
 def assert_same_moments(one, two):
-    """The optimizers' averages (Adam: of gradients; others: of their squares) agree to 1 %, measured by their norms.
+    """The optimizers' averages agree, measured by their norms: of gradients to 1 %, of their squares to 5 %.
 
     Gradients that are zero but for rounding (of a bias before batch norm) are compared with the largest.
     """
@@ -93,9 +93,10 @@ def assert_same_moments(one, two):
         keys = [key for key in one if key.startswith(slot)]
         largest = max(np.linalg.norm(one[key]) for key in keys)
         assert largest > 0
+        tolerance = 0.01 if slot.endswith("/m/") else 0.05
         for key in keys:
             difference = np.linalg.norm(one[key] - two[key])
-            assert difference <= 0.01 * np.linalg.norm(one[key]) + 1e-4 * largest, key
+            assert difference <= tolerance * np.linalg.norm(one[key]) + 1e-4 * largest, key
 
 
 EQUAL = """

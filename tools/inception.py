@@ -144,10 +144,13 @@ def block_e(inputs, pool):
         inputs,
         [("branch1x1", 320, 1)],
         [("branch3x3_1", 384, 1), [("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1))]],
-        [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3),
-         [("branch3x3dbl_3a", 384, (1, 3)), ("branch3x3dbl_3b", 384, (3, 1))]],
+        [
+            ("branch3x3dbl_1", 448, 1),
+            ("branch3x3dbl_2", 384, 3),
+            [("branch3x3dbl_3a", 384, (1, 3)), ("branch3x3dbl_3b", 384, (3, 1))],
+        ],
         [pool, ("branch_pool", 192, 1)],
-    )  # fmt: skip
+    )
 
 
 class Inception(nn.Module):

@@ -23,8 +23,18 @@ DTYPES = {
     "LongStorage": "<i8",
     "IntStorage": "<i4",
 }
-DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, pickle.UnpicklingError,
-          zipfile.BadZipFile, RecursionError)  # fmt: skip
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RecursionError,
+)
 
 
 class Storage:

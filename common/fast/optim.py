@@ -49,9 +49,12 @@ class Adam(nn.Adam):
                     adam_in_operators(p, g, m, v, **numbers)
                     continue
                 new = jt.empty(p.shape)
+                # Under mpirun Jittor makes p depend on all gradients, and the next network's derivatives would pass
+                # through theirs.
+                old = p.detach() if jt.in_mpi else p
                 # Whatever is still to be computed from the old p must find it unchanged. The moments have no other
                 # reader; overwriting them halves the time.
-                jt.code([p, g, m, v, new], [new, m, v], cpu_src=ADAM, cpu_header=HEADER, data=numbers)
+                jt.code([old, g, m, v, new], [new, m, v], cpu_src=ADAM, cpu_header=HEADER, data=numbers)
                 p.update(new)
         self.post_step()
 

@@ -337,9 +337,15 @@ class Layer:
         self.taps = w[2] // stride
         (images, inputs, height, width), (outputs, out_height, out_width) = x, y[1:]
         self.numbers = {
-            "images": images, "inputs": inputs, "height": height, "width": width, "outputs": outputs,
-            "out_height": out_height, "out_width": out_width, "padding": padding,
-        }  # fmt: skip
+            "images": images,
+            "inputs": inputs,
+            "height": height,
+            "width": width,
+            "outputs": outputs,
+            "out_height": out_height,
+            "out_width": out_width,
+            "padding": padding,
+        }
         defines = {"TAPS": self.taps, "STRIDE": stride, "CHUNK": CHUNK}
         defines |= zip(("MATRIX_B", "MATRIX_G", "MATRIX_A"), MATRICES[self.taps])
         self.header = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + HEADER
