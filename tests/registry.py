@@ -63,7 +63,7 @@ class Script:
         exports: {name in --export_pkl: the part of the checkpoint that holds its weights}.
         starts_from: "noise" or "images".
         augments: whether equal images reach the training step as different ones.
-        alone: flags without which two processes draw other numbers than one (dropout).
+        alone: flags for the comparison of two processes with one: no dropout, of which each draws its own.
     """
 
     make_data: Callable
@@ -94,7 +94,11 @@ ROWS = {
         alone=["--dropout", 0],
     ),
     "dcgan": gan([]),
-    "wgan": gan(["--n_critic", 2, "--n_critic_long", 2], ("wasserstein", "loss_G")),
+    "wgan": gan(
+        ["--n_critic", 2, "--n_critic_long", 2],
+        ("wasserstein", "loss_G"),
+        alone=["--clip", 1],  # else clipping is most of the way that weights go
+    ),
     "wgan_gp": gan(["--n_critic", 2], ("wasserstein", "penalty", "loss_G")),
     "vae": Script(
         digits,
