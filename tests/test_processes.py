@@ -75,7 +75,7 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch):
 
 
 def assert_same_way(before, one, two):
-    """Each network has gone the same way in both runs, to a tenth of its length; running statistics agree."""
+    """Each network has gone the same way in both runs, to 2 % of its length; running statistics agree."""
     statistics = {key for key in before if key.endswith(("running_mean", "running_var"))}
     for key in statistics:
         assert np.allclose(one[key], two[key], rtol=1e-3, atol=1e-4), key
@@ -83,7 +83,7 @@ def assert_same_way(before, one, two):
         keys = [key for key in before if key.split("/")[0] == part and key not in statistics]
         way, other = (np.concatenate([(run[key] - before[key]).ravel() for key in keys]) for run in (one, two))
         assert np.linalg.norm(way) > 0
-        assert np.linalg.norm(way - other) <= 0.1 * np.linalg.norm(way), part
+        assert np.linalg.norm(way - other) <= 0.02 * np.linalg.norm(way), part
 
 
 def assert_same_moments(one, two):
