@@ -8,7 +8,7 @@ import pytest
 from common import checkpoint
 from common.data import drawn
 from common.networks import EMA
-from tools import evaluate, judge_translators
+from tools import evaluate, image_sets, judge_translators
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +95,10 @@ def test_strokes_and_colours_are_found_in_the_built_in_data():
     assert (judge_translators.nearest_colour(images, ink, inverted) == attributes[:, :3].argmax(1)).all()
     assert ((judge_translators.brightness_of_border(images) > 128) == inverted).all()
     assert 0.05 < (ink > 0.5).mean() < 0.4  # the digit, in both kinds, and not its ground
+
+
+def test_about_half_of_every_class_is_bold():
+    digits = image_sets.digits("train", None, 32)
+    bold = (judge_translators.half_bold(digits.images) != digits.images).any((1, 2, 3))
+    shares = [bold[digits.labels == k].mean() for k in range(10)]
+    assert 0.4 < min(shares) <= max(shares) < 0.6

@@ -167,7 +167,7 @@ def judge_stargan(args):
     if list(flags.selected_attrs or []) != names:
         raise UserError(f"{args.B} was not trained on the built-in data, whose attributes are {', '.join(names)}")
     images, attributes, labels = drawn.coloured_digits(flags.img_size, "test")
-    judge = digit_classifier.of_digits(args.mnist, args.n_steps, every_second_bold)
+    judge = digit_classifier.of_digits(args.mnist, args.n_steps, half_bold)
     targets = Attributes(names, names[:3]).all_targets(attributes.astype(np.float32))
     wanted = np.concatenate(targets)
     fake = np.concatenate([translated(generator, images, target) for target in targets])
@@ -186,10 +186,15 @@ def judge_stargan(args):
     ]
 
 
-def every_second_bold(images):
-    """(N, 1, 32, 32) digits, as many of them bold as in the built-in data."""
+def half_bold(images):
+    """(N, 1, 32, 32) digits, as many of them bold as in the built-in data.
+
+    They are drawn at random: the bundled digits run through the classes in turn, and of every second one, either all or
+    none of a class would be bold.
+    """
     bold = drawn.enlarge(drawn.dilate(drawn.enlarge(images[:, 0], 28), 1), digit_classifier.SIZE)[:, None]
-    return np.where(np.arange(len(images))[:, None, None, None] % 2, bold, images)
+    chosen = np.random.default_rng(6).integers(2, size=len(images)) == 1
+    return np.where(chosen[:, None, None, None], bold, images)
 
 
 def strokes(images, inverted):
