@@ -42,7 +42,7 @@ class Run:
         self.is_main = jt.rank == 0
         self.stop_signal, self.old_handlers, self.log_file, self.saved_at = None, {}, None, time.monotonic()
         # After so many steps every kind of update has run once, and its kernels are compiled.
-        self.n_compiling = getattr(args, "n_critic", 1)
+        self.n_compiling = max(getattr(args, name, 1) for name in ("n_critic", "n_critic_long"))
 
     def __enter__(self):
         try:
