@@ -76,6 +76,36 @@ def test_a_kill_in_the_middle_of_an_epoch_loses_no_saved_step(name, tiny, tmp_pa
     assert_same_run(tiny.whole, tmp_path)
 
 
+def test_a_numbered_checkpoint_resumes_as_the_last_one(name, tiny, tmp_path):
+    run(name, *tiny.flags, "--keep", 2, "--out_dir", tmp_path / "kept")
+    numbered = sorted((tmp_path / "kept").glob("checkpoint_step_*.npz"))
+    assert [file.name for file in numbered] == [f"checkpoint_step_{step:07d}.npz" for step in (N_STEPS, WHOLE)]
+    run(name, "--resume", numbered[0], "--out_dir", tmp_path / "resumed")
+    assert differences(tiny.whole, tmp_path / "resumed") == []
+
+
+def test_a_rate_that_has_fallen_stays_down(name, tiny, tmp_path, monkeypatch, capsys):
+    """A run of two epochs whose rate falls from the second on; resumed for two more, it never trains faster again."""
+    if "decay_until" not in load(name).parse_args([]):
+        pytest.skip("its rate does not fall")
+    rates = []
+
+    def see(n, args):
+        (rate,) = {x.lr for x in args if isinstance(x, jt.optim.Optimizer)}
+        rates.append(rate)
+
+    before_step(monkeypatch, name, see)
+    run(name, *tiny.flags, "--decay_epoch", 1, "--lr", 0.01, "--out_dir", tmp_path)
+    assert "learning rate has fallen" not in capsys.readouterr().out
+    run(name, "--resume", tmp_path, "--n_epochs", 4)
+    assert "The learning rate has fallen until epoch 2 and stays there; --decay_until 4" in capsys.readouterr().out
+    assert meta(tmp_path)["args"]["decay_until"] == 2
+    per_epoch = [set(rates[i : i + N_STEPS]) for i in range(0, 4 * N_STEPS, N_STEPS)]
+    assert [len(rates), *map(len, per_epoch)] == [4 * N_STEPS, 1, 1, 1, 1]
+    first, second, third, fourth = (rate for epoch in per_epoch for rate in epoch)
+    assert first == 0.01 > second == third == fourth > 0
+
+
 def test_a_finished_run_says_so(name, tiny, tmp_path, capsys):
     run(name, "--resume", tiny.half, "--out_dir", tmp_path)
     assert "trained for 1 epochs already" in capsys.readouterr().out
