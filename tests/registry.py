@@ -6,10 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Callable
 
+import jittor as jt
 import numpy as np
 from conftest import write_idx_folder
 from PIL import Image
 
+import common
 from common import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -203,3 +205,38 @@ def pictures(folder):
 def assert_same_run(one, other):
     assert differences(one, other) == []
     assert pictures(one) == pictures(other)
+
+
+# ---- the way that weights go ----
+
+
+def weights(run):
+    """Copies of the trained and of the averaged weights, by the names that they have in a checkpoint."""
+    kinds = (jt.nn.Module, common.EMA)
+    states = {name: checkpoint.get_state(part) for name, part in run.parts.items() if isinstance(part, kinds)}
+    arrays = {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
+    return {key: value for key, value in arrays.items() if isinstance(value, np.ndarray)}
+
+
+def weights_at_the_start(monkeypatch):
+    """A dict that each run to come fills with its weights of before its first step."""
+    before, real_track = {}, common.Run.track
+
+    def track(run, exports=None, **parts):
+        real_track(run, exports, **parts)
+        before.update(weights(run))
+
+    monkeypatch.setattr(common.Run, "track", track)
+    return before
+
+
+def assert_same_way(before, one, two, tolerance):
+    """Each network has gone the same way in both runs, within a share of its length; running statistics agree."""
+    statistics = {key for key in before if key.endswith(("running_mean", "running_var"))}
+    for key in statistics:
+        assert np.allclose(one[key], two[key], rtol=1e-3, atol=1e-4), key
+    for part in {key.split("/")[0] for key in before}:
+        keys = [key for key in before if key.split("/")[0] == part and key not in statistics]
+        way, other = (np.concatenate([(run[key] - before[key]).ravel() for key in keys]) for run in (one, two))
+        assert np.linalg.norm(way) > 0
+        assert np.linalg.norm(way - other) <= tolerance * np.linalg.norm(way), part

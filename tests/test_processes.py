@@ -10,9 +10,8 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 import pytest
-from registry import ROOT, ROWS, run, saved_arrays
+from registry import ROOT, ROWS, assert_same_way, run, saved_arrays, weights_at_the_start
 
-import common
 from common import checkpoint
 
 RATE = 1e-5
@@ -38,14 +37,6 @@ def with_processes(n, name, *argv):
     return mpirun(n, ROOT / f"{name}.py", *argv).stdout
 
 
-def weights(run):
-    """Copies of the trained and of the averaged weights, by the names that they have in a checkpoint."""
-    kinds = (jt.nn.Module, common.EMA)
-    states = {name: checkpoint.get_state(part) for name, part in run.parts.items() if isinstance(part, kinds)}
-    arrays = {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
-    return {key: value for key, value in arrays.items() if isinstance(value, np.ndarray)}
-
-
 @pytest.mark.parametrize("name", list(ROWS))
 def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch):
     """Four steps on two halves of each batch are four steps on the whole, but for the order of sums.
@@ -54,13 +45,7 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch):
     stay what they are for the next step's gradient; what is compared is how far they have come. Adam turns a gradient
     that is zero but for rounding into a step of full length: such weights are a small part of each network.
     """
-    before, real_track = {}, common.Run.track
-
-    def track(run, exports=None, **parts):
-        real_track(run, exports, **parts)
-        before.update(weights(run))
-
-    monkeypatch.setattr(common.Run, "track", track)
+    before = weights_at_the_start(monkeypatch)
     flags = [*tiny.flags, *ROWS[name].alone, "--n_epochs", 1, "--lr", RATE]
     run(name, *flags, "--out_dir", tmp_path / "one")
     printed = with_processes(2, name, *flags, "--out_dir", tmp_path / "two")
@@ -72,18 +57,6 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch):
     logs = (np.genfromtxt(tmp_path / folder / "losses.csv", delimiter=",", skip_header=1) for folder in ("one", "two"))
     assert np.allclose(*logs, rtol=1e-3, atol=1e-4, equal_nan=True)
     assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(f.name for f in (tmp_path / "two").iterdir())
-
-
-def assert_same_way(before, one, two, tolerance):
-    """Each network has gone the same way in both runs, within a share of its length; running statistics agree."""
-    statistics = {key for key in before if key.endswith(("running_mean", "running_var"))}
-    for key in statistics:
-        assert np.allclose(one[key], two[key], rtol=1e-3, atol=1e-4), key
-    for part in {key.split("/")[0] for key in before}:
-        keys = [key for key in before if key.split("/")[0] == part and key not in statistics]
-        way, other = (np.concatenate([(run[key] - before[key]).ravel() for key in keys]) for run in (one, two))
-        assert np.linalg.norm(way) > 0
-        assert np.linalg.norm(way - other) <= tolerance * np.linalg.norm(way), part
 
 
 def assert_same_moments(one, two):
