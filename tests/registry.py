@@ -96,6 +96,13 @@ ROWS = {
         alone=["--dropout", 0],
     ),
     "dcgan": gan([]),
+    "gan": Script(
+        digits,
+        ["--img_size", 8, "--width", 6, "--maxout_units", 5, "--latent_dim", 6, "--batch_size", 10],
+        {"loss_D", "loss_G"},
+        {"generator": "generator"},
+        alone=["--dropout", 0, "--input_dropout", 0],
+    ),
     "wgan": gan(
         ["--n_critic", 2, "--n_critic_long", 2],
         ("wasserstein", "loss_G"),

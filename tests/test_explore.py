@@ -159,7 +159,7 @@ def trained(tiny_runs):
     return lambda name: tiny_runs(name).half
 
 
-@pytest.mark.parametrize("name", ["dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist"])
+@pytest.mark.parametrize("name", ["gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist"])
 def test_every_script_with_a_latent_can_be_explored(trained, tmp_path, name):
     flags = ["--label", "7"] if name == "cgan_mnist" else []
     explore.main([str(trained(name)), "--walk", "interpolate", "--out_dir", str(tmp_path / "walk"), *flags])

@@ -168,6 +168,8 @@ class Twin:
         optimizer, twin = self.optimizers[id(optimizer)]
         for group in twin.param_groups:
             group["lr"] = optimizer.lr  # the script's schedule moves it
+            if "momentum" in group and isinstance(optimizer, nn.SGD):
+                group["momentum"] = optimizer.momentum
         return twin
 
     def copy_weights(self):
