@@ -95,6 +95,12 @@ ROWS = {
         {"generator": "ema"},
         alone=["--dropout", 0],
     ),
+    "began": Script(
+        digits,
+        ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10],
+        {"loss_real", "loss_fake", "loss_G", "k", "measure"},
+        {"generator": "generator"},
+    ),
     "dcgan": gan([]),
     "gan": Script(
         digits,

@@ -198,7 +198,7 @@ def explore(run, args, script, flags):
         def draw(z):
             return draw_labelled(z, np.full(len(z), args.label, np.int32))
 
-    uniform = getattr(flags, "noise", "normal") == "uniform"
+    uniform = getattr(flags, "noise", getattr(script, "NOISE", "normal")) == "uniform"
 
     def latent(n):
         if uniform:

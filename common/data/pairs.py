@@ -61,6 +61,16 @@ def halves(folder):
 
 
 def match(folder_A, folder_B):
+    """As `match_names`, where both sides of a pair have one size."""
+    pairs = match_names(folder_A, folder_B)
+    for a, b in pairs:
+        if size_of(a) != size_of(b):
+            sizes = " and ".join("{} x {}".format(*size_of(file)) for file in (a, b))
+            raise UserError(f"{a} and {b} are a pair, but their sizes differ: {sizes}")
+    return pairs
+
+
+def match_names(folder_A, folder_B):
     """(file of A, file of B) for all names, which may differ in the suffix."""
     named_A, named_B = ({f.relative_to(d).with_suffix(""): f for f in list_images(d)} for d in (folder_A, folder_B))
     for have, lack, folder in ((named_A, named_B, folder_B), (named_B, named_A, folder_A)):
@@ -70,12 +80,7 @@ def match(folder_A, folder_B):
             raise UserError(f"{len(missing)} images have no partner in {folder}: {', '.join(missing[:5])}{more}")
     good = {*check_images(list(named_A.values())), *check_images(list(named_B.values()))}
     pairs = [(named_A[name], named_B[name]) for name in named_A]
-    pairs = [pair for pair in pairs if good.issuperset(pair)]
-    for a, b in pairs:
-        if size_of(a) != size_of(b):
-            sizes = " and ".join("{} x {}".format(*size_of(file)) for file in (a, b))
-            raise UserError(f"{a} and {b} are a pair, but their sizes differ: {sizes}")
-    return pairs
+    return [pair for pair in pairs if good.issuperset(pair)]
 
 
 class Pairs(LazyImages):

@@ -8,7 +8,7 @@ optimizer's state do not depend on which of the two it uses:
     Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam,
     ema_update, set_seed
 
-Adagrad, which Jittor has not, is here too.
+Adagrad and SpectralNorm, which Jittor has not, are here too.
 
 On a GPU, for other types than float32, and for batch norm of (N, C) or under mpirun, Jittor's operators run instead.
 A compiler without OpenMP ignores the pragmas: the same numbers come out, on one thread.
@@ -26,6 +26,7 @@ equal bits.
 from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh, set_seed
 from common.fast.norms import BatchNorm, InstanceNorm2d
 from common.fast.optim import Adagrad, Adam, ema_update
+from common.fast.spectral import SpectralNorm
 from common.fast.winograd import Conv, ConvTranspose
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "LeakyReLU",
     "ReLU",
     "ReflectionPad2d",
+    "SpectralNorm",
     "Tanh",
     "ema_update",
     "set_seed",
