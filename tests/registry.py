@@ -245,7 +245,7 @@ def weights_at_the_start(monkeypatch):
 
 def assert_same_way(before, one, two, tolerance):
     """Each network has gone the same way in both runs, within a share of its length; running statistics agree."""
-    statistics = {key for key in before if key.endswith(("running_mean", "running_var"))}
+    statistics = {key for key in before if key.endswith(("running_mean", "running_var", "weight_u"))}
     for key in statistics:
         assert np.allclose(one[key], two[key], rtol=1e-3, atol=1e-4), key
     for part in {key.split("/")[0] for key in before}:
