@@ -82,9 +82,9 @@ def in_chunks(network, *arrays, chunk=500, seed=None):
 
 
 def n_parameters(module):
-    """The number of trained parameters: without batch norm's running statistics."""
+    """The number of trained parameters: without the statistics of batch norm and spectral norm."""
     names = module.named_parameters()
-    return sum(p.numel() for name, p in names if not name.endswith(("running_mean", "running_var")))
+    return sum(p.numel() for name, p in names if not name.endswith(("running_mean", "running_var", "weight_u")))
 
 
 def describe(name, module, *inputs):

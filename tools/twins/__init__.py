@@ -208,7 +208,7 @@ def assert_same_step(module, twin, optimizer):
 
 def trained(module):
     """{name: parameter}, without running statistics."""
-    return {n: p for n, p in module.named_parameters() if not n.endswith(("running_mean", "running_var"))}
+    return {n: p for n, p in module.named_parameters() if not n.endswith(("running_mean", "running_var", "weight_u"))}
 
 
 def assert_same_losses(got, expected, atol=1e-6):

@@ -1,0 +1,231 @@
+"""Label maps and their photographs: where they lie, what is wrong with them, and pairs of both for training."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from common.data.augment import enlarged
+from common.data.decode import list_images, open_image, opened, size_of, workers
+from common.data.items import LazyImages
+from common.data.layout import existing_folder, find_part, training_images_serve
+from common.data.pairs import KEEP, N_STAND_IN, match_names
+from common.data.scenes import CLASSES, Scenes
+from common.errors import UserError, say, warn
+
+LABEL_DIRS, IMAGE_DIRS = ("labels", "label"), ("imgs", "images", "img")  # of a part, in the order of search
+MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # of Pillow
+MOST_CLASSES = 256
+SAME_SHAPE = 0.02  # by what share the ratio of width to height of a map and of its image may differ
+HUES = 0.618034  # of a turn between the colours of two labels that follow each other
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The labels that maps may hold: 0 to n - 1, and `ignore`, which becomes a class of its own, the last."""
+
+    n: int | None
+    ignore: int | None = None
+
+    @property
+    def total(self):
+        return self.n + (self.ignore is not None)
+
+    def of(self, labels):
+        """Labels as int32 classes from 0 to total - 1."""
+        return np.where(labels == (-1 if self.ignore is None else self.ignore), self.n, labels).astype(np.int32)
+
+
+def load_label_maps(folders, shape, classes, split, augment=False):
+    """Pairs of (classes (H, W) int32, image (3, H, W)); the data set's `classes` are what its maps may hold.
+
+    Args:
+        folders: (data_dir, label_dir, image_dir). The first holds `train/labels` and `train/imgs` (or `images`), and
+            perhaps `val` or `test` like it; or the other two hold maps and images. All None for the drawn scenes.
+        shape: (H, W).
+        classes: `Classes`, whose n may be None: then it is found.
+        split: "train" or "test". Where there is no test part, the first N_STAND_IN training pairs serve.
+        augment: random crops and mirroring, the same for a map and its image, of files but never of scenes.
+
+    Raises:
+        UserError: a part or a partner is missing, shapes do not fit, a map cannot be read or holds too large a label.
+    """
+    if not any(folders):
+        if classes not in (Classes(None), Classes(len(CLASSES))):
+            raise UserError(f"the drawn scenes have {len(CLASSES)} classes; other ones need --data_dir")
+        data, source = Scenes(*shape, split), "the bundled digits, drawn as scenes"
+        data.classes = Classes(len(CLASSES))
+    else:
+        files, source = find_maps(*folders, split)
+        counts = scan([label_map for label_map, _ in files], classes)
+        if classes.n is None:
+            classes = found_classes(counts, classes.ignore)
+        data = LabelMaps(files, *shape, classes, augment)
+        say(f"Classes ({split}): {shares(counts, classes)}")
+    say(f"Data ({split}): {len(data):,} label maps and images from {source}.")
+    return data
+
+
+def found_classes(counts, ignore):
+    """The classes of {label: pixels}."""
+    if 255 in counts and ignore is None and len(counts) < 128:
+        warn("the label 255 often stands for unknown: --ignore_label 255 would make fewer classes")
+    return Classes(max((label for label in counts if label != ignore), default=0) + 1, ignore)
+
+
+# ---- layouts ----
+
+
+def find_maps(data_dir, label_dir, image_dir, split):
+    """The pairs of files (map, image) of a part, and the folder of its maps."""
+    if label_dir or image_dir:
+        if data_dir or not (label_dir and image_dir):
+            raise UserError("--label_dir and --image_dir belong together, in the place of --data_dir")
+        folders, part = (existing_folder(label_dir), existing_folder(image_dir)), "train"
+        if split != "train":
+            training_images_serve(folders[0])
+    else:
+        root = existing_folder(data_dir)
+        expected = "train/labels (PNG maps) and train/imgs (images), or the two folders --label_dir and --image_dir"
+        part, folders = find_part(root, split, lambda name: two_folders_of(root, name), expected)
+    check_suffixes(folders[0])
+    files = match_names(*folders)
+    for label_map, image in files:
+        check_shape(label_map, image)
+    return files[:N_STAND_IN] if part == "train" and split != "train" else files, folders[0]
+
+
+def two_folders_of(root, name):
+    """The folders of maps and of images of a part; a root that holds both is a training part. None without both."""
+    for parent in (root / name, *([root] if name == "train" else [])):
+        found = [[parent / d for d in names if (parent / d).is_dir()] for names in (LABEL_DIRS, IMAGE_DIRS)]
+        if all(found):
+            return found[0][0], found[1][0]
+    return None
+
+
+def check_suffixes(folder):
+    wrong = [file for file in list_images(folder) if file.suffix.lower() in (".jpg", ".jpeg", ".webp")]
+    if wrong:
+        raise UserError(f"{wrong[0]}: {wrong[0].suffix[1:]} alters the labels of a map; maps are PNG or BMP files")
+
+
+def check_shape(label_map, image):
+    (w, h), (width, height) = size_of(label_map), size_of(image)
+    if abs(w * height - width * h) > SAME_SHAPE * width * h:
+        raise UserError(
+            f"{label_map} and {image} are a pair, but their shapes differ: {w} x {h} and {width} x {height}"
+        )
+
+
+# ---- maps ----
+
+
+def open_map(path):
+    """A map as (H, W) int32: the pixels of a grey PNG of any depth, or the indices of a palette.
+
+    Raises:
+        Unreadable: the file is missing or damaged.
+        UserError: it holds colours, fractions, or labels that are not from 0 to 65535.
+    """
+    with opened(path) as image:
+        mode = image.mode
+        image.load()
+        labels = np.asarray(image)
+    if mode not in MAP_MODES:
+        raise UserError(f"{path} is no label map: it has mode {mode}, and a map is grey or has a palette")
+    labels = labels.astype(np.int64)
+    if labels.min() < 0 or labels.max() > 65535:
+        raise UserError(f"{path} is no label map: it holds {labels.min()} to {labels.max()}; labels start at 0")
+    return labels.astype(np.int32)
+
+
+def scan(files, classes):
+    """{label: pixels} of all maps.
+
+    Raises:
+        UserError: a label is not one of `classes` (where their number is to be found, of MOST_CLASSES): it names the first such file, its largest label, and how often it occurs.
+    """
+    limit = classes.n or MOST_CLASSES
+
+    def count(path):
+        counts = np.bincount(open_map(path).ravel())
+        labels = np.flatnonzero(counts)
+        wrong = [label for label in labels if label >= limit and label != classes.ignore]
+        return Counter(dict(zip(labels.tolist(), counts[labels].tolist()))), max(wrong, default=None)
+
+    with ThreadPoolExecutor(workers()) as pool:
+        results = list(pool.map(count, files))
+    bad = [(file, label, counts[label]) for file, (counts, label) in zip(files, results) if label is not None]
+    if bad:
+        file, label, n = bad[0]
+        more = f"; {len(bad)} of {len(files)} maps are so" if len(bad) > 1 else ""
+        raise UserError(
+            f"{file} holds the label {label} in {n:,} pixels, and labels go from 0 to {limit - 1}{more}. Raise "
+            f"--n_classes, or give --ignore_label {label} if it stands for unknown"
+        )
+    return sum((counts for counts, _ in results), Counter())
+
+
+def shares(counts, classes):
+    """What share of the pixels each class has, in words."""
+    n_pixels = sum(counts.values())
+    found = [f"{label} {100 * counts[label] / n_pixels:.3g}%" for label in sorted(counts)]
+    absent = [str(label) for label in range(classes.n) if label not in counts]
+    some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
+    return ", ".join(found) + (f"; {len(absent)} have no pixel: {some}" if absent else "")
+
+
+def colours_of(classes, total):
+    """Classes (B, H, W) as colours (B, 3, H, W) in [-1, 1], one for each class, to be looked at."""
+    k = np.arange(total)[:, None]
+    rgb = 0.5 + 0.5 * np.cos(2 * np.pi * (k * HUES + np.array([0, 1 / 3, 2 / 3])))
+    bright = np.float32((0.55 + 0.45 * (k % 3) / 2) * rgb * 2 - 1)
+    return bright[classes].transpose(0, 3, 1, 2)
+
+
+def resized(labels, height, width):
+    """A map (H, W) at another size, its middle where the shape differs: each pixel takes its nearest label."""
+    return np.asarray(ImageOps.fit(Image.fromarray(labels), (width, height), Image.NEAREST)).astype(np.int32)
+
+
+class LabelMaps(LazyImages):
+    """Maps and images of files as (classes (H, W) int32, image (3, H, W) uint8); the middle, where the shape differs.
+
+    Args:
+        files: of `find_maps`.
+        augment: random crops and mirroring, the same for a map and its image.
+    """
+
+    def __init__(self, files, height, width, classes, augment):
+        super().__init__()
+        self.files, self.height, self.width, self.classes, self.augment = files, height, width, classes, augment
+        self.decoded = (enlarged(height), enlarged(width)) if augment else (height, width)
+        self.keeps = len(files) * 7 * self.decoded[0] * self.decoded[1] <= KEEP
+        self.kept = {}
+
+    def __len__(self):
+        return len(self.files)
+
+    def load(self, index, seed=0):
+        both = self.kept.get(index)
+        if both is None:
+            both = self.decode(*self.files[index])
+            if self.keeps:
+                self.kept[index] = both
+        if not self.augment:
+            return both
+        rng = np.random.default_rng(seed)
+        top, left = (rng.integers(big - side + 1) for big, side in zip(self.decoded, (self.height, self.width)))
+        flipped = rng.integers(2)
+        cut = (x[..., top : top + self.height, left : left + self.width] for x in both)
+        return tuple(x[..., ::-1] if flipped else x for x in cut)
+
+    def decode(self, label_map, image):
+        height, width = self.decoded
+        labels = resized(open_map(label_map), height, width)
+        picture = open_image(image, 3, at_least=max(height, width))
+        pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.BICUBIC))
+        return self.classes.of(labels), pixels.transpose(2, 0, 1)
