@@ -1,5 +1,6 @@
-"""What a run shows and keeps of itself: config.json, a progress bar or lines, losses.csv and losses.png."""
+"""What a run shows and keeps of itself: config.json, a progress bar or lines, losses.csv, losses.png, index.html."""
 
+import contextlib
 import csv
 import gc
 import json
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from common.checkpoint import write_atomically
 from common.errors import UserError
+from common.page import write_page
 
 
 def prepare_folder(args):
@@ -45,7 +47,7 @@ def prepare_folder(args):
 
 
 class Log:
-    """Progress on the screen, and `losses.csv` and `losses.png` in `folder`.
+    """Progress on the screen, and `losses.csv`, `losses.png` and `index.html` in `folder`.
 
     Args:
         folder: where the two files go.
@@ -56,7 +58,7 @@ class Log:
     def __init__(self, folder, step, n_epochs, steps_per_epoch):
         self.path, self.n_epochs = folder / "losses.csv", n_epochs
         self.n_steps, self.first_step = n_epochs * steps_per_epoch, step
-        self.start, self.plotted = time.perf_counter(), 0.0
+        self.start, self.plotted, self.shown = time.perf_counter(), 0.0, 0.0
         self.rows = self.rows_until(step) if step else []
         self.names = list(self.rows[0]) if self.rows else []  # columns of the table
         self.write_rows()
@@ -93,6 +95,7 @@ class Log:
         else:
             with open(self.path, "a", newline="") as file:
                 csv.DictWriter(file, self.names).writerow(row)
+        self.write_page(running=True, pause=10)
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self.bar is not None:
             self.bar.set_description(f"epoch {epoch}/{self.n_epochs}", refresh=False)
@@ -127,9 +130,19 @@ class Log:
         del figure, axes, line
         gc.collect()  # figures are cycles of references: left to themselves, several would pile up
 
+    def write_page(self, running, pause=0.0):
+        """Writes index.html, but not within `pause` seconds of the last time."""
+        now = time.perf_counter()
+        if now - self.shown >= pause:
+            self.shown = now
+            with contextlib.suppress(UserError):  # where a disk is full, the next checkpoint says so
+                write_page(self.path.parent, self.rows, self.n_steps, now - self.start, running)
+
     def close(self):
+        """The training has ended: no bar, and a page that waits for nothing more."""
         if self.bar is not None:
             self.bar.close()
+        self.write_page(running=False)
 
 
 def smooth(values, decay=0.9):

@@ -192,6 +192,7 @@ def test_a_run_writes_what_the_readme_says(idx_folder, tmp_path, arch):
     names = {str(f.relative_to(out)) for f in out.rglob("*") if f.is_file()}
     assert names == {
         "config.json",
+        "index.html",
         "losses.csv",
         "losses.png",
         "checkpoint_last.npz",
