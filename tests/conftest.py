@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import os
 import struct
 import sys
 from pathlib import Path
@@ -11,7 +12,28 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import common  # noqa: F401  # prepares Jittor before any test imports it
+from common.environment import compile_in_parallel
+
+
+def pytest_collection_modifyitems(items):
+    """All tests of a script go to one worker, which makes its tiny runs once."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        name = parameters.params.get("name") if parameters else None
+        group = name if isinstance(name, str) else item.path.stem.removeprefix("test_")
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def several_kernels_at_once():
+    """What a test computes first is compiled on all cores, as in a run's first step."""
+    compile_in_parallel(True)
+    yield
+    compile_in_parallel(False)
 
 
 def idx_bytes(array):
