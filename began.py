@@ -74,6 +74,7 @@ def parse_args(argv=None):
     add("--lambda_k", type=number(float, at_least=0), default=0.001, help="how fast k follows the balance")
     add("--patience", type=number(int, at_least=1), default=2000, help="updates in a mean of M; a rise halves the rate")
     add("--skip_connections", action="store_true", help="give h's first tensor to every size of the decoders too")
+    add("--stacked", action="store_true", help="three digits as the channels of one image: 1,000 modes to count")
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args
@@ -237,7 +238,7 @@ def latent(rng, n, args):
 
 
 def train(run, args):
-    data = load_images(args.data_dir, args.img_size, args.channels, args.download)
+    data = load_images(args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked)
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, discriminator = build(args)
     optimizer_G = fast.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))

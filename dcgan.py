@@ -14,6 +14,9 @@ https://arxiv.org/abs/1406.2661, algorithm 1, and the non-saturating L_G of its 
 --loss lsgan takes squared distances of D to 1 and 0 instead (Mao 2017, https://arxiv.org/abs/1611.04076), --loss hinge
 max(0, 1 - D(x)) and max(0, 1 + D(G(z))) (Lim 2017, https://arxiv.org/abs/1705.02894).
 
+--minibatch_discrimination B,C lets D see how near the images of a batch are to each other (Salimans 2016,
+https://arxiv.org/abs/1606.03498, section 3.2). `tools/evaluate.py modes` counts what a run with --stacked has lost.
+
 The architecture is Radford's (section 3): strided and transposed convolutions alone, batch norm except at G's output
 and D's input, ReLU in G and leaky ReLU of 0.2 in D, tanh at the end; weights from N(0, 0.02^2), Adam with beta1 0.5.
 
@@ -28,14 +31,16 @@ after five epochs. It departs from the paper, which --paper undoes (figures in d
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
 
+import argparse
 import math
+import re
 
 import jittor as jt
 import numpy as np
 from jittor import nn
 
 from common import fast
-from common.data import load_images
+from common.data import load_images, whole_batch
 
 # Radford 2015, section 4; width and epochs of the authors' code (github.com/soumith/dcgan.torch, main.lua).
 PAPER = {
@@ -56,7 +61,7 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    architecture = ("latent_dim", "width", "img_size", "channels", "ema_decay", "noise")
+    architecture = ("latent_dim", "width", "img_size", "channels", "ema_decay", "noise", "minibatch_discrimination")
     parser = common.Parser("dcgan", __doc__, PAPER, architecture)
     parser.set_defaults(n_epochs=60, batch_size=32, lr=0.0006, b1=0.5, b2=0.999, img_size=32, channels=1)
     parser.set_defaults(sample_interval=500, checkpoint_interval=5, log_interval=50)
@@ -67,9 +72,18 @@ def parse_args(argv=None):
     add("--loss", choices=("bce", "lsgan", "hinge"), default="bce", help="the adversarial loss")
     add("--instance_noise", type=number(float, at_least=0), default=0.5, help="deviation of the noise on D's input")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
+    add("--minibatch_discrimination", type=kernels, metavar="B,C", help="B kernels of C numbers at D's end, say 100,5")
+    add("--stacked", action="store_true", help="three digits as the channels of one image: 1,000 modes to count")
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args
+
+
+def kernels(text):
+    """The argparse type of "B,C", which stays the text that is stored."""
+    if not re.fullmatch("[1-9][0-9]{0,2},[1-9][0-9]{0,2}", text):
+        raise argparse.ArgumentTypeError(f"must be B,C, two whole numbers from 1 to 999 such as 100,5, got {text!r}")
+    return text
 
 
 # ---- networks ----
@@ -94,18 +108,40 @@ class Generator(nn.Module):
         return self.layers(z.reshape(z.shape[0], -1, 1, 1))
 
 
-class Discriminator(nn.Module):
-    """(B, channels, img_size, img_size) images to (B,) logits: high for real."""
+class MinibatchDiscrimination(nn.Module):
+    """(N, A) features to (N, A + B): beside each row, how near the other rows are to it (Salimans 2016, section 3.2).
 
-    def __init__(self, img_size, channels, width):
+    M = features T, with T (A, B, C);  o(i)_b = sum over j of exp(-|M_ib - M_jb|_1), over the whole batch.
+    """
+
+    def __init__(self, n_features, n_kernels, kernel_dim):
+        self.weight = jt.zeros((n_features, n_kernels, kernel_dim))
+
+    def execute(self, features):
+        n_features, n_kernels, kernel_dim = self.weight.shape
+        M = jt.matmul(features, self.weight.reshape(n_features, -1)).reshape(-1, 1, n_kernels, kernel_dim)
+        others = whole_batch(M).transpose(1, 0, 2, 3)  # (1, N, B, C)
+        return jt.concat([features, jt.exp(-jt.abs(M - others).sum(3)).sum(1)], dim=1)
+
+
+class Discriminator(nn.Module):
+    """(B, channels, img_size, img_size) images to (B,) logits: high for real; 0 kernels leave discrimination out."""
+
+    def __init__(self, img_size, channels, width, n_kernels=0, kernel_dim=0):
         super().__init__()
         layers = [fast.Conv(channels, width, 4, stride=2, padding=1, bias=False), fast.LeakyReLU(0.2)]
         c = width
         for _ in range(int(math.log2(img_size)) - 3):  # c doubles, height and width halve
-            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False)]
-            layers += [fast.BatchNorm(2 * c), fast.LeakyReLU(0.2)]
+            layers += [
+                fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False),
+                fast.BatchNorm(2 * c),
+                fast.LeakyReLU(0.2),
+            ]
             c *= 2
-        self.layers = nn.Sequential(*layers, fast.Conv(c, 1, 4, bias=False))  # (B, c, 4, 4) to (B, 1, 1, 1)
+        if n_kernels:
+            layers += [nn.Flatten(), MinibatchDiscrimination(16 * c, n_kernels, kernel_dim)]
+        last = nn.Linear(16 * c + n_kernels, 1, bias=False) if n_kernels else fast.Conv(c, 1, 4, bias=False)
+        self.layers = nn.Sequential(*layers, last)  # (B, c, 4, 4) to (B, 1, 1, 1) or, by way of rows, to (B, 1)
 
     def execute(self, images):
         return self.layers(images).reshape(-1)
@@ -114,7 +150,7 @@ class Discriminator(nn.Module):
 def initialize(module):
     """Weights of convolutions from N(0, 0.02^2), of batch norms from N(1, 0.02^2) (Radford 2015, section 4)."""
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv, nn.ConvTranspose)):
+        if isinstance(layer, (nn.Conv, nn.ConvTranspose, nn.Linear, MinibatchDiscrimination)):
             nn.init.gauss_(layer.weight, mean=0, std=0.02)
         elif isinstance(layer, nn.BatchNorm):
             nn.init.gauss_(layer.weight, mean=1, std=0.02)
@@ -123,7 +159,8 @@ def initialize(module):
 def build(args):
     """The generator and the discriminator of these arguments."""
     generator = Generator(args.latent_dim, args.img_size, args.channels, args.width)
-    discriminator = Discriminator(args.img_size, args.channels, args.width)
+    discrimination = map(int, (args.minibatch_discrimination or "0,0").split(","))
+    discriminator = Discriminator(args.img_size, args.channels, args.width, *discrimination)
     for module in (generator, discriminator):
         initialize(module)
         module.train()
@@ -190,7 +227,7 @@ def latent(rng, n, args):
 
 
 def train(run, args):
-    data = load_images(args.data_dir, args.img_size, args.channels, args.download)
+    data = load_images(args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked)
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, discriminator = build(args)
     ema = common.EMA(generator, args.ema_decay)

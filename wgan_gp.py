@@ -74,6 +74,7 @@ def parse_args(argv=None):
     add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
     add("--kernel_size", type=int, choices=(4, 5), default=4, help="of the convolutions that halve or double")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
+    add("--stacked", action="store_true", help="three digits as the channels of one image: 1,000 modes to count")
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args
@@ -196,7 +197,7 @@ def latent(rng, n, args):
 
 
 def train(run, args):
-    data = load_images(args.data_dir, args.img_size, args.channels, args.download)
+    data = load_images(args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked)
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, critic = build(args)
     ema = common.EMA(generator, args.ema_decay)

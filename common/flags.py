@@ -145,9 +145,17 @@ class Parser(argparse.ArgumentParser):
             args.out_dir = str(Path(args.resume).parent) if args.resume else f"results/{self.script}"
         args.out_dir = os.path.expanduser(args.out_dir)
         self.settle_decay(args)
+        self.settle_channels(args, argv)
         kept = {a.dest for a in self._actions} - self.of_the_call - {"help"}
         args.stored = {name: value for name, value in vars(args).items() if name in kept}
         return args
+
+    def settle_channels(self, args, argv):
+        """--stacked makes images of three channels, which no flag need say."""
+        if getattr(args, "stacked", False):
+            if "channels" in self.given(argv) and args.channels != 3:
+                self.error("--stacked makes images of 3 channels: leave --channels out")
+            args.channels = 3
 
     def settle_decay(self, args):
         """A run that is resumed for more epochs keeps the schedule of its first call: a fallen rate never jumps up."""

@@ -21,13 +21,16 @@ def seeded():
 # ---- the step ----
 
 
-@pytest.mark.parametrize("loss", ["bce", "lsgan", "hinge"])
-def test_step_is_pytorchs(loss):
+@pytest.mark.parametrize(
+    ("loss", "flags"),
+    [("bce", []), ("lsgan", []), ("hinge", []), ("bce", ["--minibatch_discrimination", "5,3"])],
+)
+def test_step_is_pytorchs(loss, flags):
     pytest.importorskip("torch")
     from tools.twins import Twin, assert_same_losses, assert_same_step
 
     rng = np.random.default_rng(0)
-    G, D = script.build(script.parse_args(["--img_size", "16", "--latent_dim", "6", "--width", "4"]))
+    G, D = script.build(script.parse_args(["--img_size", "16", "--latent_dim", "6", "--width", "4", *flags]))
     optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
     real = jt.array(rng.uniform(-1, 1, (8, 1, 16, 16)).astype(np.float32))
     z_D, z_G = jt.array(rng.standard_normal((2, 8, 6)).astype(np.float32))
@@ -64,6 +67,42 @@ def test_softplus_does_not_saturate(x):
 def test_losses_refuse_shapes_that_would_broadcast():
     with pytest.raises(ValueError, match="different shapes"):
         script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)), "bce")
+
+
+# ---- minibatch discrimination ----
+
+
+def test_nearness_by_hand():
+    """Salimans 2016, section 3.2: a row's own distance is 0, and counts as 1."""
+    layer = script.MinibatchDiscrimination(2, 2, 1)
+    layer.weight.assign(jt.array(np.float32([[[1], [0]], [[0], [10]]])))  # M is (x1, 10 x2)
+    features = np.float32([[0, 1], [1, 1], [3, 2]])
+    found = layer(jt.array(features)).numpy()
+    assert np.array_equal(found[:, :2], features)
+    first = [1 + np.exp(-1) + np.exp(-3), 1 + np.exp(-1) + np.exp(-2), 1 + np.exp(-3) + np.exp(-2)]
+    assert np.allclose(found[:, 2], first)
+    assert np.allclose(found[:, 3], [2 + np.exp(-10)] * 2 + [1 + 2 * np.exp(-10)])
+
+
+def test_an_image_is_judged_by_its_batch():
+    """In eval mode, where batch norm does not look at it; without discrimination an image's logit is its own."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (4, 1, 16, 16)).astype(np.float32)
+    alike = np.concatenate([images[:1]] * 4)
+    for flags in ([], ["--minibatch_discrimination", "5,3"]):
+        _, D = script.build(script.parse_args(["--img_size", "16", "--width", "4", *flags]))
+        D.eval()
+        one, two = (D(jt.array(batch)).numpy()[0] for batch in (images, alike))
+        assert np.isclose(one, two, rtol=1e-5, atol=1e-7) == (flags == [])
+
+
+def test_count_of_minibatch_discrimination():
+    """T has A B C numbers, and the last layer A + B; the convolution that it replaces had A."""
+    plain, with_it = (
+        n_parameters(script.build(script.parse_args(["--img_size", "16", "--width", "4", *flags]))[1])
+        for flags in ([], ["--minibatch_discrimination", "50,5"])
+    )
+    assert with_it - plain == 16 * 8 * 50 * 5 + 50
 
 
 # ---- the architecture ----
@@ -189,6 +228,9 @@ def test_it_learns_two_grey_levels(tmp_path):
         (["--noise", "cauchy"], "--noise"),
         (["--ema_decay", 1], "--ema_decay"),
         (["--instance_noise", -0.5], "--instance_noise"),
+        (["--minibatch_discrimination", "100"], "must be B,C"),
+        (["--minibatch_discrimination", "100,0"], "must be B,C"),
+        (["--stacked", "--channels", 1], "--stacked makes images of 3 channels"),
     ],
 )
 def test_bad_flags(fails, flags, message):

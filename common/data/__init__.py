@@ -5,7 +5,7 @@ A data set is an object with `len()` and `batch(indices, seeds)`, which gives a 
 """
 
 from common.data.attributes import load_attributes
-from common.data.batches import Batches, batch_mean
+from common.data.batches import Batches, batch_mean, whole_batch
 from common.data.digits import load_digits
 from common.data.domains import load_domains
 from common.data.folders import holds_digits, load_images
@@ -20,4 +20,5 @@ __all__ = [
     "load_domains",
     "load_images",
     "load_pairs",
+    "whole_batch",
 ]

@@ -65,6 +65,15 @@ def shard(array):
     return array[jt.rank * share : (jt.rank + 1) * share]
 
 
+def whole_batch(share):
+    """The batch over all processes from each one's share, a Jittor variable; gradients pass through to every share."""
+    if not jt.in_mpi:
+        return share
+    rows = [jt.zeros_like(share)] * jt.world_size
+    rows[jt.rank] = share
+    return jt.concat(rows).mpi_all_reduce("add")
+
+
 def batch_mean(value):
     """The mean over the whole batch of a Jittor variable that each process has for its own share; no gradient."""
     return value.detach().mpi_all_reduce("mean") if jt.in_mpi else value.detach()

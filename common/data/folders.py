@@ -7,7 +7,8 @@ from common.data.decode import check_images, fit, list_images, open_image
 from common.data.digits import holds_idx, load_digits
 from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, part_folder
-from common.errors import say
+from common.data.stacked import Stacked
+from common.errors import UserError, say
 
 
 class ImageFolder(LazyImages):
@@ -36,7 +37,7 @@ def holds_digits(data_dir):
     return data_dir is None or holds_idx(Path(data_dir).expanduser())
 
 
-def load_images(data_dir, img_size, channels, download=False, split="train", n_test=0, augment=False):
+def load_images(data_dir, img_size, channels, download=False, split="train", n_test=0, augment=False, stacked=False):
     """Images for a model without labels: (B, channels, img_size, img_size) first in each batch.
 
     Args:
@@ -45,12 +46,17 @@ def load_images(data_dir, img_size, channels, download=False, split="train", n_t
         download, n_test: of `load_digits`.
         split: "train" or "test". Where there is no test part, training images serve, with a warning.
         augment: random crops and mirroring, of images but never of digits.
+        stacked: three digits as the channels of one image, see `Stacked`; `channels` is 3.
 
     Raises:
         UserError: there is nothing to read, or too much of it is broken.
     """
     if holds_digits(data_dir):
-        return load_digits(data_dir, img_size, channels, n_classes=None, download=download, split=split, n_test=n_test)
+        n_classes, channels = (10, 1) if stacked else (None, channels)
+        digits = load_digits(data_dir, img_size, channels, n_classes, download, split, n_test)
+        return Stacked(digits) if stacked else digits
+    if stacked:
+        raise UserError(f"{data_dir} holds no IDX files of digits, of which --stacked makes its images")
     root = existing_folder(data_dir)
     _, folder = find_part(root, split, lambda name: part_folder(root, name), "train/ beside test/ or val/")
     data = ImageFolder(folder, img_size, channels, augment)
