@@ -4,6 +4,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import jittor as jt
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -14,6 +15,7 @@ from common.data.layout import existing_folder, find_part, training_images_serve
 from common.data.pairs import KEEP, N_STAND_IN, match_names
 from common.data.scenes import CLASSES, Scenes
 from common.errors import UserError, say, warn
+from common.flags import number
 
 LABEL_DIRS, IMAGE_DIRS = ("labels", "label"), ("imgs", "images", "img")  # of a part, in the order of search
 MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # of Pillow
@@ -38,32 +40,74 @@ class Classes:
         return np.where(labels == (-1 if self.ignore is None else self.ignore), self.n, labels).astype(np.int32)
 
 
-def load_label_maps(folders, shape, classes, split, augment=False):
-    """Pairs of (classes (H, W) int32, image (3, H, W)); the data set's `classes` are what its maps may hold.
+# ---- flags ----
+
+FLAGS = ("n_classes", "ignore_label", "img_height", "img_width")  # of those below, the ones that networks depend on
+
+
+def add_flags(parser):
+    """Offers the flags of label maps to a script's parser."""
+    add = parser.add_argument
+    add("--img_height", type=number(int, at_least=1, at_most=4096), help="where it is not --img_size")
+    add("--img_width", type=number(int, at_least=1, at_most=4096), help="where it is not --img_size")
+    add("--label_dir", metavar="DIR", help="a folder of maps, with --image_dir in the place of --data_dir")
+    add("--image_dir", metavar="DIR", help="a folder of images with the maps' names")
+    add("--n_classes", type=number(int, at_least=1, at_most=65536), help="labels are below it; found, unless given")
+    add("--ignore_label", type=number(int, at_least=0, at_most=65535), help="a label that is a class of its own")
+    add("--no_augment", action="store_true", help="without random crops and mirroring of the training pairs")
+
+
+def shape_of(args):
+    """(height, width) of the images: --img_height and --img_width, each --img_size unless it is given."""
+    return args.img_height or args.img_size, args.img_width or args.img_size
+
+
+def check_shape(parser, args, factor):
+    """Refuses sizes that `factor` does not divide, or that are below 32."""
+    for name in ("img_size", "img_height", "img_width"):
+        if getattr(args, name) is not None:
+            parser.multiple_of(args, name, factor, at_least=max(32, factor))
+
+
+def n_classes(args):
+    """The classes that the networks see; those of the data, where no flag and no checkpoint has told their number."""
+    if args.n_classes is None:
+        load(args, "train")
+    return Classes(args.n_classes, args.ignore_label).total
+
+
+# ---- loading ----
+
+
+def load(args, split):
+    """Pairs of (classes (H, W) int32, image (3, H, W)), H and W as `shape_of` gives them.
+
+    The data are `data_dir`, a folder with `train/labels` and `train/imgs` (or `images`), and perhaps `val` or `test`
+    like it; or `label_dir` and `image_dir`; or, without flags, the drawn scenes. Where there is no test part, the first
+    N_STAND_IN training pairs serve. Of files, training pairs are cropped and mirrored at random, unless `no_augment`.
 
     Args:
-        folders: (data_dir, label_dir, image_dir). The first holds `train/labels` and `train/imgs` (or `images`), and
-            perhaps `val` or `test` like it; or the other two hold maps and images. All None for the drawn scenes.
-        shape: (H, W).
-        classes: `Classes`, whose n may be None: then it is found.
-        split: "train" or "test". Where there is no test part, the first N_STAND_IN training pairs serve.
-        augment: random crops and mirroring, the same for a map and its image, of files but never of scenes.
+        args: of a parser with the flags of `add_flags`. `n_classes`, where it is None, becomes what the maps hold.
+        split: "train" or "test".
 
     Raises:
         UserError: a part or a partner is missing, shapes do not fit, a map cannot be read or holds too large a label.
     """
+    classes, shape = Classes(args.n_classes, args.ignore_label), shape_of(args)
+    folders = args.data_dir, args.label_dir, args.image_dir
     if not any(folders):
         if classes not in (Classes(None), Classes(len(CLASSES))):
             raise UserError(f"the drawn scenes have {len(CLASSES)} classes; other ones need --data_dir")
         data, source = Scenes(*shape, split), "the bundled digits, drawn as scenes"
-        data.classes = Classes(len(CLASSES))
+        classes = Classes(len(CLASSES))
     else:
         files, source = find_maps(*folders, split)
         counts = scan([label_map for label_map, _ in files], classes)
         if classes.n is None:
             classes = found_classes(counts, classes.ignore)
-        data = LabelMaps(files, *shape, classes, augment)
+        data = LabelMaps(files, *shape, classes, augment=split == "train" and not args.no_augment)
         say(f"Classes ({split}): {shares(counts, classes)}")
+    args.n_classes = args.stored["n_classes"] = classes.n
     say(f"Data ({split}): {len(data):,} label maps and images from {source}.")
     return data
 
@@ -93,7 +137,7 @@ def find_maps(data_dir, label_dir, image_dir, split):
     check_suffixes(folders[0])
     files = match_names(*folders)
     for label_map, image in files:
-        check_shape(label_map, image)
+        check_pair(label_map, image)
     return files[:N_STAND_IN] if part == "train" and split != "train" else files, folders[0]
 
 
@@ -112,7 +156,7 @@ def check_suffixes(folder):
         raise UserError(f"{wrong[0]}: {wrong[0].suffix[1:]} alters the labels of a map; maps are PNG or BMP files")
 
 
-def check_shape(label_map, image):
+def check_pair(label_map, image):
     (w, h), (width, height) = size_of(label_map), size_of(image)
     if abs(w * height - width * h) > SAME_SHAPE * width * h:
         raise UserError(
@@ -146,7 +190,8 @@ def scan(files, classes):
     """{label: pixels} of all maps.
 
     Raises:
-        UserError: a label is not one of `classes` (where their number is to be found, of MOST_CLASSES): it names the first such file, its largest label, and how often it occurs.
+        UserError: a label is not one of `classes`, or of MOST_CLASSES where their number is to be found; it names the
+            first such file, its largest label, and how often it occurs.
     """
     limit = classes.n or MOST_CLASSES
 
@@ -184,6 +229,11 @@ def colours_of(classes, total):
     rgb = 0.5 + 0.5 * np.cos(2 * np.pi * (k * HUES + np.array([0, 1 / 3, 2 / 3])))
     bright = np.float32((0.55 + 0.45 * (k % 3) / 2) * rgb * 2 - 1)
     return bright[classes].transpose(0, 3, 1, 2)
+
+
+def one_hot(classes, total):
+    """(B, H, W) classes, a Jittor variable, as (B, total, H, W) float32."""
+    return (classes.unsqueeze(1) == jt.arange(total).reshape(1, -1, 1, 1)).float32()
 
 
 def resized(labels, height, width):
