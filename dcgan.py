@@ -32,6 +32,7 @@ after five epochs. It departs from the paper, which --paper undoes (figures in d
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
 
 import argparse
+import functools
 import math
 import re
 
@@ -132,11 +133,8 @@ class Discriminator(nn.Module):
         layers = [fast.Conv(channels, width, 4, stride=2, padding=1, bias=False), fast.LeakyReLU(0.2)]
         c = width
         for _ in range(int(math.log2(img_size)) - 3):  # c doubles, height and width halve
-            layers += [
-                fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False),
-                fast.BatchNorm(2 * c),
-                fast.LeakyReLU(0.2),
-            ]
+            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False)]
+            layers += [fast.BatchNorm(2 * c), fast.LeakyReLU(0.2)]
             c *= 2
         if n_kernels:
             layers += [nn.Flatten(), MinibatchDiscrimination(16 * c, n_kernels, kernel_dim)]
@@ -247,9 +245,7 @@ def train(run, args):
     def noise():
         return args.instance_noise * run.normal(*shape) if args.instance_noise else 0
 
-    def draw(z):
-        return common.in_chunks(ema.module, z)
-
+    draw = functools.partial(common.in_chunks, ema.module)
     grid_z = latent(run.sample_rng, 100, args)
     watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], loss="loss_D")
     for _ in run.epochs():
@@ -270,7 +266,7 @@ def load_generator(run, args):
     generator, _ = build(args)
     ema = common.EMA(generator, args.ema_decay)
     run.track(generator=generator, ema=ema)
-    return lambda z: common.in_chunks(ema.module, z)
+    return functools.partial(common.in_chunks, ema.module)
 
 
 def generate(run, args):
