@@ -66,6 +66,7 @@ class Script:
         starts_from: "noise" or "images".
         augments: whether equal images reach the training step as different ones.
         alone: flags for the comparison of two processes with one: no dropout, of which each draws its own.
+        rates: {optimizer: its learning rate over --lr}, where the two differ.
     """
 
     make_data: Callable
@@ -75,6 +76,7 @@ class Script:
     starts_from: str = "noise"
     augments: bool = False
     alone: list = field(default_factory=list)
+    rates: dict = field(default_factory=dict)
 
 
 def gan(flags, losses=("loss_D", "loss_G"), **more):
@@ -120,6 +122,13 @@ ROWS = {
         ["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10],
         {"reconstruction", "kl", "elbo"},
         {"decoder": "decoder"},
+    ),
+    "infogan": Script(
+        digits,
+        ["--img_size", 8, "--width", 2, "--latent_dim", 6, "--n_categories", 3, "--batch_size", 10],
+        {"loss_D", "loss_G", "info_category", "info_continuous"},
+        {"generator": "generator"},
+        rates={"optimizer_G": 5},
     ),
     "pix2pix": translator(
         pairs,

@@ -159,9 +159,9 @@ def trained(tiny_runs):
     return lambda name: tiny_runs(name).half
 
 
-@pytest.mark.parametrize("name", ["gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist"])
+@pytest.mark.parametrize("name", ["gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"])
 def test_every_script_with_a_latent_can_be_explored(trained, tmp_path, name):
-    flags = ["--label", "7"] if name == "cgan_mnist" else []
+    flags = {"cgan_mnist": ["--label", "7"], "infogan": ["--label", "2"]}.get(name, [])
     explore.main([str(trained(name)), "--walk", "interpolate", "--out_dir", str(tmp_path / "walk"), *flags])
     (picture,) = (tmp_path / "walk").iterdir()
     size = meta(trained(name))["args"]["img_size"]

@@ -4,7 +4,7 @@
     python tools/evaluate.py results/cgan_mnist/samples.npz digits --mnist MNIST --out table.md
     python tools/evaluate.py results/pix2pix/translated FACADES/val --half_B left --features none
     python tools/evaluate.py SAMPLES PHOTOGRAPHS --inception pt_inception-2015-12-05-6726825d.pth
-    python tools/evaluate.py pix2pix results/pix2pix      (also: cyclegan, stargan, usps)
+    python tools/evaluate.py pix2pix results/pix2pix      (also: cyclegan, stargan, usps, infogan)
 
 A is what is judged, B what it should resemble. Each is a samples.npz as --n_samples writes it (`images`, (N, H, W, C)
 uint8, and perhaps `labels`), a folder of images, a folder of IDX files (its training part) or one file of them, or a
@@ -42,7 +42,8 @@ Pairs, which two folders hold that have the same file names:
     SSIM        structural similarity, Gaussian window of 11 pixels (Wang 2004); 1 is best. The mean over the channels
 
 The last line of commands judges a run of a translator on its built-in data: whether test digits got the colour, the
-style or the attribute that was asked for, and are still read as the same digit; see tools/judge_translators.py.
+style or the attribute that was asked for, and are still read as the same digit; see tools/judge_translators.py. Of a
+run of infogan it tells what the codes have come to mean; see tools/judge_codes.py.
 """
 
 import argparse
@@ -62,11 +63,12 @@ from common.checkpoint import write_atomically
 from common.data.decode import workers
 from common.environment import choose_device
 from common.errors import UserError, warn
-from tools import digit_classifier, image_sets, inception, judge_translators, metrics
+from tools import digit_classifier, image_sets, inception, judge_codes, judge_translators, metrics
 
 CHUNK = 500
 K = 3  # of the neighbours of precision and recall
 MOST_NEIGHBOURS = 10_000  # of these; their distances to each other grow with the square of the number
+JUDGES = {**judge_translators.JUDGES, "infogan": judge_codes.judge_codes}  # of a run
 
 
 def parse_args(argv=None):
@@ -74,8 +76,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser("evaluate.py", description=__doc__, formatter_class=formatter, allow_abbrev=False)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
     add, count = parser.add_argument, common.number(int, at_least=1)
-    add("A", help="what is judged; or pix2pix, cyclegan, stargan or usps")
-    add("B", help="what it should resemble; or the out_dir of a run of that translator")
+    add("A", help=f"what is judged; or {', '.join(JUDGES)}")
+    add("B", help="what it should resemble; or the out_dir of a run of that script")
     add("--out", metavar="FILE", help="write the table too, as .csv or .md")
     add("--features", choices=("digits", "inception", "none"), help="inception where --inception is given, else digits")
     add("--inception", metavar="FILE", help="Inception-v3's weights, of pytorch-fid or of torchvision")
@@ -264,7 +266,7 @@ def main(argv=None):
     try:
         check(args)
         choose_device(args.device)
-        rows = judge_translators.judge(args) if args.A in judge_translators.JUDGES else evaluate(args)
+        rows = JUDGES[args.A](args) if args.A in JUDGES else evaluate(args)
         print("\n".join(lines(rows, "")), flush=True)
         if args.out is not None:
             write(Path(args.out).expanduser(), rows)

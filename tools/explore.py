@@ -44,7 +44,7 @@ def parse_args(argv=None):
     add("--plus", help="arithmetic: samples whose mean is added, such as 3,17,22")
     add("--minus", help="arithmetic: samples whose mean is subtracted, such as 4,5,9")
     add("--attribute", choices=tuple(ATTRIBUTES), default="thickness", help="direction: what changes along it")
-    add("--label", type=int, default=0, help="of all images, for a model with labels")
+    add("--label", type=int, default=0, help="of all images, for a model with labels or with categories")
     add("--seed", type=common.number(int, at_least=0), help="of the noise; the run's own, unless given")
     args = parser.parse_args(argv)
     if args.walk == "arithmetic" and not (args.plus and args.minus):
@@ -189,7 +189,7 @@ def load(args):
 
 def explore(run, args, script, flags):
     draw = script.load_generator(run, flags)
-    n_classes = getattr(flags, "n_classes", None)
+    n_classes = getattr(flags, "n_classes", getattr(flags, "n_categories", None))
     if n_classes is not None:
         if not 0 <= args.label < n_classes:
             raise common.UserError(f"--label {args.label}: the model's labels are 0 to {n_classes - 1}")

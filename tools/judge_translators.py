@@ -227,8 +227,3 @@ def brightness_of_border(images):
 
 
 JUDGES = {"pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan, "stargan": judge_stargan, "usps": judge_usps}
-
-
-def judge(args):
-    """The table's rows (measure, value, of what) for the run `args.B` of what `args.A` names."""
-    return JUDGES[args.A](args)
