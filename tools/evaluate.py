@@ -5,6 +5,7 @@
     python tools/evaluate.py results/pix2pix/translated FACADES/val --half_B left --features none
     python tools/evaluate.py SAMPLES PHOTOGRAPHS --inception pt_inception-2015-12-05-6726825d.pth
     python tools/evaluate.py pix2pix results/pix2pix      (also: cyclegan, stargan, usps, infogan)
+    python tools/evaluate.py modes results/dcgan/samples.npz
 
 A is what is judged, B what it should resemble. Each is a samples.npz as --n_samples writes it (`images`, (N, H, W, C)
 uint8, and perhaps `labels`), a folder of images, a folder of IDX files (its training part) or one file of them, or a
@@ -41,9 +42,10 @@ Pairs, which two folders hold that have the same file names:
     PSNR        10 log10(255^2 / mean squared difference) in dB, the mean over the images; equal images count as 100
     SSIM        structural similarity, Gaussian window of 11 pixels (Wang 2004); 1 is best. The mean over the channels
 
-The last line of commands judges a run of a translator on its built-in data: whether test digits got the colour, the
+The last lines of commands judge a run of a translator on its built-in data: whether test digits got the colour, the
 style or the attribute that was asked for, and are still read as the same digit; see tools/judge_translators.py. Of a
-run of infogan it tells what the codes have come to mean; see tools/judge_codes.py.
+run of infogan it tells what the codes have come to mean; see tools/judge_codes.py. Of samples
+of a run with --stacked, modes counts the kinds of images that occur, of 1,000; see tools/judge_modes.py.
 """
 
 import argparse
@@ -63,12 +65,12 @@ from common.checkpoint import write_atomically
 from common.data.decode import workers
 from common.environment import choose_device
 from common.errors import UserError, warn
-from tools import digit_classifier, image_sets, inception, judge_codes, judge_translators, metrics
+from tools import digit_classifier, image_sets, inception, judge_codes, judge_modes, judge_translators, metrics
 
 CHUNK = 500
 K = 3  # of the neighbours of precision and recall
 MOST_NEIGHBOURS = 10_000  # of these; their distances to each other grow with the square of the number
-JUDGES = {**judge_translators.JUDGES, "infogan": judge_codes.judge_codes}  # of a run
+JUDGES = {**judge_translators.JUDGES, "infogan": judge_codes.judge_codes, "modes": judge_modes.judge_modes}
 
 
 def parse_args(argv=None):
@@ -239,7 +241,7 @@ def evaluate(args):
 
 
 def shown(value):
-    return value if isinstance(value, str) else f"{value:.4f}"
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
 def lines(rows, kind):
