@@ -67,7 +67,7 @@ def parse_args(argv=None):
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="of the translation of --input")
     parser.add_decay(decay_epoch=100)
     args = parser.parse(argv)
-    parser.multiple_of(args, "img_size", 4, at_least=32)
+    parser.shape_is_multiple_of(args, 4, at_least=32)
     return args
 
 
@@ -111,7 +111,7 @@ class Generator(nn.Module):
 
 
 class PatchGAN(nn.Module):
-    """(B, C, S, S) images to (B, 1, S / 8 - 2, S / 8 - 2) scores, each of a patch of 70 x 70 pixels."""
+    """(B, C, H, W) images to (B, 1, H / 8 - 2, W / 8 - 2) scores, each of a patch of 70 x 70 pixels."""
 
     def __init__(self, channels, width):
         super().__init__()
@@ -135,7 +135,7 @@ def initialize(module):
 
 def build(args):
     """G: A to B, F: B to A, and the discriminators of A and of B."""
-    n_blocks = args.n_blocks if args.n_blocks is not None else (6 if args.img_size <= 128 else 9)
+    n_blocks = args.n_blocks if args.n_blocks is not None else (6 if max(args.shape) <= 128 else 9)
     generators = [Generator(args.channels, args.width, n_blocks) for _ in range(2)]
     networks = (*generators, *(PatchGAN(args.channels, args.width) for _ in range(2)))
     for module in networks:
@@ -194,7 +194,7 @@ def discriminator_loss(discriminator, real, fake):
 
 
 def train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall_A, recall_B, lambda_cycle, lambda_identity):
-    """One update of both generators, then one of both discriminators; images are (B, C, S, S) in [-1, 1].
+    """One update of both generators, then one of both discriminators; images are (B, C, H, W) in [-1, 1].
 
     recall_A and recall_B turn translations into those which the discriminators see. Returns every loss, unweighted, as
     a Jittor scalar; the identity's only where it has a weight.
@@ -227,21 +227,21 @@ def learning_rate(epoch, lr, decay_epoch, decay_until):
 
 
 def shown_images(args):
-    """As many images of A and of B from the test part, (n, C, S, S) each."""
-    data = load_domains(args.data_dir, args.data_dir_B, args.img_size, args.channels, split="test")
+    """As many images of A and of B from the test part, (n, C, H, W) each."""
+    data = load_domains(args.data_dir, args.data_dir_B, args.shape, args.channels, split="test")
     n = min(10, *map(len, data.domains))
     return [domain.batch(np.arange(n), [0] * n)[0] for domain in data.domains]
 
 
 def train(run, args):
     shown = shown_images(args)
-    data = load_domains(args.data_dir, args.data_dir_B, args.img_size, args.channels, augment=not args.no_augment)
+    data = load_domains(args.data_dir, args.data_dir_B, args.shape, args.channels, augment=not args.no_augment)
     batches = common.Batches(data, args.batch_size, args.seed)
     networks = G, F, D_A, D_B = build(args)
     ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))
     optimizer_G = fast.Adam([*G.parameters(), *F.parameters()], lr=args.lr, betas=(args.b1, args.b2))
     optimizer_D = fast.Adam([*D_A.parameters(), *D_B.parameters()], lr=args.lr, betas=(args.b1, args.b2))
-    pools = [ImagePool(args.pool_size, (args.channels, args.img_size, args.img_size)) for _ in range(2)]
+    pools = [ImagePool(args.pool_size, (args.channels, *args.shape)) for _ in range(2)]
     parts = {"G": G, "F": F, "D_A": D_A, "D_B": D_B, "ema_G": ema_G, "ema_F": ema_F, "optimizer_G": optimizer_G}
     parts |= {"optimizer_D": optimizer_D, "pool_A": pools[0], "pool_B": pools[1], "batches": batches}
     run.track(exports={"G": ema_G.module, "F": ema_F.module}, **parts)
@@ -279,7 +279,7 @@ def generate(run, args):
     else:
         generator = (ema_G if args.direction == "AtoB" else ema_F).module
         common.translate_folder(
-            run, args.input, lambda x: common.in_chunks(generator, x), args.img_size, args.channels, multiple=4
+            run, args.input, lambda x: common.in_chunks(generator, x), args.shape, args.channels, multiple=4
         )
 
 
@@ -288,7 +288,7 @@ def main(argv=None):
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
             for name, module in zip(("G", "F", "D_A", "D_B"), build(args)):
-                common.describe(name, module, jt.zeros((1, args.channels, args.img_size, args.img_size)))
+                common.describe(name, module, jt.zeros((1, args.channels, *args.shape)))
         elif args.sample_only:
             generate(run, args)
         else:

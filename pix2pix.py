@@ -25,7 +25,6 @@ The default departs from the paper, which --paper undoes:
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
 
-import math
 
 import jittor as jt
 import numpy as np
@@ -69,7 +68,7 @@ def parse_args(argv=None):
     add("--no_augment", action="store_true", help="without random crops and mirroring of the training pairs")
     parser.add_decay(decay_epoch=10)
     args = parser.parse(argv)
-    parser.one_of(args, "img_size", (32, 64, 128, 256, 512))
+    parser.shape_is_multiple_of(args, 32, at_least=32)
     return args
 
 
@@ -96,23 +95,23 @@ def norm_layer(norm, channels):
 
 
 class UNet(nn.Module):
-    """(B, C, S, S) inputs to (B, C, S, S) outputs, both in [-1, 1]; S = img_size.
+    """(B, C, H, W) inputs to (B, C, H, W) outputs, both in [-1, 1]; H and W are multiples of 2^n.
 
-    log2(S) convolutions halve the image down to one pixel; as many transposed ones double it, and each sees its
-    counterpart's output too. Dropout follows the first three upward layers of full width. The last alone has a bias.
+    n convolutions halve the image, down to one pixel where H = W = 2^n; as many transposed ones double it, and each
+    sees its counterpart's output too. Dropout follows the first three upward layers of full width. The last alone has a
+    bias.
     """
 
-    def __init__(self, img_size, channels, width, norm, dropout):
+    def __init__(self, n, channels, width, norm, dropout):
         super().__init__()
-        n = int(math.log2(img_size))
         c = [min(width * 2**i, width * 8) for i in range(n)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.down.append(fast.Conv(channels, width, 4, stride=2, padding=1, bias=False))
-        for i in range(1, n):  # (B, c[i], S / 2^(i + 1), S / 2^(i + 1))
+        for i in range(1, n):  # (B, c[i], H / 2^(i + 1), W / 2^(i + 1))
             conv = fast.Conv(c[i - 1], c[i], 4, stride=2, padding=1, bias=False)
             normed = [norm_layer(norm, c[i])] if i < n - 1 else []  # the one pixel at the bottom has no variance
             self.down.append(nn.Sequential(fast.LeakyReLU(0.2), conv, *normed))
-        for i in range(n - 1, 0, -1):  # (B, c[i - 1], S / 2^i, S / 2^i)
+        for i in range(n - 1, 0, -1):  # (B, c[i - 1], H / 2^i, W / 2^i)
             inputs = c[i] if i == n - 1 else 2 * c[i]
             conv = fast.ConvTranspose(inputs, c[i - 1], 4, stride=2, padding=1, bias=False)
             noise = [Noise(dropout)] if c[i - 1] == 8 * width and i >= n - 3 else []
@@ -159,7 +158,7 @@ def initialize(module):
 
 def build(args):
     """The generator and the discriminator of these arguments."""
-    generator = UNet(args.img_size, args.channels, args.width, args.norm, args.dropout)
+    generator = UNet(common.halvings(*args.shape), args.channels, args.width, args.norm, args.dropout)
     discriminator = PatchGAN(args.channels, args.width, args.norm)
     for module in (generator, discriminator):
         initialize(module)
@@ -190,7 +189,7 @@ def l1_distance(outputs, targets):
 
 
 def train_step(generator, discriminator, optimizer_G, optimizer_D, inputs, targets, loss, lambda_L1):
-    """One update of D, then one of G against the new D; inputs and targets are (B, C, S, S) in [-1, 1].
+    """One update of D, then one of G against the new D; inputs and targets are (B, C, H, W) in [-1, 1].
 
     Returns {"loss_D", "loss_G", "loss_L1"} as Jittor scalars: loss_G is the adversarial part, loss_L1 is not weighted.
     """
@@ -232,14 +231,14 @@ def validate(draw, data, batch_size):
 
 
 def load_validation(args):
-    """The validation pairs, and those of them that pictures show: (inputs, targets), (n, C, S, S) each."""
-    data = load_pairs(args.data_dir, args.img_size, args.channels, args.direction, split="val")
+    """The validation pairs, and those of them that pictures show: (inputs, targets), (n, C, H, W) each."""
+    data = load_pairs(args.data_dir, args.shape, args.channels, args.direction, split="val")
     return data, data.batch(np.linspace(0, len(data) - 1, min(10, len(data))).astype(int))
 
 
 def train(run, args):
     validation, shown = load_validation(args)
-    data = load_pairs(args.data_dir, args.img_size, args.channels, args.direction, augment=not args.no_augment)
+    data = load_pairs(args.data_dir, args.shape, args.channels, args.direction, augment=not args.no_augment)
     batches = common.Batches(data, args.batch_size, args.seed)
     networks = generator, discriminator = build(args)
     betas = (args.b1, args.b2)
@@ -274,7 +273,8 @@ def generate(run, args):
     if args.input is None:
         write_rows(run.out_dir / "result.png", draw, *load_validation(args)[1])
     else:
-        common.translate_folder(run, args.input, draw, args.img_size, args.channels, multiple=args.img_size)
+        multiple = 2 ** common.halvings(*args.shape)
+        common.translate_folder(run, args.input, draw, args.shape, args.channels, multiple)
 
 
 def main(argv=None):
@@ -282,7 +282,7 @@ def main(argv=None):
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
             generator, discriminator = build(args)
-            image = jt.zeros((1, args.channels, args.img_size, args.img_size))
+            image = jt.zeros((1, args.channels, *args.shape))
             common.describe("generator", generator, image)
             common.describe("discriminator", discriminator, image, image)
         elif args.sample_only:

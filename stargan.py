@@ -83,7 +83,7 @@ def parse_args(argv=None):
     add("--no_augment", action="store_true", help="without mirroring the images of folders")
     add("--set", metavar="NAME=0|1,...", help="with --input: the attributes to give it, such as blue=1,bold=0")
     args = parser.parse(argv)
-    parser.one_of(args, "img_size", (32, 64, 128, 256))
+    parser.shape_is_multiple_of(args, 32, at_least=32)
     if (args.input is None) != (args.set is None):
         parser.error("--input and --set belong together: --input my_folder --set blue=1,bold=0")
     return args
@@ -132,18 +132,18 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(B, C, S, S) images to (B, 1, P, P) scores of patches and (B, A) logits of attributes; P is 2, at size 256 4."""
+    """(B, C, H, W) images to (B, 1, P, Q) scores of patches, (B, A) logits of attributes; P, Q = H, W / 2^depth."""
 
-    def __init__(self, img_size, channels, n_attributes, width):
+    def __init__(self, shape, channels, n_attributes, width):
         super().__init__()
-        depth = min(6, int(math.log2(img_size)) - 1)
+        depth = min(6, common.halvings(*shape), int(math.log2(min(shape))) - 1)  # P and Q are 2 or more
         layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.01)], width
         for _ in range(depth - 1):  # c doubles, height and width halve
             layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1), fast.LeakyReLU(0.01)]
             c *= 2
-        self.layers = nn.Sequential(*layers)  # (B, c, P, P)
+        self.layers = nn.Sequential(*layers)  # (B, c, P, Q)
         self.realism = fast.Conv(c, 1, 3, padding=1, bias=False)
-        self.attributes = fast.Conv(c, n_attributes, img_size // 2**depth, bias=False)
+        self.attributes = fast.Conv(c, n_attributes, tuple(side // 2**depth for side in shape), bias=False)
 
     def execute(self, images):
         h = self.layers(images)
@@ -155,7 +155,7 @@ def build(args):
     # Weights stay as Jittor draws them, from U(-a, a) with a = 1 / sqrt(fan in): PyTorch's, and so the authors', too.
     n_attributes = len(args.selected_attrs)
     generator = Generator(args.channels, n_attributes, args.width, args.n_blocks, args.early_norm)
-    discriminator = Discriminator(args.img_size, args.channels, n_attributes, args.width)
+    discriminator = Discriminator(args.shape, args.channels, n_attributes, args.width)
     generator.train(), discriminator.train()
     return generator, discriminator
 
@@ -226,7 +226,7 @@ def learning_rate(epoch, lr, decay_epoch, decay_until):
 
 def load(args, split):
     augment = split == "train" and not args.no_augment
-    return load_attributes(args.data_dir, args.img_size, args.channels, args.selected_attrs, split, augment)
+    return load_attributes(args.data_dir, args.shape, args.channels, args.selected_attrs, split, augment)
 
 
 def draw(path, generator, images, attributes, args):
@@ -272,12 +272,12 @@ def generate(run, args):
     changes = attributes.parse_changes(args.set)
 
     def translate(images):
-        top, left = ((side - args.img_size) // 2 for side in images.shape[2:])
-        middle = images[:, :, top : top + args.img_size, left : left + args.img_size]  # the size that D takes
+        rows, columns = (slice((n - m) // 2, (n + m) // 2) for n, m in zip(images.shape[2:], args.shape))
+        middle = images[:, :, rows, columns]  # of the size that D takes
         _, logits = common.in_chunks(discriminator, np.ascontiguousarray(middle))
         return common.in_chunks(generator, images, attributes.change(attributes.from_logits(logits), changes))
 
-    common.translate_folder(run, args.input, translate, args.img_size, args.channels, multiple=4)
+    common.translate_folder(run, args.input, translate, args.shape, args.channels, multiple=4)
 
 
 def main(argv=None):
@@ -286,7 +286,7 @@ def main(argv=None):
         if args.describe:
             args.selected_attrs = args.selected_attrs or load(args, "test").names
             generator, discriminator = build(args)
-            image = jt.zeros((1, args.channels, args.img_size, args.img_size))
+            image = jt.zeros((1, args.channels, *args.shape))
             common.describe("generator", generator, image, jt.zeros((1, len(args.selected_attrs))))
             common.describe("discriminator", discriminator, image)
         elif args.sample_only:

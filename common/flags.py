@@ -50,7 +50,8 @@ class Parser(argparse.ArgumentParser):
         paper: {flag: value} of the published setting, which --paper selects.
         architecture: the flags that fix the networks' shapes. --resume and --init_from take them from the
             checkpoint, and one that contradicts it is an error.
-        starts_from: "noise" offers --n_samples, --samples_dir and --download; "images" offers --input.
+        starts_from: "noise" offers --n_samples, --samples_dir and --download; "images" offers --input, --img_height and
+            --img_width, and the result has `shape`, (height, width).
         of_the_call: this script's flags that are neither stored nor restored (what to draw, say).
         uses_adam: offers --b1 and --b2.
     """
@@ -89,6 +90,9 @@ class Parser(argparse.ArgumentParser):
             add("--samples_dir", metavar="DIR", help="write the samples of --n_samples as PNG files too")
             add("--download", action="store_true", help="fetch full MNIST (11 MB) into Jittor's data set folder")
         else:
+            self.architecture |= {"img_height", "img_width"}
+            add("--img_height", type=number(int, at_least=1, at_most=4096), help="where it is not --img_size")
+            add("--img_width", type=number(int, at_least=1, at_most=4096), help="where it is not --img_size")
             add("--input", metavar="PATH", help="with --sample_only: a picture, or a folder of them, to translate")
 
     def add_decay(self, decay_epoch):
@@ -112,11 +116,16 @@ class Parser(argparse.ArgumentParser):
             self.error(f"--{name} {value}: it must be {listed}; nearest is {nearest}")
 
     def multiple_of(self, args, name, factor, at_least):
-        """Refuses a size that `factor` does not divide, or that is too small."""
+        """Refuses a size that `factor` does not divide, or that is too small; one that is not given passes."""
         value = getattr(args, name)
-        if value % factor or value < at_least:
+        if value is not None and (value % factor or value < at_least):
             below = max(value // factor * factor, at_least)
             self.error(f"--{name} {value}: it must be a multiple of {factor}, such as {below} or {below + factor}")
+
+    def shape_is_multiple_of(self, args, factor, at_least):
+        """Refuses a height or a width that `factor` does not divide, or that is too small."""
+        for name in ("img_size", "img_height", "img_width"):
+            self.multiple_of(args, name, factor, at_least)
 
     def check_call(self, args):
         if args.sample_only and not args.resume:
@@ -144,6 +153,8 @@ class Parser(argparse.ArgumentParser):
         if args.out_dir is None:
             args.out_dir = str(Path(args.resume).parent) if args.resume else f"results/{self.script}"
         args.out_dir = os.path.expanduser(args.out_dir)
+        if "input" in args:
+            args.shape = (args.img_height or args.img_size, args.img_width or args.img_size)
         self.settle_decay(args)
         self.settle_channels(args, argv)
         kept = {a.dest for a in self._actions} - self.of_the_call - {"help"}

@@ -1,6 +1,7 @@
 """What is done with any network: average its weights, evaluate it in chunks, describe it."""
 
 import copy
+import math
 
 import jittor as jt
 import numpy as np
@@ -49,6 +50,12 @@ class EMA:
         self.n_updates = int(state["n_updates"])
         if self.decay > 0:
             load_module(self.module, {name: state[name] for name in self.module.state_dict()})
+
+
+def halvings(height, width):
+    """How often both sides can be halved without a rest."""
+    both = math.gcd(height, width)
+    return (both & -both).bit_length() - 1
 
 
 def in_chunks(network, *arrays, chunk=500, seed=None):

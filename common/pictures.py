@@ -99,10 +99,10 @@ def make_grid(pixels, nrow, padding):
 # ---- one's own pictures through a trained translator ----
 
 
-def translate_folder(run, source, translate, img_size, channels, multiple):
+def translate_folder(run, source, translate, shape, channels, multiple):
     """Writes one translation for each image of `source`, under the same name and at the same aspect ratio.
 
-    An image is scaled until its shorter side is `img_size`, the scale that the network was trained at. Where the
+    An image is scaled until it just covers `shape`, (height, width), which the network was trained at. Where the
     architecture needs sides that divide by `multiple`, it is padded by reflection to the right and below, and the
     translation is cut back.
 
@@ -134,18 +134,18 @@ def translate_folder(run, source, translate, img_size, channels, multiple):
     for file in files:
         target = out_dir / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        translate_file(file, target, translate, img_size, channels, multiple)
+        translate_file(file, target, translate, shape, channels, multiple)
     say(f"Translated {len(files)} images into {out_dir}.")
     return len(files)
 
 
-def translate_file(source, target, translate, img_size, channels, multiple):
+def translate_file(source, target, translate, shape, channels, multiple):
     """As `translate_folder`, for one file."""
-    image = open_image(source, channels, at_least=img_size)
+    image = open_image(source, channels, at_least=shape)
     if max(image.size) > LONGEST * min(image.size):
         raise UserError(f"{source}: {image.width} x {image.height} pixels are longer than {LONGEST} to 1")
-    scale = img_size / min(image.size)
-    width, height = (max(img_size, round(side * scale)) for side in image.size)
+    scale = max(side / own for side, own in zip(shape, image.size[::-1]))
+    height, width = (max(side, round(own * scale)) for side, own in zip(shape, image.size[::-1]))
     pixels = np.asarray(image.resize((width, height), Image.BICUBIC)).reshape(height, width, channels)
     padding = [(0, -height % multiple), (0, -width % multiple), (0, 0)]
     padded = np.pad(pixels, padding, mode="reflect").transpose(2, 0, 1)

@@ -116,21 +116,24 @@ def test_a_score_sees_a_patch_of_70_pixels(monkeypatch):
         assert np.ptp(rows) == np.ptp(columns) == 69
 
 
-@pytest.mark.parametrize("size", [32, 64, 128, 256, 512])
-def test_unet_of_every_size(size):
-    """It halves the image down to one pixel and doubles it again."""
-    shapes = []
-    generator, _ = script.build(script.parse_args(["--img_size", str(size), "--width", "1", "--channels", "1"]))
+@pytest.mark.parametrize(
+    ("height", "width", "innermost_shape"),
+    [(32, 32, (1, 1)), (256, 256, (1, 1)), (512, 512, (1, 1)), (96, 96, (3, 3)), (32, 64, (1, 2)), (384, 512, (3, 4))],
+)
+def test_unet_of_every_shape(height, width, innermost_shape):
+    """It halves the image as often as both sides allow, down to one pixel of a square of a power of two."""
+    shapes, flags = [], ["--img_height", str(height), "--img_width", str(width), "--width", "1", "--channels", "1"]
+    generator, _ = script.build(script.parse_args(flags))
     innermost = generator.down[-1]
     execute = innermost.execute
     innermost.execute = lambda x: shapes.append(execute(x).shape) or execute(x)
-    assert generator(jt.zeros((1, 1, size, size))).shape == [1, 1, size, size]
-    assert shapes == [[1, 8, 1, 1]]
+    assert generator(jt.zeros((1, 1, height, width))).shape == [1, 1, height, width]
+    assert shapes == [[1, 8, *innermost_shape]]
 
 
 @pytest.mark.parametrize(("size", "n"), [(32, 1), (64, 2), (256, 3)])
 def test_dropout_follows_the_first_layers_of_full_width(size, n):
-    generator = script.UNet(size, 3, 1, "instance", 0.5)
+    generator = script.UNet(script.common.halvings(size, size), 3, 1, "instance", 0.5)
     assert [any(isinstance(m, fast.Dropout) for m in layer.modules()) for layer in generator.up] == [True] * n + [
         False
     ] * (len(generator.up) - n)
@@ -211,7 +214,8 @@ def test_a_folder_becomes_a_folder_of_the_same_names(tiny_runs, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--img_size", 100], "nearest is 128"),
+        (["--img_size", 100], "--img_size 100: it must be a multiple of 32, such as 96 or 128"),
+        (["--img_width", 100], "--img_width 100: it must be a multiple of 32, such as 96 or 128"),
         (["--n_samples", 5], "--n_samples"),
         (["--input", "x"], "--input needs --sample_only"),
         (["--direction", "AtoC"], "--direction"),

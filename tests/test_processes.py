@@ -65,7 +65,8 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch):
 def assert_same_moments(one, two):
     """The optimizers' averages agree, measured by their norms: of gradients to 6 %, of their squares to 12 %.
 
-    All but cyclegan's agree to 1 %, and its own at the first step to 2e-6. One process's gradient in the place of both's would differ by half and more.
+    All but cyclegan's agree to 1 %, and its own at the first step to 2e-6. One process's gradient in the place of
+    both's would differ by half and more.
     Gradients that are zero but for rounding (of a bias before batch norm) are compared with the largest.
     """
     slots = {key.split("/")[0] + key_slot for key in one for key_slot in ("/m/", "/values/") if key_slot in key}

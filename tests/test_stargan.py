@@ -103,12 +103,15 @@ def test_paper_setting_and_its_published_sizes():
     assert (args.n_epochs, args.decay_epoch, args.decay_until) == (20, 10, 20)
 
 
-@pytest.mark.parametrize(("size", "depth", "patches"), [(32, 4, 2), (64, 5, 2), (128, 6, 2), (256, 6, 4)])
-def test_discriminator_has_six_layers_where_they_fit(size, depth, patches):
-    _, D = built("--img_size", size, "--width", 1)
+@pytest.mark.parametrize(
+    ("height", "width", "depth", "patches"),
+    [(32, 32, 4, [2, 2]), (64, 64, 5, [2, 2]), (128, 128, 6, [2, 2]), (256, 256, 6, [4, 4]), (96, 64, 5, [3, 2])],
+)
+def test_discriminator_has_six_layers_where_they_fit(height, width, depth, patches):
+    _, D = built("--img_height", height, "--img_width", width, "--width", 1)
     assert sum(isinstance(layer, fast.Conv) for layer in D.layers.layers.values()) == depth
-    scores, logits = D(jt.zeros((1, 3, size, size)))
-    assert (scores.shape, logits.shape) == ([1, 1, patches, patches], [1, 3])
+    scores, logits = D(jt.zeros((1, 3, height, width)))
+    assert (scores.shape, logits.shape) == ([1, 1, *patches], [1, 3])
 
 
 def test_norms_and_biases_of_the_generator():
@@ -327,7 +330,8 @@ def test_a_folder_becomes_a_folder_of_the_same_names(tmp_path, fails):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--img_size", 100], "nearest is 128"),
+        (["--img_size", 100], "such as 96 or 128"),
+        (["--img_height", 48], "such as 32 or 64"),
         (["--input", "x"], "--input needs --sample_only"),
         (["--set", "x=1"], "--input and --set belong together"),
         (["--n_critic", 0], "must be a whole number at least 1"),

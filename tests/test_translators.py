@@ -18,6 +18,24 @@ def test_one_image_and_no_out_dir(name, tiny, tmp_path):
     assert Image.open(trained / "translated/x.png").size == (32, 32)
 
 
+def test_a_model_of_rectangles(name, tiny, tmp_path):
+    """It trains, and translates upright and lying pictures at their own aspect ratio, scaled to cover its shape."""
+    shape = ["--img_height", 32, "--img_width", 64]
+    run(name, *tiny.flags, *shape, "--n_epochs", 1, "--out_dir", tmp_path / "run")
+    Image.new("RGB", (40, 80)).save(tmp_path / "upright.png")
+    Image.new("RGB", (160, 40)).save(tmp_path / "lying.png")
+    for picture, size in (("upright", (64, 128)), ("lying", (128, 32))):
+        flags = ["--input", tmp_path / f"{picture}.png", *TRANSLATE[name]]
+        run(name, "--resume", tmp_path / "run", "--sample_only", *flags)
+        assert Image.open(tmp_path / f"run/translated/{picture}.png").size == size
+
+
+def test_drawn_digits_cannot_be_rectangles(name, tmp_path, fails):
+    code, line = fails(load(name).main, ["--img_width", 64, "--img_height", 32, "--out_dir", tmp_path])
+    assert code == 2
+    assert "digits are square, not 32 x 64" in line
+
+
 def test_an_input_is_never_overwritten(name, tiny, tmp_path, fails):
     images(tmp_path / "mine", 1)
     before = (tmp_path / "mine/0.png").read_bytes()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.data.augment import mirror
+from common.data.augment import mirror, square
 from common.data.decode import check_images, fit, list_images, open_image
 from common.data.drawn import ATTRIBUTES, coloured_digits
 from common.data.items import LazyImages
@@ -36,11 +36,12 @@ class Table:
 
 
 def load_attributes(data_dir, img_size, channels, selected=None, split="train", augment=False):
-    """Images (B, channels, img_size, img_size) in [-1, 1] with attributes (B, A) float32 in {0, 1}.
+    """Images (B, channels, H, W) in [-1, 1] with attributes (B, A) float32 in {0, 1}.
 
     Args:
         data_dir: a folder with `img_align_celeba/` and `list_attr_celeba.txt` (or .csv), or with one folder for each
             domain, also within `train/` and `test/`. None for coloured digits.
+        img_size: a number, or (height, width), which digits have as a square alone.
         selected: names of the attributes, in their order; all domains, if None.
         split: "train" or "test". Of CelebA, the end of the list is the test part. Of folders, where there is no test
             part, training images serve, with a warning.
@@ -53,7 +54,7 @@ def load_attributes(data_dir, img_size, channels, selected=None, split="train", 
         UserError: the list or a column is missing, an attribute has one value only, there is nothing to read.
     """
     if data_dir is None:
-        images, table = read_coloured_digits(selected, split, img_size, channels)
+        images, table = read_coloured_digits(selected, split, square(img_size), channels)
         data, source = AttributeImages(images, table, img_size, channels), "the bundled digits, coloured"
     else:
         root = existing_folder(data_dir)
@@ -193,10 +194,10 @@ def domain_folders(part):
 
 
 class AttributeImages(LazyImages):
-    """Images with attributes: items (image (C, S, S) uint8, (A,) float32 in {0, 1}).
+    """Images with attributes: items (image (C, H, W) uint8, (A,) float32 in {0, 1}).
 
     Args:
-        images: files, or (N, C, S, S) uint8.
+        images: files, or (N, C, H, W) uint8.
         table: a Table with a row for each of them.
         augment: random mirroring, of files.
     """

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.data.augment import sides
 from common.data.layout import existing_folder, not_found
 from common.errors import UserError, warn
 
@@ -74,14 +75,15 @@ def open_image(path, channels, at_least=None):
     """One image as a Pillow image of mode "L" (channels 1) or "RGB" (3), upright, on white where it is transparent.
 
     Args:
-        at_least: a JPEG may be decoded at a fraction of its size, but both sides at least so many pixels.
+        at_least: a JPEG may be decoded at a fraction of its size, but not below this number of pixels, or (height,
+            width).
 
     Raises:
         Unreadable: the file is missing, damaged, empty, or larger than LARGEST_IMAGE.
     """
     with opened(path) as image:
         if at_least is not None:
-            image.draft(None, (at_least, at_least))
+            image.draft(None, (max(sides(at_least)),) * 2)
         image.load()
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I") or image.mode == "F":  # 16 bits, which convert() would cut off at 255
@@ -100,8 +102,8 @@ def size_of(path):
 
 
 def fit(image, img_size):
-    """A Pillow image scaled to a shorter side of `img_size`, its middle cut out: (C, img_size, img_size) uint8."""
-    image = ImageOps.fit(image, (img_size, img_size), Image.BICUBIC)
+    """A Pillow image scaled until it covers `img_size`, a number or (height, width); its middle, as (C, H, W) uint8."""
+    image = ImageOps.fit(image, sides(img_size)[::-1], Image.BICUBIC)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

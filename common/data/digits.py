@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from common.data import mnist
+from common.data.augment import square
 from common.data.decode import SUFFIXES
 from common.data.items import InMemory
 from common.data.layout import existing_folder, find_part, not_found
@@ -48,7 +49,7 @@ def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, download=F
     if n_classes is not None and labels.max() >= n_classes:
         raise UserError(f"{folder}: holds the label {labels.max()}, but --n_classes is {n_classes}")
     say(f"Data ({split}): {len(labels):,} images from {source}.")
-    return InMemory(resize_all(pixels, img_size, channels), labels.astype(np.int32))
+    return InMemory(resize_all(pixels, square(img_size), channels), labels.astype(np.int32))
 
 
 def find_digits(data_dir, download):

@@ -1,5 +1,6 @@
 """Two domains of images without pairs: the CycleGAN layout, two folders of any kind, or drawn digits."""
 
+from common.data.augment import square
 from common.data.digits import holds_idx, load_digits
 from common.data.drawn import digit_domains
 from common.data.folders import ImageFolder, load_images
@@ -15,6 +16,7 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
         data_dir: a folder with `trainA/ trainB/ testA/ testB/`, or `train/A train/B ...`, or `A/train B/train ...`;
             with `data_dir_B` the folder of domain A alone, as `load_images` takes it. None for the drawn digits.
         data_dir_B: the folder of domain B, where the two lie apart. Each may hold images or IDX files.
+        img_size: a number, or (height, width), which digits have as a square alone.
         split: "train" or "test". Where there is no test part, training images serve, with a warning.
         augment: random crops and mirroring, of images but never of digits.
 
@@ -24,7 +26,7 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
     if data_dir is None:
         if data_dir_B is not None:
             raise UserError("--data_dir_B needs --data_dir, the folder of domain A")
-        a, b = (InMemory(*domain) for domain in digit_domains(img_size, split, channels))
+        a, b = (InMemory(*domain) for domain in digit_domains(square(img_size), split, channels))
         source = "the bundled digits, drawn"
     elif data_dir_B is not None:
         source = f"{data_dir} and {data_dir_B}"
@@ -48,7 +50,7 @@ def read_domain(folder, img_size, channels, part, augment):
 
 
 class Unpaired(LazyImages):
-    """Items (a, b), images (C, S, S) uint8; as many as the larger domain has.
+    """Items (a, b), images (C, H, W) uint8; as many as the larger domain has.
 
     An item takes its own image of the larger domain and a random one, which follows from its seed, of the smaller.
 

@@ -12,9 +12,10 @@ from common.errors import UserError, say
 
 
 class ImageFolder(LazyImages):
-    """Every image below a folder, as (channels, img_size, img_size) uint8; its middle, where it is not square.
+    """Every image below a folder, as (channels, H, W) uint8; its middle, where its shape is another.
 
     Args:
+        img_size: a number, or (height, width).
         augment: random crops and mirroring.
     """
 
@@ -44,6 +45,7 @@ def load_images(data_dir, img_size, channels, download=False, split="train", n_t
         data_dir: a folder of IDX files (their labels come second in a batch) or of images, in subfolders too; a `train`
             and a `test` or `val` folder in it are taken for their parts. None for the digits of `load_digits`.
         download, n_test: of `load_digits`.
+        img_size: a number, or (height, width), which digits have as a square alone.
         split: "train" or "test". Where there is no test part, training images serve, with a warning.
         augment: random crops and mirroring, of images but never of digits.
         stacked: three digits as the channels of one image, see `Stacked`; `channels` is 3.

@@ -3,12 +3,13 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Optional
 
 import jittor as jt
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.data.augment import enlarged
+from common.data.augment import crop_and_mirror, enlarged
 from common.data.decode import list_images, open_image, opened, size_of, workers
 from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, training_images_serve
@@ -28,8 +29,8 @@ HUES = 0.618034  # of a turn between the colours of two labels that follow each 
 class Classes:
     """The labels that maps may hold: 0 to n - 1, and `ignore`, which becomes a class of its own, the last."""
 
-    n: int | None
-    ignore: int | None = None
+    n: Optional[int]
+    ignore: Optional[int] = None
 
     @property
     def total(self):
@@ -42,14 +43,12 @@ class Classes:
 
 # ---- flags ----
 
-FLAGS = ("n_classes", "ignore_label", "img_height", "img_width")  # of those below, the ones that networks depend on
+FLAGS = ("n_classes", "ignore_label")  # of those below, the ones that networks depend on
 
 
 def add_flags(parser):
     """Offers the flags of label maps to a script's parser."""
     add = parser.add_argument
-    add("--img_height", type=number(int, at_least=1, at_most=4096), help="where it is not --img_size")
-    add("--img_width", type=number(int, at_least=1, at_most=4096), help="where it is not --img_size")
     add("--label_dir", metavar="DIR", help="a folder of maps, with --image_dir in the place of --data_dir")
     add("--image_dir", metavar="DIR", help="a folder of images with the maps' names")
     add("--n_classes", type=number(int, at_least=1, at_most=65536), help="labels are below it; found, unless given")
@@ -59,14 +58,12 @@ def add_flags(parser):
 
 def shape_of(args):
     """(height, width) of the images: --img_height and --img_width, each --img_size unless it is given."""
-    return args.img_height or args.img_size, args.img_width or args.img_size
+    return args.shape
 
 
 def check_shape(parser, args, factor):
     """Refuses sizes that `factor` does not divide, or that are below 32."""
-    for name in ("img_size", "img_height", "img_width"):
-        if getattr(args, name) is not None:
-            parser.multiple_of(args, name, factor, at_least=max(32, factor))
+    parser.shape_is_multiple_of(args, factor, at_least=max(32, factor))
 
 
 def n_classes(args):
@@ -252,7 +249,7 @@ class LabelMaps(LazyImages):
     def __init__(self, files, height, width, classes, augment):
         super().__init__()
         self.files, self.height, self.width, self.classes, self.augment = files, height, width, classes, augment
-        self.decoded = (enlarged(height), enlarged(width)) if augment else (height, width)
+        self.decoded = enlarged((height, width)) if augment else (height, width)
         self.keeps = len(files) * 7 * self.decoded[0] * self.decoded[1] <= KEEP
         self.kept = {}
 
@@ -267,11 +264,7 @@ class LabelMaps(LazyImages):
                 self.kept[index] = both
         if not self.augment:
             return both
-        rng = np.random.default_rng(seed)
-        top, left = (rng.integers(big - side + 1) for big, side in zip(self.decoded, (self.height, self.width)))
-        flipped = rng.integers(2)
-        cut = (x[..., top : top + self.height, left : left + self.width] for x in both)
-        return tuple(x[..., ::-1] if flipped else x for x in cut)
+        return tuple(crop_and_mirror(x, (self.height, self.width), seed) for x in both)  # both by the same seed
 
     def decode(self, label_map, image):
         height, width = self.decoded

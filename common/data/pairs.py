@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from common.data.augment import crop_and_mirror, enlarged
+from common.data.augment import crop_and_mirror, enlarged, sides, square
 from common.data.decode import check_images, fit, list_images, open_image, size_of
 from common.data.drawn import bundled_digits, draw_outlines
 from common.data.items import LazyImages
@@ -21,6 +21,7 @@ def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", au
         data_dir: a folder with `train/` and `val/` (or `test/`) of side-by-side images, A on the left; or with two
             folders of equal names, whatever their suffixes: `trainA/ trainB/ valA/ valB/`, or `train/A train/B ...`, or
             `A/train B/train ...`. None for the drawn digits: A outlines, B paintings.
+        img_size: a number, or (height, width), which drawn digits have as a square alone.
         direction: "AtoB", or "BtoA", which makes B the input.
         split: "train", or "val" or "test" for the part that is not trained on. Where there is none, the first
             N_STAND_IN training pairs serve, with a warning.
@@ -30,7 +31,7 @@ def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", au
         UserError: a part is missing or empty, a partner is missing, sizes of a pair differ, a width is odd.
     """
     if data_dir is None:
-        data, source = DrawnPairs(img_size, channels, direction, split), "the bundled digits, drawn"
+        data, source = DrawnPairs(square(img_size), channels, direction, split), "the bundled digits, drawn"
     else:
         files, source = find_pairs(existing_folder(data_dir), split)
         data = Pairs(files, img_size, channels, direction, augment)
@@ -84,7 +85,7 @@ def match_names(folder_A, folder_B):
 
 
 class Pairs(LazyImages):
-    """Pairs of files as (input, target), both (channels, img_size, img_size) uint8; the middle, where not square.
+    """Pairs of files as (input, target), both (channels, H, W) uint8; the middle, where their shape is another.
 
     Args:
         files: of `find_pairs`.
@@ -95,8 +96,8 @@ class Pairs(LazyImages):
         super().__init__()
         self.files, self.img_size, self.channels = files, img_size, channels
         self.direction, self.augment = direction, augment
-        self.decoded_size = enlarged(img_size) if augment else img_size
-        self.keeps = len(files) * 2 * channels * self.decoded_size**2 <= KEEP
+        self.decoded_size = enlarged(img_size) if augment else sides(img_size)
+        self.keeps = len(files) * 2 * channels * self.decoded_size[0] * self.decoded_size[1] <= KEEP
         self.kept = {}
 
     def __len__(self):
@@ -112,7 +113,7 @@ class Pairs(LazyImages):
         return (a, b) if self.direction == "AtoB" else (b, a)
 
     def decode(self, file_A, file_B):
-        """A and B as (2, channels, decoded_size, decoded_size) uint8."""
+        """A and B as (2, channels, height, width) uint8 of `decoded_size`."""
         a = open_image(file_A, self.channels)
         if file_B is None:
             half = a.width // 2

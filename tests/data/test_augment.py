@@ -7,12 +7,13 @@ from PIL import Image
 from registry import images
 
 from common.data import load_attributes, load_domains, load_images, load_pairs
-from common.data.augment import crop_and_mirror, enlarged
+from common import UserError
+from common.data.augment import crop_and_mirror, enlarged, square
 
 
 def test_the_papers_sizes():
     """256 pixels are cut out of 286 (Isola 2017, section 6.2)."""
-    assert [enlarged(size) for size in (256, 128)] == [286, 143]
+    assert [enlarged(size) for size in (256, 128, (128, 256))] == [(286, 286), (143, 143), (143, 286)]
 
 
 def test_crops_by_hand():
@@ -27,6 +28,24 @@ def test_crops_by_hand():
         assert np.array_equal(upright, pixels[:, top : top + 4, left : left + 4])
         seen.add((top, left, mirrored))
     assert seen == {(top, left, mirrored) for top in range(3) for left in range(3) for mirrored in (False, True)}
+
+
+def test_crops_of_rectangles_by_hand():
+    pixels = np.arange(35).reshape(1, 5, 7)
+    seen = set()
+    for seed in range(100):
+        part = crop_and_mirror(pixels, (4, 5), seed)
+        upright = part[..., ::-1] if part[0, 0, 0] > part[0, 0, -1] else part
+        top, left = divmod(int(upright[0, 0, 0]), 7)
+        assert np.array_equal(upright, pixels[:, top : top + 4, left : left + 5])
+        seen.add((top, left))
+    assert seen == {(top, left) for top in range(2) for left in range(3)}
+
+
+def test_digits_are_square():
+    assert square(32) == square((32, 32)) == 32
+    with pytest.raises(UserError, match="digits are square, not 32 x 64"):
+        square((32, 64))
 
 
 def test_the_seed_decides():

@@ -61,6 +61,20 @@ def test_bad_pairs(tmp_path, make, message):
     assert str(tmp_path / "data") in str(error.value)
 
 
+def test_rectangles(tmp_path):
+    """Scaled until they cover the shape, the middle cut out: by hand, from a picture of three stripes."""
+    stripes = np.repeat(np.uint8([0, 128, 255]), 20)[:, None].repeat(40, axis=1)  # 60 x 40 pixels
+    for side in "AB":
+        (tmp_path / f"train{side}").mkdir()
+        Image.fromarray(stripes).save(tmp_path / f"train{side}/x.png")
+    inputs, _ = load_pairs(tmp_path, (20, 40), 1).batch([0])
+    assert inputs.shape == (1, 1, 20, 40)
+    assert np.allclose(inputs, 128 / 127.5 - 1, atol=1e-6)
+    inputs, targets = load_pairs(tmp_path, (32, 64), 1, augment=True).batch([0], [7])
+    assert inputs.shape == (1, 1, 32, 64)
+    assert np.array_equal(inputs, targets)
+
+
 def test_drawn_pairs_are_those_of_the_whole_set():
     """They are drawn one by one when they are needed; "val" and "test" are the same part."""
     outlines, paintings, _ = outline_pairs(32, "test")
