@@ -134,8 +134,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, n_classes, channels):
         super().__init__()
-        self.n_classes, self.whole, self.half = n_classes, nn.ModuleList(), nn.ModuleList()
-        for layers in (self.whole, self.half):
+        self.n_classes, self.large, self.small = n_classes, nn.ModuleList(), nn.ModuleList()
+        for layers in (self.large, self.small):
             first = fast.Conv(n_classes + 3, channels, 4, stride=2, padding=2)
             layers.append(nn.Sequential(first, fast.LeakyReLU(0.2)))
             for k, stride in ((1, 2), (2, 2), (4, 1)):
@@ -144,13 +144,13 @@ class Discriminator(nn.Module):
 
     def execute(self, labels, images):
         x, scores, features = jt.concat([one_hot(labels, self.n_classes), images], dim=1), [], []
-        for layers in (self.whole, self.half):
+        for layers in (self.large, self.small):
             y = x
             for layer in layers:
                 y = layer(y)
                 features.append(y)
             scores.append(features.pop())
-            x = nn.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+            x = fast.avg_pool2d(x, 3, stride=2, padding=1)
         return (*scores, *features)
 
 
@@ -248,8 +248,8 @@ def train(run, args):
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, encoder, discriminator = networks = build(args)
     ema_G, ema_E = averages = [common.EMA(m, args.ema_decay) for m in (generator, encoder)]
-    weights, betas = generator.parameters() + encoder.parameters(), (args.b1, args.b2)
-    optimizer_G = fast.Adam(weights, lr=args.lr, betas=betas)
+    betas = (args.b1, args.b2)
+    optimizer_G = fast.Adam(generator.parameters() + encoder.parameters(), lr=args.lr, betas=betas)
     optimizer_D = fast.Adam(discriminator.parameters(), lr=args.lr * args.lr_ratio, betas=betas)
     parts = {"generator": generator, "encoder": encoder, "discriminator": discriminator, "batches": batches}
     parts |= {"ema_G": ema_G, "ema_E": ema_E, "optimizer_G": optimizer_G, "optimizer_D": optimizer_D}

@@ -8,7 +8,7 @@ optimizer's state do not depend on which of the two it uses:
     Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam,
     ema_update, set_seed
 
-Adagrad and SpectralNorm, which Jittor has not, are here too.
+Adagrad and SpectralNorm, which Jittor has not, and avg_pool2d, where Jittor's is wrong, are here too.
 
 On a GPU, for other types than float32, and for batch norm of (N, C) or under mpirun, Jittor's operators run instead.
 A compiler without OpenMP ignores the pragmas: the same numbers come out, on one thread.
@@ -23,7 +23,7 @@ Every loop is split statically and no sum is shared between threads, so that equ
 equal bits.
 """
 
-from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh, set_seed
+from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh, avg_pool2d, set_seed
 from common.fast.norms import BatchNorm, InstanceNorm2d
 from common.fast.optim import Adagrad, Adam, ema_update
 from common.fast.spectral import SpectralNorm
@@ -42,6 +42,7 @@ __all__ = [
     "ReflectionPad2d",
     "SpectralNorm",
     "Tanh",
+    "avg_pool2d",
     "ema_update",
     "set_seed",
 ]

@@ -1,4 +1,4 @@
-"""Activations, padding and dropout on all CPU cores; see `common.fast` for what all its layers have in common."""
+"""Activations, padding, pooling and dropout on all CPU cores; see `common.fast` for what its layers have in common."""
 
 import jittor as jt
 import numpy as np
@@ -164,6 +164,16 @@ class ReflectionPad2d(nn.ReflectionPad2d):
         if min(padding) < 0 or max(padding[:2]) >= x.shape[3] or max(padding[2:]) >= x.shape[2]:
             raise ValueError(f"ReflectionPad2d {padding} does not fit {tuple(x.shape)}: it must be below the size")
         return Pad(padding)(x)
+
+
+# ---- pooling ----
+
+
+def avg_pool2d(x, kernel_size, stride, padding):
+    """`jittor.nn.avg_pool2d` without the padding in the means, whose count_include_pad=False counts it all the same."""
+    ones = jt.ones((1, 1, *x.shape[2:]))
+    means, counted = (nn.avg_pool2d(v, kernel_size, stride=stride, padding=padding) for v in (x, ones))
+    return means / counted
 
 
 # ---- dropout ----

@@ -46,7 +46,7 @@ def generator(m, labels, z):
 def discriminator(m, labels, images):
     x = torch.cat([one_hot(labels, m.n_classes), images], 1)
     scores, features = [], []
-    for layers in (m.whole, m.half):
+    for layers in (m.large, m.small):
         y = x
         for layer in layers:
             y = layer(y)
