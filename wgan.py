@@ -25,10 +25,8 @@ weights from N(0, 0.02^2), real and generated images in batches of their own, we
 critic, RMSProp.
 
 A step is one update of the critic. The default trains on 32 x 32 digits at three eighths of the authors' width; digits
-show after about 4,000 steps. It departs from their code, which --paper undoes:
-  * the rate is ten times theirs, the batch half of it and --n_critic_long a quarter, since a default run has few
-    updates of the generator;
-  * samples come from an exponential moving average of G's weights (--ema_decay).
+show after about 4,000 steps. It departs from their code, which --paper undoes, in numbers alone: the rate is ten times
+theirs, the batch half of it and --n_critic_long a quarter, since a default run has few updates of the generator.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
@@ -70,7 +68,7 @@ def parse_args(argv=None):
     add("--n_critic_long", type=number(int, at_least=1), default=25, help="the same at first and every 500th time")
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
     add("--width", type=number(int, at_least=1, at_most=1024), default=24, help="channels next to the image")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
+    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.0, help="of averaged weights, which then draw; 0: off")
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args

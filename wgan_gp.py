@@ -26,9 +26,7 @@ would make the penalty of one image depend on the others (section 4).
 
 The default trains on 32 x 32 digits, at half the authors' width and with filters of 4 x 4, not 5 x 5, for eight minutes
 on two CPU cores; digits show after a few hundred updates of the generator. It departs from the paper, which --paper
-undoes:
-  * Adam's rate is five times the paper's, since a default run has few updates of the generator;
-  * samples come from an exponential moving average of G's weights (--ema_decay).
+undoes, in numbers alone: Adam's rate is also five times the paper's, since a default run has few such updates.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
@@ -73,7 +71,7 @@ def parse_args(argv=None):
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=128, help="length of the noise vector")
     add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
     add("--kernel_size", type=int, choices=(4, 5), default=4, help="of the convolutions that halve or double")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
+    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.0, help="of averaged weights, which then draw; 0: off")
     add("--stacked", action="store_true", help="three digits as the channels of one image: 1,000 modes to count")
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
