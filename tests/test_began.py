@@ -182,18 +182,18 @@ def test_noise_has_its_distribution():
 
 
 def test_it_learns_and_finds_its_balance(tmp_path):
-    """Of images of one grey level each: after 600 steps they are reconstructed, and so are G's, gamma times as well."""
+    """Of images of one grey level each: after 400 steps they are reconstructed, and G's err gamma times as much."""
     rng = np.random.default_rng(0)
     levels = rng.uniform(40, 215, 200)
     pixels = np.repeat(levels, 256).reshape(200, 16, 16).astype(np.uint8)
     data = write_idx_folder(tmp_path / "data", pixels, np.zeros(200, np.uint8))
-    training = ["--data_dir", data, "--batch_size", 20, "--n_epochs", 60, "--lr", 0.002, "--lambda_k", 0.02]
-    losses = run("began", *TINY, *training, "--log_interval", 20, "--n_samples", 200, "--out_dir", tmp_path / "out")
+    training = ["--data_dir", data, "--batch_size", 20, "--n_epochs", 40, "--lr", 0.002, "--lambda_k", 0.1]
+    run("began", *TINY, *training, "--log_interval", 1, "--n_samples", 200, "--out_dir", tmp_path / "out")
     log = np.genfromtxt(tmp_path / "out/losses.csv", delimiter=",", names=True)
-    assert log["measure"][-5:].mean() < 0.3 * log["measure"][:2].mean()
-    assert 0 < losses["k"] < 1
-    late = log[-10:]
-    assert np.isclose(late["loss_G"].mean() / late["loss_real"].mean(), 0.5, rtol=0.3)
+    early, late = log[:20], log[-200:]
+    assert late["measure"].mean() < 0.5 * early["measure"].mean()
+    assert np.isclose(late["loss_G"].mean() / late["loss_real"].mean(), 0.8, rtol=0.1)
+    assert 0 < late["k"].max() < 1
     with np.load(tmp_path / "out/samples.npz") as samples:
         images = samples["images"].astype(np.float64)
     assert images.std((1, 2, 3)).mean() < 20  # of one level each

@@ -1,11 +1,16 @@
 """tools/explore.py: the content of each walk, on noise and generators made by hand."""
 
+import re
+
+import jittor as jt
 import numpy as np
 import pytest
 from PIL import Image
 from registry import meta
 
+from common.data import load_images
 from tools import explore
+from tools.embed import nearest_noise
 
 
 def normal(n, d, seed=0):
@@ -159,7 +164,7 @@ def trained(tiny_runs):
     return lambda name: tiny_runs(name).half
 
 
-@pytest.mark.parametrize("name", ["gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"])
+@pytest.mark.parametrize("name", ["began", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"])
 def test_every_script_with_a_latent_can_be_explored(trained, tmp_path, name):
     flags = {"cgan_mnist": ["--label", "7"], "infogan": ["--label", "2"]}.get(name, [])
     explore.main([str(trained(name)), "--walk", "interpolate", "--out_dir", str(tmp_path / "walk"), *flags])
@@ -167,6 +172,46 @@ def test_every_script_with_a_latent_can_be_explored(trained, tmp_path, name):
     size = meta(trained(name))["args"]["img_size"]
     assert picture.name == "walk_interpolate.png"
     assert Image.open(picture).size == ((size + 2) * 10 + 2, (size + 2) * 8 + 2)
+
+
+@pytest.mark.parametrize("name", ["began", "dcgan"])
+def test_walk_between_real_images(trained, tmp_path, capsys, name):
+    """At both ends of a row stand images of the data; the search has brought G's nearer to them."""
+    explore.main([str(trained(name)), "--walk", "real", "--out_dir", str(tmp_path)])
+    size = meta(trained(name))["args"]["img_size"]
+    picture = np.asarray(Image.open(tmp_path / "walk_real.png"))
+    assert picture.shape == ((size + 2) * 8 + 2, (size + 2) * 12 + 2)
+    pixels = load_images(meta(trained(name))["args"]["data_dir"], size, 1, split="test").images[:, 0]
+    for row in range(8):
+        for column in (0, 11):
+            top, left = (size + 2) * row + 2, (size + 2) * column + 2
+            assert (picture[top : top + size, left : left + size] == pixels).all((1, 2)).any()
+    first, last = map(float, re.search(r": ([0-9.]+) for .* ([0-9.]+) when found", capsys.readouterr().out).groups())
+    assert last < first
+
+
+class Grid(jt.nn.Module):
+    def execute(self, x):
+        return x.reshape(-1, 1, 4, 4)
+
+
+def test_the_noise_of_an_image_is_found():
+    """A linear generator, whose images come from known noise: the search ends there, and leaves the weights alone."""
+    jt.set_global_seed(987654321)
+    rng = np.random.default_rng(0)
+    generator = jt.nn.Sequential(jt.nn.Linear(3, 16), Grid())
+    weight = generator[0].weight.numpy().copy()
+    z, candidates = (rng.uniform(-1, 1, (n, 3)).astype(np.float32) for n in (5, 50))
+    found, first, last = nearest_noise(generator, generator(jt.array(z)).numpy(), candidates)
+    assert np.allclose(found, z, atol=0.02)
+    assert (last < 0.2 * first).all()
+    assert np.array_equal(generator[0].weight.numpy(), weight)
+
+
+def test_a_model_with_labels_has_no_walk_between_images(trained, fails):
+    code, line = fails(explore.main, [trained("cgan_mnist"), "--walk", "real"])
+    assert code == 2
+    assert "from noise alone" in line
 
 
 def test_samples_are_numbered_as_in_the_grids(trained, tmp_path):

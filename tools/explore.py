@@ -3,6 +3,7 @@
     python tools/explore.py results/dcgan --walk interpolate
     python tools/explore.py results/dcgan --walk arithmetic --plus 3,17,22 --minus 4,5,9
     python tools/explore.py results/dcgan --walk direction --attribute slant
+    python tools/explore.py results/began --walk real
     python tools/explore.py results/cgan_mnist --walk interpolate --label 7
 
 interpolate: eight rows, each from one random point to another. Normal noise lies near a sphere, so the way follows the
@@ -11,6 +12,9 @@ arithmetic: the mean of --plus minus the mean of --minus, added to --base (Radfo
     numbered by row, from 0, in the grids of `samples/`. Four rows: minus, plus, base, result.
 direction: five samples, each in two rows: along the direction in which an attribute changes most surely, found by
     logistic regression on 2,000 samples, and along one at right angles to it, for comparison. Nine steps from -4 to 4.
+real: eight rows, each from one image of the data to another (Berthelot 2017, section 4.3): between the two images stand
+    what the model draws nearest to either, from noise that Adam has found, and the way from one to the other. It shows
+    what the model cannot draw. Images are of the test part, where the data has one.
 
 The picture is OUT/walk_<name>.png; OUT is the run's own folder, unless --out_dir names another.
 """
@@ -28,9 +32,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common  # isort: skip
 
 from common import checkpoint
+from common.data import load_images
+from tools.embed import nearest_noise
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = 100  # samples in a grid of `samples/`
+N_CANDIDATES = 500  # random z, of which the nearest is where the search for an image begins
 
 
 def parse_args(argv=None):
@@ -38,7 +45,7 @@ def parse_args(argv=None):
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
     add = parser.add_argument
     add("run", help="the out_dir of a run, or a checkpoint")
-    add("--walk", choices=("interpolate", "arithmetic", "direction"), required=True, help="what to show")
+    add("--walk", choices=("interpolate", "arithmetic", "direction", "real"), required=True, help="what to show")
     add("--out_dir", help="where the picture goes")
     add("--base", help="arithmetic: samples to start from, such as 0,1,2; by default the grid's first row")
     add("--plus", help="arithmetic: samples whose mean is added, such as 3,17,22")
@@ -173,6 +180,24 @@ def walk(args, draw, latent, path_between):
     return draw(np.concatenate(rows)), 9
 
 
+def walk_between_images(run, flags, latent, path_between):
+    """As `walk`, from each of eight images of the data to another."""
+    if "generator" not in run.parts or hasattr(flags, "n_classes") or hasattr(flags, "n_categories"):
+        raise common.UserError(f"--walk real is for generators of images from noise alone, not for {flags.script}.py")
+    stacked = getattr(flags, "stacked", False)
+    data = load_images(flags.data_dir, flags.img_size, flags.channels, split="test", stacked=stacked)
+    chosen = run.sample_rng.choice(len(data), 16, replace=len(data) < 16)
+    images = data.batch(chosen)[0]
+    generator = run.parts["ema"].module if "ema" in run.parts else run.parts["generator"]
+    z, first, last = nearest_noise(generator, images, latent(N_CANDIDATES))
+    print(f"|x - G(z)|: {first.mean():.4f} for the nearest of {N_CANDIDATES} random z, {last.mean():.4f} when found.")
+    rows = []
+    for i in range(0, 16, 2):
+        between = common.in_chunks(generator, path_between(z[i], z[i + 1], 10))
+        rows += [images[i : i + 1], between, images[i + 1 : i + 2]]
+    return np.concatenate(rows), 12
+
+
 def load(args):
     """The script that wrote a checkpoint, and the arguments with which it samples from it."""
     path = checkpoint.find(args.run)
@@ -205,7 +230,11 @@ def explore(run, args, script, flags):
             return run.sample_rng.uniform(-1, 1, (n, flags.latent_dim)).astype(np.float32)
         return run.sample_rng.standard_normal((n, flags.latent_dim), dtype=np.float32)
 
-    images, nrow = walk(args, draw, latent, line if uniform else slerp)
+    path_between = line if uniform else slerp
+    if args.walk == "real":
+        images, nrow = walk_between_images(run, flags, latent, path_between)
+    else:
+        images, nrow = walk(args, draw, latent, path_between)
     common.save_image(images, run.out_dir / f"walk_{args.walk}.png", nrow=nrow)
 
 
