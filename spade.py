@@ -16,8 +16,7 @@ size score patches of it beside its map; D_k^i are a layer's features. G and E m
     L_KL = KL(N(mean, variance) || N(0, 1)),    z from N(mean, variance) of E(y)
 
 Without --data_dir, G paints digits over sky, water and ground; the time of day, which no map tells, is the style.
-Pictures have rows of maps, their images, and outputs: with the image's own style, with that of the first, with random
-ones. `python tools/evaluate.py labels results/spade` reads the maps back from the outputs.
+Rows of pictures: maps, their images, outputs with these images' styles, with the first one's, and with random ones.
 
 The default departs from the paper, which --paper undoes: a quarter of the width and 64 x 64 pixels, and samples from
 averaged weights (--ema_decay). Both leave out the perceptual loss, which needs a trained VGG19.
@@ -32,7 +31,7 @@ from jittor import nn
 
 from common import fast
 from common.data import hand_in, label_maps
-from common.data.label_maps import n_classes, one_hot, shape_of
+from common.data.label_maps import n_classes, one_hot
 from common.data.targets import spread
 
 # Park 2019, section 4, for ADE20K; sizes and b2 of the authors' code with its encoder (github.com/NVlabs/SPADE).
@@ -59,7 +58,7 @@ def parse_args(argv=None):
     label_maps.add_flags(parser)
     hand_in.add_flags(parser)
     args = parser.parse(argv)
-    label_maps.check_shape(parser, args, SCALES[args.n_doublings][-1])
+    parser.shape_is_multiple_of(args, SCALES[args.n_doublings][-1], at_least=32)
     return args
 
 
@@ -101,16 +100,16 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """(B, H, W) classes and (B, style_dim) codes to (B, 3, H, W) images in [-1, 1]."""
+    """(B, H, W) classes and (B, style_dim) codes to (B, colours, H, W) images in [-1, 1]."""
 
-    def __init__(self, height, width, n_classes, n_doublings, style_dim, channels):
+    def __init__(self, height, width, colours, n_classes, n_doublings, style_dim, channels):
         super().__init__()
         self.n_classes, self.scales = n_classes, SCALES[n_doublings]
         self.smallest = [side // self.scales[-1] for side in (height, width)]
         c = [channels * k for k in (16, 16, 16, 16, 8, 4, 2, 1)]
         self.first = nn.Linear(style_dim, c[0] * math.prod(self.smallest))
         self.blocks = nn.ModuleList([Block(c[i], c[i + 1], n_classes, 2 * channels) for i in range(7)])
-        self.last = nn.Sequential(fast.LeakyReLU(0.2), fast.Conv(c[-1], 3, 3, padding=1), fast.Tanh())
+        self.last = nn.Sequential(fast.LeakyReLU(0.2), fast.Conv(c[-1], colours, 3, padding=1), fast.Tanh())
 
     def execute(self, labels, z):
         maps, whole = one_hot(labels, self.n_classes), self.scales[-1]
@@ -130,13 +129,13 @@ def normed(*sizes, **more):
 
 
 class Discriminator(nn.Module):
-    """(B, H, W) classes and (B, 3, H, W) images to scores of the whole size and of the half, then to all features."""
+    """(B, H, W) classes and (B, colours, H, W) images to scores of both sizes, then to all features."""
 
-    def __init__(self, n_classes, channels):
+    def __init__(self, colours, n_classes, channels):
         super().__init__()
         self.n_classes, self.large, self.small = n_classes, nn.ModuleList(), nn.ModuleList()
         for layers in (self.large, self.small):
-            first = fast.Conv(n_classes + 3, channels, 4, stride=2, padding=2)
+            first = fast.Conv(n_classes + colours, channels, 4, stride=2, padding=2)
             layers.append(nn.Sequential(first, fast.LeakyReLU(0.2)))
             for k, stride in ((1, 2), (2, 2), (4, 1)):
                 layers.append(normed(k * channels, 2 * k * channels, 4, stride=stride, padding=2))
@@ -155,12 +154,12 @@ class Discriminator(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) images to the means and the logarithms of the variances, (B, style_dim), of their codes."""
+    """(B, colours, H, W) images to the means and the logarithms of the variances, (B, style_dim), of their codes."""
 
-    def __init__(self, height, width, style_dim, channels):
+    def __init__(self, height, width, colours, style_dim, channels):
         super().__init__()
         n = int(math.log2(max(height, width))) - 2
-        self.size, c = 4 * 2**n, [3, *(channels * min(2**i, 8) for i in range(n))]
+        self.size, c = 4 * 2**n, [colours, *(channels * min(2**i, 8) for i in range(n))]
         self.layers = nn.Sequential(*(normed(c[i], c[i + 1], 3, stride=2, padding=1) for i in range(n)))
         self.mean, self.log_variance = (nn.Linear(16 * c[n], style_dim) for _ in range(2))  # from (B, c[n], 4, 4)
 
@@ -182,9 +181,9 @@ def initialize(module):
 
 def build(args):
     """The generator, the encoder and the discriminator of these arguments."""
-    shape, classes = shape_of(args), n_classes(args)
+    shape, classes = (*args.shape, args.channels), n_classes(args)
     generator = Generator(*shape, classes, args.n_doublings, args.style_dim, args.width)
-    networks = generator, Encoder(*shape, args.style_dim, args.width), Discriminator(classes, args.width)
+    networks = generator, Encoder(*shape, args.style_dim, args.width), Discriminator(shape[2], classes, args.width)
     for module in networks:
         initialize(module)
         module.train()
@@ -286,7 +285,7 @@ def main(argv=None):
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
             generator, encoder, discriminator = build(args)
-            labels, image = jt.zeros((1, *shape_of(args)), dtype="int32"), jt.zeros((1, 3, *shape_of(args)))
+            labels, image = jt.zeros((1, *args.shape), dtype="int32"), jt.zeros((1, args.channels, *args.shape))
             common.describe("generator", generator, labels, jt.zeros((1, args.style_dim)))
             common.describe("encoder", encoder, image)
             common.describe("discriminator", discriminator, labels, image)

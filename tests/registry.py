@@ -27,11 +27,11 @@ def digits(folder):
         write_idx_folder(folder, rng.integers(256, size=(40, 28, 28), dtype=np.uint8), labels, split)
 
 
-def images(folder, n, size=(32, 32), seed=0):
+def images(folder, n, size=(32, 32), seed=0, suffix="png"):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for i in range(n):
-        Image.fromarray(rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(folder / f"{i}.{suffix}")
 
 
 def pairs(folder):
@@ -49,6 +49,16 @@ def domains(folder):
 def folders(folder):
     for k, name in enumerate(("bright", "dark", "old")):
         images(folder / name, 3 - k % 2, seed=k)
+
+
+def label_maps(folder):
+    for split, n in (("train", 8), ("val", 3)):
+        images(folder / split / "imgs", n, seed=n, suffix="jpg")
+        (folder / split / "labels").mkdir()
+        rng = np.random.default_rng(n)
+        for i in range(n):
+            labels = rng.integers(4, size=(4, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+            Image.fromarray(labels).save(folder / split / "labels" / f"{i}.png")
 
 
 # ---- the rows ----
@@ -150,6 +160,13 @@ ROWS = {
         ["--n_blocks", 1, "--n_critic", 2],
         {"wasserstein", "penalty", "loss_D_cls", "loss_G_adv", "loss_G_cls", "loss_rec", "loss_id"},
         {"generator": "generator"},
+    ),
+    "spade": translator(
+        label_maps,
+        ["--style_dim", 5, "--lr_ratio", 1],
+        {"loss_D", "loss_G", "loss_FM", "loss_KL"},
+        {"generator": "ema_G", "encoder": "ema_E"},
+        augments=True,
     ),
 }
 # The first line of losses comes before the first update of a G with --n_critic 2.

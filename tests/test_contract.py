@@ -22,12 +22,15 @@ OF_ALL = {
     *("describe", "export_pkl"),
 }
 OF_NOISE, OF_IMAGES = {"n_samples", "samples_dir", "download"}, {"input"}
+OF_MAPS = {"img_height", "img_width", "label_dir", "image_dir", "n_classes", "ignore_label", "no_augment"}
+OF_MAPS |= {"out_size", "ref", "ref_dir", "ref_json", "n_outputs"}
 
 pytestmark = pytest.mark.parametrize("name", SCRIPTS)
 
 
 def defaults(name, *flags):
-    return vars(load(name).parse_args([*flags]))
+    """{flag: value}; `shape` follows from three of them."""
+    return {flag: value for flag, value in vars(load(name).parse_args([*flags])).items() if flag != "shape"}
 
 
 def test_it_has_a_row(name):
@@ -81,7 +84,10 @@ def test_every_flag_is_read(name):
     assert flags >= shared
     assert (flags >= {"b1", "b2"}) == ("Adam(" in (ROOT / f"{name}.py").read_text())
     on_the_page = attributes_read(ROOT / f"{name}.py")
-    in_common = set().union(*(attributes_read(ROOT / f"common/{m}.py") for m in ("run", "flags", "log", "pictures")))
+    modules = ["run", "flags", "log", "pictures"]
+    if flags >= OF_MAPS:
+        shared, modules = shared | OF_MAPS, [*modules, "data/label_maps", "data/hand_in"]
+    in_common = set().union(*(attributes_read(ROOT / f"common/{m}.py") for m in modules))
     assert flags - on_the_page - (shared & in_common) == set()
 
 

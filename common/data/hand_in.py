@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from common.checkpoint import write_atomically
-from common.data.decode import list_images, open_image, to_float
+from common.data.decode import fit, list_images, open_image, to_float
 from common.data.label_maps import (
     Classes,
     check_suffixes,
@@ -18,7 +18,6 @@ from common.data.label_maps import (
     open_map,
     resized,
     scan,
-    shape_of,
     two_folders_of,
 )
 from common.data.layout import existing_folder
@@ -84,8 +83,9 @@ class Painter:
         own = self.encode(images)
         styles = own, np.repeat(own[:1], len(own), axis=0), self.random_codes(len(own), 4)
         outputs = [self.paint(classes, codes) for codes in styles]
-        rows = [colours_of(classes, n_classes(self.args)), images, *outputs]
-        save_image(np.concatenate(rows), path, nrow=len(classes))
+        rows = np.concatenate([images, *outputs]).repeat(3 // images.shape[1], axis=1)
+        maps = colours_of(classes, n_classes(self.args))
+        save_image(np.concatenate([maps, rows]), path, nrow=len(classes))
         return outputs[0]
 
 
@@ -204,23 +204,17 @@ def begun(out_dir, args):
 def write_pictures(jobs, painter, args):
     """Paints (map, reference, target, stream of random numbers) of a batch."""
     classes, sizes = Classes(args.n_classes, args.ignore_label), []
-    height, width = shape_of(args)
-    labels = np.empty((len(jobs), height, width), np.int32)
+    labels = np.empty((len(jobs), *args.shape), np.int32)
     codes = np.empty((len(jobs), args.style_dim), np.float32)
     for i, (label_map, reference, _, stream) in enumerate(jobs):
         found = open_map(label_map)
-        labels[i] = classes.of(resized(found, height, width))
+        labels[i] = classes.of(resized(found, args.shape))
         sizes.append(args.out_size or found.shape[::-1])
         if reference is None:
             codes[i] = painter.random_codes(1, 5, *stream)[0]
         else:
-            codes[i] = painter.encode(style_image(reference, height, width)[None])[0]
+            style = fit(open_image(reference, args.channels, at_least=args.shape), args.shape)
+            codes[i] = painter.encode(to_float(style[None]))[0]
     for pixels, (_, _, target, _), size in zip(to_uint8(painter.paint(labels, codes)), jobs, sizes):
-        picture = Image.fromarray(pixels).resize(size, Image.BICUBIC)
+        picture = Image.fromarray(pixels[..., 0] if args.channels == 1 else pixels).resize(size, Image.BICUBIC)
         write_atomically(target, lambda file, picture=picture: picture.save(file, "JPEG", quality=QUALITY))
-
-
-def style_image(path, height, width):
-    """The image of a file as (3, height, width) in [-1, 1]; its middle, where the shape differs."""
-    picture = ImageOps.fit(open_image(path, 3, at_least=max(height, width)), (width, height), Image.BICUBIC)
-    return to_float(np.asarray(picture).transpose(2, 0, 1))

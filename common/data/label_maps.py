@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from common.data.augment import crop_and_mirror, enlarged
-from common.data.decode import list_images, open_image, opened, size_of, workers
+from common.data.decode import fit, list_images, open_image, opened, size_of, workers
 from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, training_images_serve
 from common.data.pairs import KEEP, N_STAND_IN, match_names
@@ -56,16 +56,6 @@ def add_flags(parser):
     add("--no_augment", action="store_true", help="without random crops and mirroring of the training pairs")
 
 
-def shape_of(args):
-    """(height, width) of the images: --img_height and --img_width, each --img_size unless it is given."""
-    return args.shape
-
-
-def check_shape(parser, args, factor):
-    """Refuses sizes that `factor` does not divide, or that are below 32."""
-    parser.shape_is_multiple_of(args, factor, at_least=max(32, factor))
-
-
 def n_classes(args):
     """The classes that the networks see; those of the data, where no flag and no checkpoint has told their number."""
     if args.n_classes is None:
@@ -77,7 +67,7 @@ def n_classes(args):
 
 
 def load(args, split):
-    """Pairs of (classes (H, W) int32, image (3, H, W)), H and W as `shape_of` gives them.
+    """Pairs of (classes (H, W) int32, image (channels, H, W)), (H, W) = args.shape.
 
     The data are `data_dir`, a folder with `train/labels` and `train/imgs` (or `images`), and perhaps `val` or `test`
     like it; or `label_dir` and `image_dir`; or, without flags, the drawn scenes. Where there is no test part, the first
@@ -90,19 +80,19 @@ def load(args, split):
     Raises:
         UserError: a part or a partner is missing, shapes do not fit, a map cannot be read or holds too large a label.
     """
-    classes, shape = Classes(args.n_classes, args.ignore_label), shape_of(args)
+    classes, shape = Classes(args.n_classes, args.ignore_label), args.shape
     folders = args.data_dir, args.label_dir, args.image_dir
     if not any(folders):
         if classes not in (Classes(None), Classes(len(CLASSES))):
             raise UserError(f"the drawn scenes have {len(CLASSES)} classes; other ones need --data_dir")
-        data, source = Scenes(*shape, split), "the bundled digits, drawn as scenes"
+        data, source = Scenes(*shape, split, args.channels), "the bundled digits, drawn as scenes"
         classes = Classes(len(CLASSES))
     else:
         files, source = find_maps(*folders, split)
         counts = scan([label_map for label_map, _ in files], classes)
         if classes.n is None:
             classes = found_classes(counts, classes.ignore)
-        data = LabelMaps(files, *shape, classes, augment=split == "train" and not args.no_augment)
+        data = LabelMaps(files, shape, args.channels, classes, augment=split == "train" and not args.no_augment)
         say(f"Classes ({split}): {shares(counts, classes)}")
     args.n_classes = args.stored["n_classes"] = classes.n
     say(f"Data ({split}): {len(data):,} label maps and images from {source}.")
@@ -233,24 +223,25 @@ def one_hot(classes, total):
     return (classes.unsqueeze(1) == jt.arange(total).reshape(1, -1, 1, 1)).float32()
 
 
-def resized(labels, height, width):
-    """A map (H, W) at another size, its middle where the shape differs: each pixel takes its nearest label."""
-    return np.asarray(ImageOps.fit(Image.fromarray(labels), (width, height), Image.NEAREST)).astype(np.int32)
+def resized(labels, shape):
+    """A map at another (height, width), its middle where the shape differs: each pixel takes its nearest label."""
+    return np.asarray(ImageOps.fit(Image.fromarray(labels), shape[::-1], Image.NEAREST)).astype(np.int32)
 
 
 class LabelMaps(LazyImages):
-    """Maps and images of files as (classes (H, W) int32, image (3, H, W) uint8); the middle, where the shape differs.
+    """Maps and images of files as (classes (H, W) int32, image (channels, H, W) uint8); the middle, of other shapes.
 
     Args:
         files: of `find_maps`.
+        shape: (H, W).
         augment: random crops and mirroring, the same for a map and its image.
     """
 
-    def __init__(self, files, height, width, classes, augment):
+    def __init__(self, files, shape, channels, classes, augment):
         super().__init__()
-        self.files, self.height, self.width, self.classes, self.augment = files, height, width, classes, augment
-        self.decoded = enlarged((height, width)) if augment else (height, width)
-        self.keeps = len(files) * 7 * self.decoded[0] * self.decoded[1] <= KEEP
+        self.files, self.shape, self.channels, self.classes, self.augment = files, shape, channels, classes, augment
+        self.decoded = enlarged(shape) if augment else shape
+        self.keeps = len(files) * (4 + channels) * self.decoded[0] * self.decoded[1] <= KEEP
         self.kept = {}
 
     def __len__(self):
@@ -262,13 +253,8 @@ class LabelMaps(LazyImages):
             both = self.decode(*self.files[index])
             if self.keeps:
                 self.kept[index] = both
-        if not self.augment:
-            return both
-        return tuple(crop_and_mirror(x, (self.height, self.width), seed) for x in both)  # both by the same seed
+        return tuple(crop_and_mirror(x, self.shape, seed) for x in both) if self.augment else both
 
     def decode(self, label_map, image):
-        height, width = self.decoded
-        labels = resized(open_map(label_map), height, width)
-        picture = open_image(image, 3, at_least=max(height, width))
-        pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.BICUBIC))
-        return self.classes.of(labels), pixels.transpose(2, 0, 1)
+        labels = self.classes.of(resized(open_map(label_map), self.decoded))
+        return labels, fit(open_image(image, self.channels, at_least=self.decoded), self.decoded)

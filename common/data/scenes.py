@@ -6,7 +6,7 @@ all its colours, it does not tell: that is the style.
 
 import numpy as np
 
-from common.data.drawn import COLOURS, bundled_digits, enlarge
+from common.data.drawn import COLOURS, bundled_digits, enlarge, grey
 from common.data.items import LazyImages
 
 CLASSES = ("sky", "water", "ground", *(f"digit {k}" for k in range(10)))
@@ -20,7 +20,7 @@ SEA, SAND = np.float32([40, 120, 130]), np.float32([215, 185, 120])  # in white 
 
 
 class Scenes(LazyImages):
-    """Maps (height, width) int32 of CLASSES and their pictures (3, height, width) uint8, drawn when they are needed.
+    """Maps (height, width) int32 of CLASSES and their pictures (channels, height, width) uint8, drawn when needed.
 
     No digit is in both parts, "train" and "test".
 
@@ -28,11 +28,11 @@ class Scenes(LazyImages):
         times: (N,) the time of day of each scene, an index of TIMES.
     """
 
-    def __init__(self, height, width, split):
+    def __init__(self, height, width, split, channels=3):
         super().__init__()
         self.split = "train" if split == "train" else "test"
         self.pixels, self.digits = bundled_digits(self.split)
-        self.height, self.width = height, width
+        self.height, self.width, self.channels = height, width, channels
         self.times = np.random.default_rng([13, self.split == "test"]).permutation(N_SCENES[self.split]) % len(TIMES)
 
     def __len__(self):
@@ -41,7 +41,8 @@ class Scenes(LazyImages):
     def load(self, index, seed=0):
         rng = np.random.default_rng([14, self.split == "test", index])
         labels = self.draw_map(rng)
-        return labels.astype(np.int32), paint(labels, self.times[index], rng)
+        picture = paint(labels, self.times[index], rng)
+        return labels.astype(np.int32), grey(picture[None])[0] if self.channels == 1 else picture
 
     def draw_map(self, rng):
         """A map (height, width) uint8: sky, water below a waving horizon, ground below a shore, two to four digits."""
