@@ -48,8 +48,18 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch):
     has most of them, and in a network this small one can be 3 % of a gradient: PyTorch's in float64 jumps by as much
     where weights change by a millionth, between the one process's value and the two's. Hence its tolerance.
     """
+    assert_trains_as_one(name, [*tiny.flags, *ROWS[name].alone], tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["dcgan"])
+def test_minibatch_discrimination_sees_the_whole_batch(name, tiny, tmp_path, monkeypatch):
+    """Seen by halves, the images would have half as many neighbours, and the gradients would not reach them all."""
+    assert_trains_as_one(name, [*tiny.flags, "--minibatch_discrimination", "20,2"], tmp_path, monkeypatch)
+
+
+def assert_trains_as_one(name, flags, tmp_path, monkeypatch):
     before = weights_at_the_start(monkeypatch)
-    flags = [*tiny.flags, *ROWS[name].alone, "--n_epochs", 1, "--lr", RATE]
+    flags = [*flags, "--n_epochs", 1, "--lr", RATE]
     run(name, *flags, "--out_dir", tmp_path / "one")
     printed = with_processes(2, name, *flags, "--out_dir", tmp_path / "two")
     assert printed.count("Done; everything is in") == 1
