@@ -6,6 +6,8 @@
     python tools/evaluate.py SAMPLES PHOTOGRAPHS --inception pt_inception-2015-12-05-6726825d.pth
     python tools/evaluate.py pix2pix results/pix2pix      (also: cyclegan, stargan, usps, infogan)
     python tools/evaluate.py modes results/dcgan/samples.npz
+    python tools/evaluate.py labels results/spade
+    python tools/evaluate.py labels PICTURES --maps DATA
 
 A is what is judged, B what it should resemble. Each is a samples.npz as --n_samples writes it (`images`, (N, H, W, C)
 uint8, and perhaps `labels`), a folder of images, a folder of IDX files (its training part) or one file of them, or a
@@ -45,7 +47,9 @@ Pairs, which two folders hold that have the same file names:
 The last lines of commands judge a run of a translator on its built-in data: whether test digits got the colour, the
 style or the attribute that was asked for, and are still read as the same digit; see tools/judge_translators.py. Of a
 run of infogan it tells what the codes have come to mean; see tools/judge_codes.py. Of samples
-of a run with --stacked, modes counts the kinds of images that occur, of 1,000; see tools/judge_modes.py.
+of a run with --stacked, modes counts the kinds of images that occur, of 1,000; see tools/judge_modes.py. With labels, a
+segmenter reads maps back from what a run of spade has painted of them, or from any model's pictures of the test part's
+maps in DATA; see tools/judge_labels.py.
 """
 
 import argparse
@@ -65,12 +69,22 @@ from common.checkpoint import write_atomically
 from common.data.decode import workers
 from common.environment import choose_device
 from common.errors import UserError, warn
-from tools import digit_classifier, image_sets, inception, judge_codes, judge_modes, judge_translators, metrics
+from tools import (
+    digit_classifier,
+    image_sets,
+    inception,
+    judge_codes,
+    judge_labels,
+    judge_modes,
+    judge_translators,
+    metrics,
+)
 
 CHUNK = 500
 K = 3  # of the neighbours of precision and recall
 MOST_NEIGHBOURS = 10_000  # of these; their distances to each other grow with the square of the number
 JUDGES = {**judge_translators.JUDGES, "infogan": judge_codes.judge_codes, "modes": judge_modes.judge_modes}
+JUDGES |= {"labels": judge_labels.judge_labels}
 
 
 def parse_args(argv=None):
@@ -85,10 +99,11 @@ def parse_args(argv=None):
     add("--inception", metavar="FILE", help="Inception-v3's weights, of pytorch-fid or of torchvision")
     add("--mnist", metavar="DIR", help="folder of full MNIST's IDX files")
     add("--usps", metavar="DIR", help="folder of USPS's IDX files, for usps")
+    add("--maps", metavar="DIR", help="data of spade.py's layout, for labels of a folder of pictures")
     for side in "AB":
         add(f"--half_{side}", choices=("left", "right"), help=f"which half of {side}'s images counts")
     add("--max_images", type=count, help="judge so many of A and of B at most, drawn at random")
-    add("--n_steps", type=count, default=2000, help="steps of the classifier's training (default: 2000)")
+    add("--n_steps", type=count, default=2000, help="steps of the judge's training (default: 2000)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network computes")
     return parser.parse_args(argv)
 
