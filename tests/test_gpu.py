@@ -10,6 +10,10 @@ import pytest
 from common import environment
 from common.environment import gpu, probe
 
+SET_BY_DECIDE = (
+    *("nvcc_path", "use_cutt", "use_cutlass", "use_nccl", "NVCC_APPEND_FLAGS", "cache_name"),
+    *("CUDA_VISIBLE_DEVICES", "OMPI_COMM_WORLD_LOCAL_RANK", "JITTOR_NEW_CUDA"),
+)
 DRIVER = """
 #include <cstring>
 extern "C" int cuInit(unsigned) { return INIT; }
@@ -48,8 +52,9 @@ class Machine:
         self.root, self.cache, self.patch = tmp_path / "cuda", tmp_path / "cache", monkeypatch
         self.driver, self.calls = driver, tmp_path / "calls"
         self.cache.mkdir()
-        for variable in ("nvcc_path", "use_cutt", "use_cutlass", "use_nccl", "NVCC_APPEND_FLAGS", "cache_name"):
-            monkeypatch.delenv(variable, raising=False)
+        for variable in SET_BY_DECIDE:
+            monkeypatch.setenv(variable, "")  # remembers what it was, so that nothing stays set after the test
+            monkeypatch.delenv(variable)
         monkeypatch.setattr(gpu, "NVCC_PLACES", (str(self.root / "bin/nvcc"),))
         monkeypatch.setenv("PATH", os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not has_nvcc(p)))
         self.set_driver()
@@ -108,6 +113,31 @@ def test_a_gpu_on_which_all_is_well(machine):
     assert os.environ["nvcc_path"] == str(machine.root / "bin/nvcc")
     assert [os.environ[name] for name in ("use_cutt", "use_cutlass", "use_nccl")] == ["0", "0", "0"]
     assert "NVCC_APPEND_FLAGS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("rank", "visible", "own"), [(0, None, "0"), (1, None, "1"), (2, None, "0"), (1, "4, 7", "7"), (None, "4,7", "4,7")]
+)
+def test_processes_of_one_machine_take_a_device_each(machine, monkeypatch, rank, visible, own):
+    for name, value in (("OMPI_COMM_WORLD_LOCAL_RANK", rank), ("CUDA_VISIBLE_DEVICES", visible)):
+        if value is not None:
+            monkeypatch.setenv(name, str(value))
+    machine.set_driver(count=2)
+    assert machine.decide().device == "cuda"
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == own
+    assert machine.probes() == 1
+
+
+def test_new_cuda_and_cudnn_by_choice(machine, monkeypatch):
+    """With the variable they are tried, behind the folder that `toolkit` makes."""
+    machine.set_driver(version=13000)
+    machine.set_nvcc(version="13.0")
+    machine.set_cudnn(9)
+    refused(machine, "does not compile with CUDA 13.0")
+    monkeypatch.setenv("JITTOR_NEW_CUDA", "1")
+    assert machine.decide().device == "cuda"
+    assert os.environ["nvcc_path"] == str(machine.cache / "cuda13.0/bin/nvcc")
+    assert os.environ["NVCC_APPEND_FLAGS"] == "-std=c++17"
 
 
 def refused(machine, *parts):

@@ -20,8 +20,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-NEWEST_CUDA = (12, 99)  # Jittor 1.3.11 does not compile with CUDA 13
-NEWEST_CUDNN = 8  # it calls what cuDNN 9 no longer has (Jittor/jittor issue 666)
+from . import toolkit
+
+NEWEST = {"CUDA": 12, "cuDNN": 8}  # Jittor 1.3.11 does not compile with newer ones (Jittor/jittor issue 666)
+NEWEST_ADAPTED = {"CUDA": 13, "cuDNN": 9}  # behind the folder of `toolkit`
 NEWEST_CODE = 90  # it compiles for sm_90 at most, and without PTX, which a newer GPU could translate
 PROBE_SECONDS = 1800  # compiling Jittor with CUDA takes some minutes
 PROBE = Path(__file__).with_name("probe.py")
@@ -82,15 +84,32 @@ def decide(argv, cache):
         driver_version, devices = ask_driver()
         if not devices:
             return use_cpu(Verdict("cpu"))
+        devices = [devices[own_device(len(devices))]]
         gpu = devices[0][0]
-        nvcc, cuda_version = find_nvcc(cache)
-        check_versions(driver_version, cuda_version)
-        cudnn = find_cudnn(nvcc)
+        adapts = os.environ.get(toolkit.OPT_IN) == "1"
+        newest = NEWEST_ADAPTED if adapts else NEWEST
+        nvcc, cuda_version = find_nvcc(cache, toolkit.wheel_nvcc() if adapts else None)
+        check_versions(driver_version, cuda_version, newest["CUDA"])
+        if adapts:
+            nvcc = toolkit.adapted(nvcc, cuda_version, cache)
+        cudnn = find_cudnn(nvcc, newest["cuDNN"])
         os.environ.update(settings(nvcc, cuda_version, [capability for _, capability in devices]))
         verdict_of_probe(cache, [driver_version, devices, nvcc, cudnn])
     except No as reason:
         return use_cpu(Verdict("cpu", gpu, str(reason)))
     return Verdict("cuda", gpu)
+
+
+def own_device(n_devices):
+    """The number of the device that this process takes: under mpirun each of a machine's processes its own, in turn.
+
+    Jittor would give all of them the first one. The process sees no other device from then on.
+    """
+    rank = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", 0)) % n_devices
+    if n_devices > 1 and "OMPI_COMM_WORLD_LOCAL_RANK" in os.environ:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_devices)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank].strip()
+    return rank
 
 
 def wants_cpu(argv):
@@ -132,13 +151,13 @@ def ask_driver():
     return (0, 0), []
 
 
-def find_nvcc(cache):
-    """The nvcc that Jittor would take, as a path within its toolkit, and its version (major, minor)."""
+def find_nvcc(cache, last=None):
+    """The nvcc that Jittor would take, or else `last`, as a path within its toolkit, and its version (major, minor)."""
     jtcuda = cache / "jtcuda"
     if jtcuda.is_dir() and not any(jtcuda.iterdir()):
         jtcuda.rmdir()  # left by a download that failed; with it Jittor ignores every other nvcc
     candidates = [*sorted(jtcuda.glob("*/bin/nvcc"), reverse=True), os.environ.get("nvcc_path"), shutil.which("nvcc")]
-    nvcc = next((str(path) for path in [*candidates, *NVCC_PLACES] if path and os.access(path, os.X_OK)), None)
+    nvcc = next((str(path) for path in [*candidates, *NVCC_PLACES, last] if path and os.access(path, os.X_OK)), None)
     if nvcc is None:
         raise No("there is no nvcc; install CUDA 12 (its toolkit) and cuDNN 8")
     # Jittor takes the folder above nvcc's for the toolkit, which is wrong for a script that calls the real one.
@@ -152,17 +171,17 @@ def find_nvcc(cache):
     return nvcc, tuple(map(int, version.groups()))
 
 
-def check_versions(driver, cuda):
+def check_versions(driver, cuda, newest):
     names = [f"{major}.{minor}" for major, minor in (driver, cuda)]
     if cuda[0] > driver[0]:
         raise No(
             f"its driver is for CUDA {names[0]}, and nvcc is {names[1]}; update the driver, or install an older CUDA"
         )
-    if cuda > NEWEST_CUDA:
+    if cuda[0] > newest:
         raise No(f"Jittor 1.3 does not compile with CUDA {names[1]}; install CUDA 12 and cuDNN 8 beside it")
 
 
-def find_cudnn(nvcc):
+def find_cudnn(nvcc, newest):
     """The header that names cuDNN's version, beside nvcc or among the system's."""
     root = Path(nvcc).resolve().parents[1]
     folders = [root / "include", root / "targets/x86_64-linux/include", Path("/usr/include")]
@@ -171,20 +190,23 @@ def find_cudnn(nvcc):
         header = folder / "cudnn_version.h"
         if header.is_file():
             major = re.search(r"#define\s+CUDNN_MAJOR\s+(\d+)", header.read_text(errors="replace"))
-            if major and int(major[1]) > NEWEST_CUDNN:
-                raise No(f"Jittor 1.3 needs cuDNN {NEWEST_CUDNN}, and {header} is version {major[1]}")
+            if major and int(major[1]) > newest:
+                raise No(f"Jittor 1.3 needs cuDNN {newest}, and {header} is version {major[1]}")
             return str(header.resolve())
-    raise No(f"there is no cuDNN beside {root}; install cuDNN {NEWEST_CUDNN} for this CUDA")
+    raise No(f"there is no cuDNN beside {root}; install cuDNN {newest} for this CUDA")
 
 
 def settings(nvcc, cuda_version, capabilities):
     """The variables for a CUDA build; one that the user has set stays."""
     # Jittor would download the first three at its import, outside any `try`.
     wanted = {"use_cutt": "0", "use_cutlass": "0", "use_nccl": "0"}
-    newest = max(capabilities)
-    if newest > NEWEST_CODE:  # PTX too, from which the driver makes the newer GPU's code
-        wanted["NVCC_APPEND_FLAGS"] = f"-code=compute_{NEWEST_CODE}"
-        wanted["cache_name"] = f"ptx{NEWEST_CODE}"  # Jittor's name for its cache does not tell the two apart
+    flags = {}  # of nvcc, and what Jittor's cache is named by them, since it does not see them
+    if cuda_version[0] > NEWEST["CUDA"]:
+        flags["cxx17"] = toolkit.CXX17
+    if max(capabilities) > NEWEST_CODE:  # PTX too, from which the driver makes the newer GPU's code
+        flags[f"ptx{NEWEST_CODE}"] = f"-code=compute_{NEWEST_CODE}"
+    if flags:
+        wanted |= {"NVCC_APPEND_FLAGS": " ".join(flags.values()), "cache_name": "_".join(flags)}
     return {**{name: os.environ.get(name, value) for name, value in wanted.items()}, "nvcc_path": nvcc}
 
 
