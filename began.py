@@ -182,8 +182,8 @@ class Balance:
         measure = loss_real + abs(error)
         self.k = min(max(self.k + self.lambda_k * error, 0.0), 1.0)
         self.total, self.n_updates = self.total + measure, self.n_updates + 1
-        if self.n_updates == self.patience:
-            mean = self.total / self.patience
+        if self.n_updates >= self.patience:
+            mean = self.total / self.n_updates
             self.n_halvings += mean >= self.last_mean
             self.last_mean, self.total, self.n_updates = mean, 0.0, 0
         return measure

@@ -87,6 +87,15 @@ def test_the_rate_is_halved_when_a_mean_of_the_measure_is_no_lower():
     assert halvings == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
+def test_a_shorter_patience_of_a_resumed_run_counts():
+    long, short = (script.Balance(gamma=0.5, lambda_k=0, patience=n) for n in (10, 2))
+    for _ in range(5):
+        long.update(1.0, 0.5)
+    short.load_state_dict({**long.state_dict(), "last_mean": 0.5})
+    short.update(1.0, 0.5)
+    assert (short.n_halvings, short.n_updates, short.last_mean) == (1, 0, 1.0)
+
+
 def test_halved_rate_and_k_reach_the_step(tmp_path, monkeypatch, idx_folder):
     """With a patience of one update the rate halves at every rise; k is the one that the last step left."""
     seen, real_step = [], script.train_step
