@@ -116,7 +116,7 @@ def test_halved_rate_and_k_reach_the_step(tmp_path, monkeypatch, idx_folder):
         measure = loss_real + abs(loss_real - loss_G)
         rate, last = (rate / 2 if measure >= last else rate), measure
     assert len(seen) == 12
-    assert 0 < k and rate < 0.02
+    assert k > 0 and rate < 0.02
     assert np.isclose(meta(tmp_path)["values"]["balance"]["k"], k)
 
 
@@ -196,7 +196,8 @@ def test_it_learns_and_finds_its_balance(tmp_path):
     levels = rng.uniform(40, 215, 200)
     pixels = np.repeat(levels, 256).reshape(200, 16, 16).astype(np.uint8)
     data = write_idx_folder(tmp_path / "data", pixels, np.zeros(200, np.uint8))
-    training = ["--data_dir", data, "--batch_size", 20, "--n_epochs", 40, "--lr", 0.002, "--lambda_k", 0.1]
+    training = ["--data_dir", data, "--batch_size", 20, "--n_epochs", 40, "--lr", 0.002]
+    training += ["--gamma", 0.8, "--lambda_k", 0.1]
     run("began", *TINY, *training, "--log_interval", 1, "--n_samples", 200, "--out_dir", tmp_path / "out")
     log = np.genfromtxt(tmp_path / "out/losses.csv", delimiter=",", names=True)
     early, late = log[:20], log[-200:]
