@@ -1,8 +1,8 @@
 """A judge of pictures that were painted from label maps; called by tools/evaluate.py.
 
 A small segmenter learns to read maps from the training part's real images. It then reads the test part's real images,
-and the pictures painted from the test part's maps. Intersection over union (IoU) of a class: the pixels that are of it in
-both maps, as a share of those that are of it in one of them, over the whole test part; the mean is over all classes.
+and the pictures painted from the test part's maps. Intersection over union (IoU) of a class: the pixels that are of it
+in both maps, as a share of those that are of it in one of them, over the test part; its mean is over the classes.
 
 On the drawn scenes of spade.py, whose maps do not tell the time of day, also: what the style of another scene does.
 """
@@ -22,7 +22,7 @@ from common.errors import UserError
 from common.networks import EMA, in_chunks
 from tools.judge_translators import opened_run
 
-BATCH, WIDTH, RATE = 16, 16, 0.003
+BATCH, WIDTH, RATE = 8, 16, 0.005
 CHUNK = 20
 GROUNDS = (scenes.SKY, scenes.WATER, scenes.GROUND)
 
@@ -58,14 +58,21 @@ def train_segmenter(data, channels, n_classes, n_steps, seed=0):
     jt.set_global_seed(2_000_000 + seed)
     rng, network = np.random.default_rng(seed), Segmenter(channels, n_classes)
     network.train()
-    optimizer = fast.Adam(network.parameters(), lr=RATE)
+    optimizer, weights = fast.Adam(network.parameters(), lr=RATE), class_weights(data, n_classes)
     for step in tqdm(range(n_steps), desc="training the segmenter", leave=False, disable=None):
         optimizer.lr = RATE * (1 - step / n_steps)
         classes, images = data.batch(rng.integers(len(data), size=BATCH), rng.integers(2**63, size=BATCH))
-        optimizer.step(nn.cross_entropy_loss(network(jt.array(images)), jt.array(classes)))
+        optimizer.step(nn.cross_entropy_loss(network(jt.array(images)), jt.array(classes), weights))
         jt.sync_all()
     network.eval()
     return network
+
+
+def class_weights(data, n_classes):
+    """Weights by which rare classes count in the loss: 1 over the root of their share of the pixels."""
+    classes, _ = data.batch(np.arange(min(200, len(data))))
+    shares = np.bincount(classes.ravel(), minlength=n_classes) / classes.size
+    return jt.array((1 / np.sqrt(np.maximum(shares, 1e-3))).astype(np.float32))
 
 
 def mean_iou(confusion):
