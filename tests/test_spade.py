@@ -49,3 +49,243 @@ def test_step_is_pytorchs():
 
 def weights(*modules):
     return [p for module in modules for p in module.parameters()]
+
+
+def test_spectral_norm_is_pytorchs():
+    """Outputs, gradients and the state of the power iteration over steps; and in evaluation, once it has converged."""
+    torch = pytest.importorskip("torch")
+    rng, ours = np.random.default_rng(0), fast.SpectralNorm(fast.Conv(5, 7, 3, padding=1))
+    inner = torch.nn.Conv2d(5, 7, 3, padding=1)
+    inner.load_state_dict({k: torch.tensor(v.numpy()) for k, v in ours.conv.state_dict().items()})
+    theirs = torch.nn.utils.spectral_norm(inner)
+    theirs.weight_u = torch.tensor(ours.weight_u.numpy())
+    assert np.isclose(np.linalg.norm(ours.weight_u.numpy()), 1, atol=1e-6)
+    ours.train()
+    optimizer, other = fast.Adam(ours.parameters(), lr=0.01), torch.optim.Adam(theirs.parameters(), lr=0.01)
+    x = rng.standard_normal((2, 5, 6, 6)).astype(np.float32)
+    for _ in range(4):
+        got, expected = ours(jt.array(x)), theirs(torch.tensor(x))
+        assert np.allclose(got.numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
+        assert np.allclose(ours.weight_u.numpy(), theirs.weight_u.numpy(), rtol=1e-4, atol=1e-5)
+        optimizer.step((got**3).mean())
+        other.zero_grad()
+        (expected**3).mean().backward()
+        other.step()
+        jt.sync_all()
+    weight = ours.conv.weight.numpy()
+    assert np.allclose(weight, theirs.weight_orig.detach().numpy(), rtol=1e-4, atol=1e-5)
+    for _ in range(200):
+        ours(jt.array(x)).sync()
+    sigma = ours.sigma(ours.conv.weight).item()
+    assert np.isclose(sigma, np.linalg.svd(weight.reshape(7, -1), compute_uv=False)[0], rtol=1e-4)
+    before = ours.weight_u.numpy().copy()
+    ours.eval()
+    ours(jt.array(x)).sync()
+    assert np.array_equal(ours.weight_u.numpy(), before)
+
+
+def test_pooling_leaves_the_padding_out():
+    x = jt.array(np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4))
+    got = fast.avg_pool2d(x, 3, stride=2, padding=1).numpy()[0, 0]
+    assert np.allclose(got, [[(0 + 1 + 4 + 5) / 4, (1 + 2 + 3 + 5 + 6 + 7) / 6], [(4 + 5 + 8 + 9 + 12 + 13) / 6, 10]])
+
+
+def test_losses_by_hand():
+    def outputs(scores, features):
+        return [jt.array(np.float32(v)) for v in (*scores, *features)]
+
+    real, fake = outputs(([2.0, 0.5], [0.0]), ([1.0], [3.0])), outputs(([-3.0, 0.0], [0.5]), ([2.0], [-1.0]))
+    # First size: real 0 and 0.5, fake 0 and 1; second size: real 1, fake 1.5.
+    assert np.isclose(script.discriminator_loss(real, fake).item(), ((0.25 + 0.5) + (1 + 1.5)) / 2)
+    loss_G, loss_FM = script.generator_losses(real, fake)
+    assert np.isclose(loss_G.item(), -(-1.5 + 0.5) / 2)
+    assert np.isclose(loss_FM.item(), (1 + 4) / 2)
+    with pytest.raises(ValueError, match="different shapes"):
+        script.generator_losses(real, [x.unsqueeze(0) for x in fake])
+
+
+def test_divergence_by_hand():
+    """KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2 for each number of a code."""
+    mean, log_variance = jt.array([[0.0, 2.0], [0.0, 0.0]]), jt.array([[0.0, 0.0], [np.log(4.0), 0.0]])
+    assert np.isclose(script.divergence(mean, log_variance).item(), (2 + (4 - 1 - np.log(4)) / 2) / 2)
+
+
+# ---- the architecture ----
+
+
+def test_counts_of_the_authors_code():
+    """It prints 92.5 and 5.6 million for 256 pixels and 19 classes without an encoder.
+
+    There a convolution of the map, 19 to 1024 channels, is in the place of the dense layer of the code.
+    """
+    G, _, D = script.build(script.parse_args(["--paper", "--n_classes", "19"]))
+    convolution, dense = 19 * 1024 * 9 + 1024, (256 + 1) * 1024 * 8 * 8
+    assert round((n_parameters(G) - dense + convolution) / 1e6, 1) == 92.5
+    assert round(n_parameters(D) / 1e6, 1) == 5.6
+
+
+def test_settings_of_the_paper():
+    """Park 2019, section 4: rates of 0.0001 and 0.0004, batches of 32, 200 epochs of ADE20K, the second half falling."""
+    args = script.parse_args(["--paper"])
+    assert (args.lr, args.lr * args.lr_ratio, args.b1, args.batch_size, args.n_epochs) == (0.0001, 0.0004, 0, 32, 200)
+    assert (args.decay_epoch, args.style_dim, args.lambda_FM, args.lambda_KL) == (100, 256, 10, 0.05)
+
+
+@pytest.mark.parametrize("n_doublings", [4, 5, 6])
+def test_sizes_by_doublings(n_doublings):
+    flags = ["--img_size", "64", "--img_width", "128", "--n_doublings", str(n_doublings), "--width", "1"]
+    G = script.build(script.parse_args([*flags, "--style_dim", "2", "--n_classes", "3"]))[0]
+    factor = 2**n_doublings
+    assert G.first.weight.shape == [16 * (64 // factor) * (128 // factor), 2]
+    assert G(jt.zeros((1, 64, 128), dtype="int32"), jt.zeros((1, 2))).shape == [1, 3, 64, 128]
+
+
+def test_initial_weights():
+    """Glorot's: a deviation of 0.02 sqrt(2 / (inputs + outputs)); biases 0."""
+    G, E, D = script.build(script.parse_args(["--width", "8", "--n_classes", "5"]))
+    conv = G.blocks[0].conv_0.conv
+    assert np.isclose(conv.weight.numpy().std(), 0.02 * (2 / (9 * 2 * 128)) ** 0.5, rtol=0.03)
+    assert not conv.bias.numpy().any()
+    assert np.isclose(E.mean.weight.numpy().std(), 0.02 * (2 / (16 * 64 + 16)) ** 0.5, rtol=0.03)
+    assert D.large[1].layers["0"].conv.bias is None
+
+
+def test_the_rate_of_the_discriminator(tiny_runs, tmp_path, monkeypatch):
+    seen, real_step = [], script.train_step
+
+    def step(networks, optimizer_G, optimizer_D, *args):
+        seen.append((optimizer_G.lr, optimizer_D.lr))
+        return real_step(networks, optimizer_G, optimizer_D, *args)
+
+    monkeypatch.setattr(script, "train_step", step)
+    flags = [*tiny_runs("spade").flags, "--lr", 0.01, "--lr_ratio", 4, "--decay_epoch", 1]
+    run("spade", *flags, "--out_dir", tmp_path)
+    assert seen[0] == (0.01, 0.04)
+    assert seen[-1] == (0.005, 0.02)
+
+
+# ---- handing in ----
+
+
+@pytest.fixture
+def trained(tiny_runs, tmp_path):
+    return shutil.copytree(tiny_runs("spade").half, tmp_path / "run")
+
+
+def make_maps(folder, n=5, size=(40, 24)):
+    folder.mkdir()
+    for i in range(n):
+        Image.fromarray(np.full(size[::-1], i % 4, np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def paint(trained, maps, out, *flags):
+    run("spade", "--resume", trained, "--sample_only", "--input", maps, "--out_dir", out, *flags)
+    return {file.name: Image.open(file) for file in sorted(out.iterdir())}
+
+
+def test_names_sizes_and_format(trained, tmp_path):
+    maps = make_maps(tmp_path / "maps")
+    own = paint(trained, maps, tmp_path / "own")
+    assert [*own] == [f"{i}.jpg" for i in range(5)]
+    assert {(x.size, x.format, x.mode) for x in own.values()} == {((40, 24), "JPEG", "RGB")}
+    assert {x.size for x in paint(trained, maps, tmp_path / "out", "--out_size", "512x384").values()} == {(512, 384)}
+    one = paint(trained, maps / "3.png", tmp_path / "one")
+    assert [*one] == ["3.jpg"]
+
+
+def test_several_outputs_of_a_map(trained, tmp_path):
+    several = paint(trained, make_maps(tmp_path / "maps", n=2), tmp_path / "out", "--n_outputs", 3)
+    assert [*several] == [f"{i}_{k}.jpg" for i in range(2) for k in range(3)]
+
+
+def test_a_call_that_was_stopped_is_continued(trained, tmp_path, monkeypatch):
+    """Pictures that are there are left alone, and the rest is what an undisturbed call gives."""
+    maps, out, real = make_maps(tmp_path / "maps"), tmp_path / "out", hand_in.write_pictures
+    whole = paint(trained, maps, tmp_path / "whole")
+    calls = []
+
+    def stop(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr(hand_in, "write_pictures", stop)
+    with pytest.raises(KeyboardInterrupt):
+        paint(trained, maps, out)
+    done = {file.name: file.stat().st_mtime_ns for file in out.glob("*.jpg")}
+    assert len(done) == 2  # one batch
+    monkeypatch.setattr(hand_in, "write_pictures", real)
+    again = paint(trained, maps, out)
+    assert [*again] == [*whole]
+    assert all((out / name).stat().st_mtime_ns == time for name, time in done.items())
+    assert all(np.array_equal(np.asarray(again[name]), np.asarray(whole[name])) for name in whole)
+    paint(trained, maps, out, "--seed", 1)  # another call begins anew
+    assert all((out / name).stat().st_mtime_ns != time for name, time in done.items())
+
+
+def test_references(trained, tiny_runs, tmp_path, monkeypatch):
+    """--ref, --ref_dir and --ref_json find the same image, with any suffix in the file, and it alone is encoded."""
+    seen, real = [], hand_in.Painter.encode
+    monkeypatch.setattr(hand_in.Painter, "encode", lambda painter, x: seen.append(x) or real(painter, x))
+    maps, folder = make_maps(tmp_path / "maps", n=2), tmp_path / "styles"
+    folder.mkdir()
+    for i in range(2):
+        Image.new("RGB", (64, 64), (100 * i, 50, 200)).save(folder / f"{i}.png")
+    (tmp_path / "refs.json").write_text(json.dumps({"0.png": "1.jpg", "1.png": "1.png"}))
+    ways = {
+        "ref": (["--ref", folder / "1.png"], [1, 1]),
+        "ref_dir": (["--ref_dir", folder], [0, 1]),
+        "ref_json": (["--ref_json", tmp_path / "refs.json", "--image_dir", folder], [1, 1]),
+    }
+    for name, (flags, expected) in ways.items():
+        seen.clear()
+        paint(trained, maps, tmp_path / name, *flags)
+        red = [round((x[0, 0].mean() + 1) * 127.5) for x in seen]
+        assert red == [100 * k for k in expected]
+    (tmp_path / "own.json").write_text(json.dumps({"0.png": "3.png", "1.png": "4.jpg"}))
+    seen.clear()
+    paint(trained, maps, tmp_path / "own", "--ref_json", tmp_path / "own.json")  # of the data that it was trained on
+    files = [tiny_runs("spade").data / f"train/imgs/{k}.jpg" for k in (3, 4)]
+    pixels = [np.asarray(Image.open(file)).transpose(2, 0, 1) / 127.5 - 1 for file in files]
+    assert np.allclose(np.concatenate(seen), pixels, atol=1e-5)
+
+
+def bad_json(text):
+    def make(folder):
+        (folder / "refs.json").write_text(text)
+        return ["--ref_json", folder / "refs.json", "--image_dir", folder]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: ["--ref", d / "none.png"], "none.png, the reference of 0.png, is not there; 2 of 2"),
+        (lambda d: ["--ref_dir", d / "maps2"], "maps2"),
+        (bad_json("{"), "refs.json is no JSON file"),
+        (bad_json("[1]"), "refs.json is no JSON file"),
+        (bad_json('{"0.png": "x.jpg"}'), "refs.json has no image for 1.png"),
+        (bad_json('{"0.png": "x.jpg", "1.png": "y.jpg"}'), "x, the reference of 0.png, is not there"),
+        (lambda d: ["--ref", d / "x", "--n_outputs", 2], "--ref and --n_outputs ask for different styles"),
+        (lambda d: ["--ref", d / "x", "--ref_dir", d], "--ref and --ref_dir ask for different styles"),
+        (lambda d: ["--out_size", "512"], "--out_size: must be width x height such as 512x384"),
+        (
+            lambda d: Image.fromarray(np.full((8, 8), 9, np.uint8)).save(d / "maps/1.png") or [],
+            "1.png holds the label 9",
+        ),
+        (lambda d: Image.new("RGB", (8, 8)).save(d / "maps/1.png") or [], "1.png is no label map: it has mode RGB"),
+        (lambda d: (d / "maps/1.png").write_bytes(b"x") and [], "1.png cannot be read"),
+        (lambda d: Image.new("L", (8, 8)).save(d / "maps/1.jpg") or [], "1.jpg: jpg alters the labels"),
+        (lambda d: ["--input", d / "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_what_cannot_be_handed_in(trained, tmp_path, fails, make, message):
+    maps = make_maps(tmp_path / "maps", n=2)
+    flags = ["--input", maps, "--out_dir", tmp_path / "out", *make(tmp_path)]
+    code, line = fails(load("spade").main, ["--resume", trained, "--sample_only", *flags])
+    assert code == 2
+    assert message in line
+    assert not [*(tmp_path / "out").glob("*.jpg")]
