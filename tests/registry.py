@@ -61,6 +61,12 @@ def label_maps(folder):
             Image.fromarray(labels).save(folder / split / "labels" / f"{i}.png")
 
 
+def captioned(folder):
+    images(folder, 40)
+    rows = "".join(f"{i}.png,a {'red' if i % 2 else 'blue'} picture of {i % 5}\n" for i in range(40))
+    (folder / "captions.csv").write_text("file,caption\n" + rows)
+
+
 # ---- the rows ----
 
 
@@ -139,6 +145,15 @@ ROWS = {
         {"loss_D", "loss_G", "info_category", "info_continuous"},
         {"generator": "generator"},
         rates={"optimizer_G": 5},
+    ),
+    "text2img": Script(
+        captioned,
+        [
+            *("--img_size", 16, "--channels", 1, "--width_G", 4, "--width_D", 4, "--latent_dim", 6, "--text_dim", 8),
+            *("--text_epochs", 0, "--batch_size", 9),
+        ],
+        {"loss_D", "loss_G"},
+        {"generator": "ema"},
     ),
     "pix2pix": translator(
         pairs,
