@@ -125,7 +125,7 @@ def test_counts_of_the_authors_code():
 
 
 def test_settings_of_the_paper():
-    """Park 2019, section 4: rates of 0.0001 and 0.0004, batches of 32, 200 epochs of ADE20K, the second half falling."""
+    """Park 2019, section 4: rates of 0.0001 and 0.0004, batches of 32, 200 epochs of ADE20K."""
     args = script.parse_args(["--paper"])
     assert (args.lr, args.lr * args.lr_ratio, args.b1, args.batch_size, args.n_epochs) == (0.0001, 0.0004, 0, 32, 200)
     assert (args.decay_epoch, args.style_dim, args.lambda_FM, args.lambda_KL) == (100, 256, 10, 0.05)
