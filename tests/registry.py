@@ -150,7 +150,7 @@ ROWS = {
         captioned,
         [
             *("--img_size", 16, "--channels", 1, "--width_G", 4, "--width_D", 4, "--latent_dim", 6, "--text_dim", 8),
-            *("--text_epochs", 0, "--batch_size", 9),
+            *("--text_epochs", 0, "--batch_size", 8),
         ],
         {"loss_D", "loss_G"},
         {"generator": "ema"},

@@ -122,7 +122,8 @@ def test_the_seed_decides(name, tiny, tmp_path):
     assert one.keys() == other.keys()
     assert [file for file in one if one[file] == other[file]] == []
     changed = differences(tiny.half, tmp_path / "other")
-    matrices = {key for key, value in saved_arrays(tiny.half).items() if value.size > 10 and value.ndim > 1}
+    arrays = saved_arrays(tiny.half)  # those that are still 0, of an optimizer that has not run, are not drawn
+    matrices = {key for key, value in arrays.items() if value.size > 10 and value.ndim > 1 and value.any()}
     assert matrices - set(changed) == set()
 
 
