@@ -65,14 +65,14 @@ def assert_trains_as_one(name, flags, tmp_path, monkeypatch):
     assert printed.count("Done; everything is in") == 1
     one, two = saved_arrays(tmp_path / "one"), saved_arrays(tmp_path / "two")
     assert one.keys() == two.keys()
-    assert_same_way(before, one, two, tolerance=0.2 if name == "cyclegan" else 0.1)
-    assert_same_moments(one, two)
+    assert_same_way(before, one, two, 0.2 if name == "cyclegan" else 0.1, ROWS[name].fixed)
+    assert_same_moments(one, two, ROWS[name].fixed)
     logs = (np.genfromtxt(tmp_path / folder / "losses.csv", delimiter=",", skip_header=1) for folder in ("one", "two"))
     assert np.allclose(*logs, rtol=1e-3, atol=1e-4, equal_nan=True)
     assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(f.name for f in (tmp_path / "two").iterdir())
 
 
-def assert_same_moments(one, two):
+def assert_same_moments(one, two, fixed):
     """The optimizers' averages agree, measured by their norms: of gradients to 6 %, of their squares to 12 %.
 
     All but cyclegan's agree to 1 %, and its own at the first step to 2e-6. One process's gradient in the place of
@@ -84,7 +84,7 @@ def assert_same_moments(one, two):
     for slot in slots:
         keys = [key for key in one if key.startswith(slot)]
         largest = max(np.linalg.norm(one[key]) for key in keys)
-        assert largest > 0
+        assert (largest > 0) == (slot.split("/")[0] not in fixed)
         tolerance = 0.06 if slot.endswith("/m/") else 0.12
         for key in keys:
             difference = np.linalg.norm(one[key] - two[key])
