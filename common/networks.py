@@ -74,10 +74,10 @@ def in_chunks(network, *arrays, chunk=500, seed=None):
     if trains:
         network.eval()
     parts = []
+    jt.sync_all()  # what still waits, a training step say, is computed as without pictures, from its own random numbers
     with jt.no_grad():
         for i in range(0, len(arrays[0]), chunk):
             if seed is not None:
-                jt.sync_all()  # what still waits to be computed, a training step say, draws its own numbers first
                 fast.set_seed(mixed_seed(seed, i))
             outputs = network(*(jt.array(array[i : i + chunk]) for array in arrays))
             several = isinstance(outputs, tuple)

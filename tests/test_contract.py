@@ -21,8 +21,8 @@ OF_ALL = {
     *("checkpoint_interval", "log_interval", "keep", "resume", "init_from", "sample_only", "seed", "device", "paper"),
     *("describe", "export_pkl"),
 }
-OF_NOISE, OF_IMAGES = {"n_samples", "samples_dir", "download"}, {"input"}
-OF_MAPS = {"img_height", "img_width", "label_dir", "image_dir", "n_classes", "ignore_label", "no_augment"}
+OF_NOISE, OF_IMAGES = {"n_samples", "samples_dir", "download"}, {"input", "img_height", "img_width"}
+OF_MAPS = {"label_dir", "image_dir", "n_classes", "ignore_label", "no_augment"}
 OF_MAPS |= {"out_size", "ref", "ref_dir", "ref_json", "n_outputs"}
 
 pytestmark = pytest.mark.parametrize("name", SCRIPTS)
