@@ -44,7 +44,7 @@ SCALES = {4: (1, 1, 1, 2, 4, 8, 16), 5: (1, 2, 2, 4, 8, 16, 32), 6: (1, 2, 4, 8,
 def parse_args(argv=None):
     architecture = ("width", "n_doublings", "style_dim", "ema_decay", "img_size", "channels", *label_maps.FLAGS)
     parser = common.Parser("spade", __doc__, PAPER, architecture, starts_from="images", of_the_call=hand_in.FLAGS)
-    parser.set_defaults(n_epochs=10, batch_size=8, lr=0.0001, b1=0.0, b2=0.9, img_size=64, channels=3)
+    parser.set_defaults(n_epochs=6, batch_size=4, lr=0.0002, b1=0.0, b2=0.9, img_size=64, channels=3)
     parser.set_defaults(sample_interval=500, checkpoint_interval=1, log_interval=50)
     add, number = parser.add_argument, common.number
     add("--width", type=number(int, at_least=1, at_most=256), default=16, help="channels of the first layers")
@@ -54,7 +54,7 @@ def parse_args(argv=None):
     add("--lambda_FM", type=number(float, at_least=0), default=10.0, help="weight of the feature matching")
     add("--lambda_KL", type=number(float, at_least=0), default=0.05, help="weight of the style's divergence")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
-    parser.add_decay(decay_epoch=5)
+    parser.add_decay(decay_epoch=3)
     label_maps.add_flags(parser)
     hand_in.add_flags(parser)
     args = parser.parse(argv)

@@ -11,7 +11,7 @@ from tools import twin
 from tools.twins import Twin
 
 
-@pytest.mark.parametrize("name", ["dcgan", "cyclegan"])
+@pytest.mark.parametrize("name", ["dcgan", "cyclegan", "spade"])
 def test_a_run_of_the_twin_goes_the_way_of_the_script(name, tiny, tmp_path, monkeypatch, capsys):
     """Four steps at a rate so small that weights stay what they are for the next step's gradient."""
     script, before = load(name), weights_at_the_start(monkeypatch)
