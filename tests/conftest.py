@@ -24,7 +24,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         parameters = getattr(item, "callspec", None)
         name = parameters.params.get("name") if parameters else None
-        group = name if isinstance(name, str) else item.path.stem.removeprefix("test_")
+        group = item.path.stem.removeprefix("test_")
+        if isinstance(name, str) and group != "processes":  # which run all scripts together
+            group = name
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -1,5 +1,6 @@
 """Every script with two processes under mpirun: equal weights, the numbers of one process, one writer."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from registry import ROOT, ROWS, assert_same_way, run, saved_arrays, weights_at_
 from common import checkpoint
 
 RATE = 1e-5
+SHORT = ["--n_epochs", 1, "--lr", RATE]
+MBD = "dcgan+minibatch_discrimination"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mpirun") is None or not jt.compile_extern.has_mpi,
@@ -32,13 +35,41 @@ def mpirun(n, *argv, check=True, timeout=600):
     return done
 
 
-def with_processes(n, name, *argv):
-    """Runs a script under mpirun and gives what it printed."""
-    return mpirun(n, ROOT / f"{name}.py", *argv).stdout
+def run_all(folder, runs, check=True):
+    """What two processes print that run scripts one after the other; `runs` are those of run_under_mpi.py."""
+    folder.mkdir(exist_ok=True)
+    (folder / "runs.json").write_text(json.dumps(runs))
+    return mpirun(2, Path(__file__).with_name("run_under_mpi.py"), folder / "runs.json", check=check)
+
+
+def one_run(name, flags, out_dir, dies_at=None):
+    argv = [str(flag) for flag in [*flags, "--out_dir", out_dir]]
+    return {"name": name, "argv": argv, "log": f"{out_dir}.log", "dies_at": dies_at}
+
+
+def lines(folder, rank):
+    """What a process has written to its log of a run."""
+    path = Path(f"{folder}.log{rank}")
+    return path.read_text().splitlines() if path.exists() else ["it was not run: an earlier one has failed"]
+
+
+def flags_of(name, tiny):
+    """{key: flags} of the runs of a script: its own, and those of what is particular under mpirun."""
+    own = {name: [*tiny.flags, *ROWS[name].alone]}
+    return own | ({MBD: [*tiny.flags, "--minibatch_discrimination", "20,2"]} if name == "dcgan" else {})
+
+
+@pytest.fixture(scope="module")
+def two_processes(tiny_runs, tmp_path_factory):
+    """The folder in which two processes have run everything, under the keys of `flags_of`; and what they printed."""
+    folder = tmp_path_factory.mktemp("two")
+    flags = {key: value for name in ROWS for key, value in flags_of(name, tiny_runs(name)).items()}
+    runs = [one_run(key.split("+")[0], [*each, *SHORT], folder / key) for key, each in flags.items()]
+    return folder, run_all(folder, runs, check=False).stdout
 
 
 @pytest.mark.parametrize("name", list(ROWS))
-def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch):
+def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch, two_processes):
     """Four steps on two halves of each batch are four steps on the whole, but for the order of sums.
 
     It holds for batch norm too, whose statistics Jittor takes over all processes. The rate is so small that weights
@@ -48,28 +79,28 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch):
     has most of them, and in a network this small one can be 3 % of a gradient: PyTorch's in float64 jumps by as much
     where weights change by a millionth, between the one process's value and the two's. Hence its tolerance.
     """
-    assert_trains_as_one(name, [*tiny.flags, *ROWS[name].alone], tmp_path, monkeypatch)
+    assert_trains_as_one(name, name, tiny, tmp_path, monkeypatch, two_processes)
 
 
 @pytest.mark.parametrize("name", ["dcgan"])
-def test_minibatch_discrimination_sees_the_whole_batch(name, tiny, tmp_path, monkeypatch):
+def test_minibatch_discrimination_sees_the_whole_batch(name, tiny, tmp_path, monkeypatch, two_processes):
     """Seen by halves, the images would have half as many neighbours, and the gradients would not reach them all."""
-    assert_trains_as_one(name, [*tiny.flags, "--minibatch_discrimination", "20,2"], tmp_path, monkeypatch)
+    assert_trains_as_one(name, MBD, tiny, tmp_path, monkeypatch, two_processes)
 
 
-def assert_trains_as_one(name, flags, tmp_path, monkeypatch):
+def assert_trains_as_one(name, key, tiny, tmp_path, monkeypatch, two_processes):
+    folder, printed = two_processes[0] / key, two_processes[1]
     before = weights_at_the_start(monkeypatch)
-    flags = [*flags, "--n_epochs", 1, "--lr", RATE]
-    run(name, *flags, "--out_dir", tmp_path / "one")
-    printed = with_processes(2, name, *flags, "--out_dir", tmp_path / "two")
-    assert printed.count("Done; everything is in") == 1
-    one, two = saved_arrays(tmp_path / "one"), saved_arrays(tmp_path / "two")
+    run(name, *flags_of(name, tiny)[key], *SHORT, "--out_dir", tmp_path / "one")
+    assert lines(folder, 0)[-1] == "4", lines(folder, 0)
+    assert printed.count(f"Done; everything is in {folder}.") == 1
+    one, two = saved_arrays(tmp_path / "one"), saved_arrays(folder)
     assert one.keys() == two.keys()
     assert_same_way(before, one, two, 0.2 if name == "cyclegan" else 0.1, ROWS[name].fixed)
     assert_same_moments(one, two, ROWS[name].fixed)
-    logs = (np.genfromtxt(tmp_path / folder / "losses.csv", delimiter=",", skip_header=1) for folder in ("one", "two"))
+    logs = (np.genfromtxt(run / "losses.csv", delimiter=",", skip_header=1) for run in (tmp_path / "one", folder))
     assert np.allclose(*logs, rtol=1e-3, atol=1e-4, equal_nan=True)
-    assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(f.name for f in (tmp_path / "two").iterdir())
+    assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(f.name for f in folder.iterdir())
 
 
 def assert_same_moments(one, two, fixed):
@@ -91,60 +122,33 @@ def assert_same_moments(one, two, fixed):
             assert difference <= tolerance * np.linalg.norm(one[key]) + 1e-4 * largest, key
 
 
-EQUAL = """
-import importlib, sys
-sys.path.insert(0, {root!r})
-import common, jittor as jt, numpy as np
-real_steps = common.Run.steps
-
-def steps(run, batches):
-    for batch in real_steps(run, batches):
-        yield batch
-        for part in run.parts.values():
-            if isinstance(part, jt.nn.Module):
-                for name, value in part.state_dict().items():
-                    mine = value.numpy()
-                    mean = jt.array(mine.astype(np.float32)).mpi_all_reduce("mean").numpy()
-                    assert np.abs(mean - mine).max() <= 1e-7 * np.abs(mine).max() + 1e-12, (run.step, name)
-        with open({log!r} + str(jt.rank), "a") as file:  # not to the screen, where both write at once
-            file.write(f"{{run.step}}\\n")
-
-common.Run.steps = steps
-importlib.import_module({name!r}).main({argv!r})
-"""
-
-
 @pytest.mark.parametrize("name", list(ROWS))
-def test_processes_hold_equal_weights_after_every_step(name, tiny, tmp_path):
-    argv = [str(a) for a in [*tiny.flags, "--n_epochs", 1, "--out_dir", tmp_path / "out"]]
-    log = str(tmp_path / "equal")
-    mpirun(2, "-c", EQUAL.format(root=str(ROOT), name=name, argv=argv, log=log))
-    assert [Path(log + rank).read_text().split() for rank in "01"] == [["1", "2", "3", "4"]] * 2
+def test_processes_hold_equal_weights_after_every_step(name, two_processes):
+    """run_under_mpi.py asserts it, and counts the steps."""
+    assert [lines(two_processes[0] / name, rank) for rank in "01"] == [["1", "2", "3", "4"]] * 2
 
 
 @pytest.mark.parametrize("name", ["dcgan"])
 def test_a_process_that_dies_ends_the_others(name, tiny, tmp_path):
     """Within 30 seconds, and the last checkpoint stays readable."""
-    argv = [*tiny.flags, "--n_epochs", 100000, "--out_dir", tmp_path / "out"]
-    died = tmp_path / "died"
-    die = f"open({str(died)!r}, 'w').close(), os.kill(os.getpid(), 9)"
-    dying = f"import os; jt.rank == 1 and run.step == 20 and ({die})"
-    log, argv = str(tmp_path / "equal"), [str(a) for a in argv]
-    code = EQUAL.replace("        with open(", f"        {dying}\n        with open(")
-    code = code.format(root=str(ROOT), name=name, argv=argv, log=log)
-    done = mpirun(2, "-c", code, check=False, timeout=120)
-    assert time.time() - died.stat().st_mtime < 30
+    dying = one_run(name, [*tiny.flags, "--n_epochs", 100000], tmp_path / "out", dies_at=20)
+    done = run_all(tmp_path, [dying], check=False)
+    assert time.time() - Path(f"{dying['log']}died").stat().st_mtime < 30
     assert done.returncode != 0
-    assert "30" not in Path(log + "0").read_text().split()
+    assert "30" not in lines(tmp_path / "out", 0)
     assert checkpoint.Reader(tmp_path / "out/checkpoint_last.npz").meta["step"] >= 16
 
 
 @pytest.mark.parametrize("name", ["dcgan"])
 @pytest.mark.parametrize("n", [1, 2])
 def test_resuming_with_another_number_of_processes(name, tiny, tmp_path, n):
-    with_processes(3 - n, name, *tiny.flags, "--n_epochs", 1, "--out_dir", tmp_path)
-    with_processes(n, name, "--resume", tmp_path, "--n_epochs", 2)
-    rows = (tmp_path / "losses.csv").read_text().splitlines()
+    begin, go_on = [*tiny.flags, "--n_epochs", 1], ["--resume", tmp_path / "out", "--n_epochs", 2]
+    for processes, flags in ((3 - n, begin), (n, go_on)):
+        if processes == 1:
+            run(name, *flags, "--out_dir", tmp_path / "out")
+        else:
+            run_all(tmp_path, [one_run(name, flags, tmp_path / "out")])
+    rows = (tmp_path / "out/losses.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == [str(step) for step in range(1, 9)]
 
 
