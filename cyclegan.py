@@ -18,7 +18,7 @@ cores, readable after one epoch. Pictures show rows of A, G(A), F(G(A)), then B,
 
 The default departs from the paper, which --paper undoes:
   * half of the width, 32 x 32 pixels, 4 epochs, and batches of 4, not 1;
-  * the identity term is on, lambda_id 0.5: the paper's value, but for paintings to photographs alone (section 5.2);
+  * the identity term is on, lambda_id 0.5, as in the authors' code; the paper has it for paintings alone (section 5.2);
   * translations come from averaged weights of the generators (--ema_decay), since the trained ones wander.
 """
 

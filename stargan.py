@@ -9,7 +9,7 @@ those attributes. A discriminator D scores the realism of patches and classifies
 of x, and c those of another image of the batch (sections 3.1 and 3.3):
 
     L_D = E[D(G(x, c))] - E[D(x)] + lambda_gp E[(|grad S(x^)| - 1)^2] + lambda_cls E[cls(x, c')]
-    L_G = -E[D(G(x, c))] + lambda_cls E[cls(G(x, c), c)] + lambda_rec E|x - G(G(x, c), c')| + lambda_id E|x - G(x, c')|
+    L_G = -E[D(G(x, c))] + lambda_cls E[cls(G(x, c), c)] + lambda_rec E|x - G(G(x, c), c')|
 
 cls is the binary cross entropy, summed over attributes, and x^ a random point between x and G(x, c). D(x) is the mean
 of the patches' scores, S(x) their sum, as in the authors' code (github.com/yunjey/stargan, solver.py).
@@ -18,13 +18,9 @@ The default colours digits: red, green or blue, some bold, some inverted (white 
 two CPU cores. A row of the picture is an image, then its translations, one attribute changed in each; of attributes
 that exclude each other, each is set in turn. With --input, attributes that --set does not name stay as D sees them.
 
-The default departs from the paper, which --paper undoes:
-  * the term of lambda_id, an identity as CycleGAN's: without it a short training can settle on shapes that are no
-    digits, yet come back from the second translation;
-  * no instance norm before G's residual blocks (--early_norm): the norm subtracts each plane's mean, and with it
-    all that a constant plane of attributes adds, except at the border;
-  * a quarter of the width, four times the rate, 32 x 32 images and 40 epochs. D has 6 layers from size 128 on, 5 at 64
-    and 4 at 32, where its last map would be smaller than 2 x 2.
+The default departs from the paper, which --paper undoes, in numbers alone: a quarter of the width, four times the rate,
+32 x 32 images and 40 epochs. D has 6 layers from size 128 on, 5 at 64 and 4 at 32, where its last map would be smaller
+than 2 x 2.
 cls is the loss for domains in folders too, where the authors' code takes one softmax over all domains.
 """
 
@@ -53,17 +49,15 @@ PAPER = {
     "channels": 3,
     "width": 64,
     "n_blocks": 6,
-    "early_norm": True,
     "n_critic": 5,
     "lambda_gp": 10.0,
     "lambda_cls": 1.0,
     "lambda_rec": 10.0,
-    "lambda_id": 0.0,
 }
 
 
 def parse_args(argv=None):
-    architecture = ("width", "n_blocks", "early_norm", "img_size", "channels", "selected_attrs")
+    architecture = ("width", "n_blocks", "img_size", "channels", "selected_attrs")
     parser = common.Parser("stargan", __doc__, PAPER, architecture, starts_from="images", of_the_call=("set",))
     parser.set_defaults(n_epochs=40, batch_size=16, lr=0.0004, b1=0.5, b2=0.999, img_size=32, channels=3)
     parser.set_defaults(sample_interval=1000, checkpoint_interval=5, log_interval=50)
@@ -73,12 +67,10 @@ def parse_args(argv=None):
     add("--may_have_none", action="store_true", help="an image may have none of --exclusive; also found")
     add("--width", type=number(int, at_least=1, at_most=256), default=16, help="channels next to the image")
     add("--n_blocks", type=number(int, at_least=0, at_most=50), default=6, help="residual blocks of the generator")
-    add("--early_norm", action="store_true", help="instance norm before the residual blocks too")
     add("--n_critic", type=number(int, at_least=1), default=5, help="updates of D for one of G")
     add("--lambda_gp", type=number(float, at_least=0), default=10.0, help="weight of the gradient penalty")
     add("--lambda_cls", type=number(float, at_least=0), default=1.0, help="weight of the attributes' cross entropy")
     add("--lambda_rec", type=number(float, at_least=0), default=10.0, help="weight of the reconstruction")
-    add("--lambda_id", type=number(float, at_least=0), default=10.0, help="weight of the identity; 0 leaves it out")
     parser.add_decay(20)
     add("--no_augment", action="store_true", help="without mirroring the images of folders")
     add("--set", metavar="NAME=0|1,...", help="with --input: the attributes to give it, such as blue=1,bold=0")
@@ -92,9 +84,9 @@ def parse_args(argv=None):
 # ---- networks ----
 
 
-def conv_block(conv, channels, norm):
-    """A convolution, transposed or not, an affine instance norm where `norm` is True, and ReLU."""
-    return [conv, fast.InstanceNorm2d(channels), fast.ReLU()] if norm else [conv, fast.ReLU()]
+def conv_block(conv):
+    """A convolution, transposed or not, an affine instance norm and ReLU."""
+    return [conv, fast.InstanceNorm2d(conv.out_channels), fast.ReLU()]
 
 
 class Residual(nn.Module):
@@ -103,7 +95,7 @@ class Residual(nn.Module):
     def __init__(self, channels):
         super().__init__()
         one, two = (fast.Conv(channels, channels, 3, padding=1, bias=False) for _ in range(2))
-        self.layers = nn.Sequential(*conv_block(one, channels, norm=True), two, fast.InstanceNorm2d(channels))
+        self.layers = nn.Sequential(*conv_block(one), two, fast.InstanceNorm2d(channels))
 
     def execute(self, x):
         return x + self.layers(x)
@@ -112,16 +104,16 @@ class Residual(nn.Module):
 class Generator(nn.Module):
     """(B, C, H, W) images and (B, A) attributes to (B, C, H, W) images in [-1, 1]; H and W are multiples of 4."""
 
-    def __init__(self, channels, n_attributes, width, n_blocks, early_norm):
+    def __init__(self, channels, n_attributes, width, n_blocks):
         super().__init__()
-        c, bias = width, not early_norm
-        layers = conv_block(fast.Conv(channels + n_attributes, width, 7, padding=3, bias=bias), width, early_norm)
+        c = width
+        layers = conv_block(fast.Conv(channels + n_attributes, width, 7, padding=3, bias=False))
         for _ in range(2):  # c doubles, height and width halve
-            layers += conv_block(fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=bias), 2 * c, early_norm)
+            layers += conv_block(fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False))
             c *= 2
         layers += [Residual(c) for _ in range(n_blocks)]  # (B, 4 width, H/4, W/4)
         for _ in range(2):  # c halves, height and width double
-            layers += conv_block(fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False), c // 2, norm=True)
+            layers += conv_block(fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False))
             c //= 2
         self.layers = nn.Sequential(*layers, fast.Conv(width, channels, 7, padding=3, bias=False), fast.Tanh())
 
@@ -154,7 +146,7 @@ def build(args):
     """The generator and the discriminator of these arguments."""
     # Weights stay as Jittor draws them, from U(-a, a) with a = 1 / sqrt(fan in): PyTorch's, and so the authors', too.
     n_attributes = len(args.selected_attrs)
-    generator = Generator(args.channels, n_attributes, args.width, args.n_blocks, args.early_norm)
+    generator = Generator(args.channels, n_attributes, args.width, args.n_blocks)
     discriminator = Discriminator(args.shape, args.channels, n_attributes, args.width)
     generator.train(), discriminator.train()
     return generator, discriminator
@@ -184,14 +176,14 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels,
     """One update of D and, with `update_G`, one of G.
 
     Args:
-        real, labels: (B, C, S, S) images in [-1, 1] and their (B, A) attributes in {0, 1}.
+        real, labels: (B, C, H, W) images in [-1, 1] and their (B, A) attributes in {0, 1}.
         targets: (B, A) attributes to translate to.
         alpha: (B, 1, 1, 1) in [0, 1], for the penalty.
-        weights: the lambdas of the objective, {"gp", "cls", "rec", "id"}.
+        weights: the lambdas of the objective, {"gp", "cls", "rec"}.
 
     Returns:
-        {"wasserstein", "penalty", "loss_D_cls"}, and with update_G {"loss_G_adv", "loss_G_cls", "loss_rec"} and,
-        unless its weight is 0, {"loss_id"}, as Jittor scalars.
+        {"wasserstein", "penalty", "loss_D_cls"}, and with update_G {"loss_G_adv", "loss_G_cls", "loss_rec"}, as
+        Jittor scalars.
     """
     n, fake = real.shape[0], generator(real, targets)
     scores, logits = discriminator(jt.concat([real, fake.detach()], dim=0))  # without norms, one pass equals two
@@ -205,13 +197,8 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels,
     scores, logits = discriminator(fake)
     loss_G_adv, loss_G_cls = -scores.mean(), classification_loss(logits, targets)
     loss_rec = jt.abs(generator(fake, labels) - real).mean()
-    loss_G = loss_G_adv + weights["cls"] * loss_G_cls + weights["rec"] * loss_rec
-    losses |= {"loss_G_adv": loss_G_adv, "loss_G_cls": loss_G_cls, "loss_rec": loss_rec}
-    if weights["id"] > 0:
-        losses["loss_id"] = jt.abs(generator(real, labels) - real).mean()
-        loss_G = loss_G + weights["id"] * losses["loss_id"]
-    optimizer_G.step(loss_G)
-    return losses
+    optimizer_G.step(loss_G_adv + weights["cls"] * loss_G_cls + weights["rec"] * loss_rec)
+    return losses | {"loss_G_adv": loss_G_adv, "loss_G_cls": loss_G_cls, "loss_rec": loss_rec}
 
 
 def learning_rate(epoch, lr, decay_epoch, decay_until):
@@ -247,7 +234,7 @@ def train(run, args):
     optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=args.lr, betas=(args.b1, args.b2)) for m in networks)
     parts = {"generator": generator, "discriminator": discriminator, "batches": batches}
     run.track(exports={"generator": generator}, optimizer_G=optimizer_G, optimizer_D=optimizer_D, **parts)
-    weights = {"gp": args.lambda_gp, "cls": args.lambda_cls, "rec": args.lambda_rec, "id": args.lambda_id}
+    weights = {"gp": args.lambda_gp, "cls": args.lambda_cls, "rec": args.lambda_rec}
     watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], "translations")
     for epoch in run.epochs():
         optimizer_G.lr = optimizer_D.lr = learning_rate(epoch, args.lr, args.decay_epoch, args.decay_until)

@@ -178,7 +178,7 @@ ROWS = {
     "stargan": translator(
         folders,
         ["--n_blocks", 1, "--n_critic", 2],
-        {"wasserstein", "penalty", "loss_D_cls", "loss_G_adv", "loss_G_cls", "loss_rec", "loss_id"},
+        {"wasserstein", "penalty", "loss_D_cls", "loss_G_adv", "loss_G_cls", "loss_rec"},
         {"generator": "generator"},
     ),
     "spade": translator(

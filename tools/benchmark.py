@@ -45,7 +45,7 @@ PEER_SIZES = {  # the widths, sizes, batches and losses of the peers
     "vae": "",  # with a dense layer that the peers do not have
     "pix2pix": "--img_size 256 --width 64 --batch_size 1 --loss lsgan",
     "cyclegan": "--img_size 128 --channels 3 --width 64 --batch_size 1",
-    "stargan": "--img_size 128 --width 64 --batch_size 8 --lambda_id 0",
+    "stargan": "--img_size 128 --width 64 --batch_size 8",
 }
 N_WARM = 3  # steps that are not timed: they compile, and fill caches
 

@@ -42,7 +42,5 @@ def train_step(G, D, optimizer_G, optimizer_D, real, labels, targets, alpha, upd
         "loss_G_cls": classify(logits, targets),
         "loss_rec": F.l1_loss(G(fake, labels), real),
     }
-    if weights["id"]:
-        losses_G["loss_id"] = F.l1_loss(G(real, labels), real)
     update(optimizer_G, sum(weights.get(name.split("_")[-1], 1) * loss for name, loss in losses_G.items()))
     return losses | losses_G
