@@ -65,7 +65,7 @@ NOISE = "uniform"  # in [-1, 1], as tools/explore.py must know
 def parse_args(argv=None):
     architecture = ("latent_dim", "width", "img_size", "channels", "skip_connections")
     parser = common.Parser("began", __doc__, PAPER, architecture)
-    parser.set_defaults(n_epochs=16, batch_size=16, lr=0.001, b1=0.9, b2=0.999, img_size=32, channels=1)
+    parser.set_defaults(n_epochs=30, batch_size=16, lr=0.001, b1=0.9, b2=0.999, img_size=32, channels=1)
     parser.set_defaults(sample_interval=1000, checkpoint_interval=5, log_interval=50)
     add, number = parser.add_argument, common.number
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=16, help="length of z and of h")
