@@ -25,7 +25,7 @@ after five epochs. It departs from the paper, which --paper undoes (figures in d
   * all that D sees carries normal noise (--instance_noise, Sonderby 2016, https://arxiv.org/abs/1610.04490): else D
     soon tells the few images of a small data set with certainty, and G has little to learn from;
   * the rate is three times the paper's and the batch a quarter, since a default run has few updates;
-  * noise is normal, not uniform, so that a walk between two points can follow the sphere;
+  * noise is normal, as in the authors' code, not uniform: a walk between two points can follow the sphere;
   * samples come from an exponential moving average of G's weights (--ema_decay).
 """
 
