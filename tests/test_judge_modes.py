@@ -44,10 +44,18 @@ def test_modes_and_divergence_by_hand(levels, tmp_path, capsys):
     table = evaluate.main(["modes", samples, "--mnist", str(levels)])
     assert table["modes"] == 2
     assert table["KL"] == pytest.approx(math.log(8 / 2))
-    assert table["certain"] == 0  # the digit 0 is in all of them
+    assert (table["certain"], table["modes of the certain"]) == (0, 0)  # the digit 0 is in all of them
     assert table["modes of real stacks"] == 8
     assert table["KL of real stacks"] == pytest.approx(7 / (2 * 400), abs=4 * math.sqrt(2 * 7) / (2 * 400))
     assert "400 samples: other figures are of 26,000" in capsys.readouterr().err
+
+
+def test_modes_of_certain_samples(levels, tmp_path):
+    """Of 111, 111, 110 and 101 the first two are certain."""
+    table = evaluate.main(
+        ["modes", save(tmp_path / "s.npz", np.array([[1, 1, 1]] * 2 + [[1, 1, 0], [1, 0, 1]])), "--mnist", str(levels)]
+    )
+    assert (table["modes"], table["certain"], table["modes of the certain"]) == (3, 0.5, 1)
 
 
 def test_the_order_of_the_channels_counts(levels, tmp_path):
