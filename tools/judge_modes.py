@@ -10,8 +10,8 @@ in the literature, 26,000 samples are read where there are as many, and the tabl
     certain  the share whose three digits the classifier reads with a probability over 0.9 each. It reads a digit in a
              blot, too, so that many modes with few certain samples are blots; the modes of the certain are counted too
 
-and the first two of equally many stacks of test digits, which is the best that samples could get: the classifier errs, and
-26,000 draws miss a mode now and then.
+and the first two of equally many stacks of test digits, which is the best that samples could get: the classifier errs,
+and 26,000 draws miss a mode now and then.
 """
 
 import numpy as np
