@@ -6,7 +6,7 @@ all its colours, it does not tell: that is the style.
 
 import numpy as np
 
-from common.data.drawn import COLOURS, bundled_digits, enlarge, grey
+from common.data.drawn import COLOURS, bundled_digits, dilate, enlarge, grey
 from common.data.items import LazyImages
 
 CLASSES = ("sky", "water", "ground", *(f"digit {k}" for k in range(10)))
@@ -54,8 +54,8 @@ class Scenes(LazyImages):
             line = rng.uniform(low, high) + wave + rng.uniform(-0.1, 0.1) * (x - 0.5)
             labels[rows >= line * height] = name
         for k in rng.choice(len(self.digits), rng.integers(2, 5), replace=False):
-            side = int(rng.uniform(0.35, 0.5) * min(height, width))
-            shape = enlarge(self.pixels[[k]], side)[0] > 80  # thicker than written
+            side = int(rng.uniform(0.45, 0.6) * min(height, width))
+            shape = enlarge(dilate(self.pixels[[k]], 1), side)[0] > 127
             top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
             labels[top : top + side, left : left + side][shape] = FIRST_DIGIT + self.digits[k]
         return labels
