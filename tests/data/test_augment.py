@@ -6,8 +6,8 @@ from conftest import write_idx_folder
 from PIL import Image
 from registry import images
 
-from common.data import load_attributes, load_domains, load_images, load_pairs
 from common import UserError
+from common.data import load_attributes, load_domains, load_images, load_pairs
 from common.data.augment import crop_and_mirror, enlarged, square
 
 
