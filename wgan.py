@@ -68,12 +68,7 @@ def parse_args(argv=None):
     add("--n_critic_long", type=number(int, at_least=1), default=25, help="the same at first and every 500th time")
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
     add("--width", type=number(int, at_least=1, at_most=1024), default=24, help="channels next to the image")
-    add(
-        "--ema_decay",
-        type=number(float, at_least=0, below=1),
-        default=0.0,
-        help="of averaged weights, from which to draw",
-    )
+    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.0, help="of averaged weights; 0: off")
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args

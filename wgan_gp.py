@@ -71,12 +71,7 @@ def parse_args(argv=None):
     add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=128, help="length of the noise vector")
     add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
     add("--kernel_size", type=int, choices=(4, 5), default=4, help="of the convolutions that halve or double")
-    add(
-        "--ema_decay",
-        type=number(float, at_least=0, below=1),
-        default=0.0,
-        help="of averaged weights, from which to draw",
-    )
+    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.0, help="of averaged weights; 0: off")
     add("--stacked", action="store_true", help="three digits as the channels of one image: 1,000 modes to count")
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
