@@ -19,6 +19,7 @@ import common  # noqa: F401  # prepares Jittor before any test imports it
 from common.environment import compile_in_parallel
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """All tests of a script go to one worker, which makes its tiny runs once."""
     for item in items:
