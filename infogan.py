@@ -10,22 +10,22 @@ distribution of an image's codes, and with it a lower bound (equation 5), which 
 
     L_I = E[log Q(c|x)] + H(c) <= I(c; x)
 
-Q shares the body of the discriminator D. With logits D(x) and the logistic function s, D and Q minimize the first, then
-G the second of these, each on fresh noise and codes:
+Q shares the body of the discriminator D. With logits D(x) and the logistic function s, and each on fresh noise and
+codes, D and Q minimize loss_D - lambda L_I, then G minimizes loss_G - lambda L_I:
 
-    loss_D - lambda L_I,    loss_D = -E[log s(D(x))] - E[log(1 - s(D(G(z, c))))]
-    loss_G - lambda L_I,    loss_G = -E[log s(D(G(z, c)))]
+    loss_D = -E[log s(D(x))] - E[log(1 - s(D(G(z, c))))]
+    loss_G = -E[log s(D(G(z, c)))]
 
-`info_category`, with lambda 1, is at most H(c_1) = log 10 = 2.30. Of a number Q gives a
-Gaussian with its mean and deviation (appendix C); lambda is smaller there (section 6), and `info_continuous`, summed
-over the numbers, has no bound: it grows by log 2 = 0.69 with each halving of Q's error. Networks are those of table 1;
-what the paper leaves open is the authors' code (github.com/openai/InfoGAN), which fixes the deviations at 1.
+`info_category`, with lambda 1, is at most H(c_1) = log 10 = 2.30. Of a number Q gives a Gaussian with its mean and
+deviation (appendix C); lambda is smaller there (section 6), and `info_continuous`, summed over the numbers, has no
+bound: it grows by log 2 = 0.69 with each halving of Q's error. Networks are those of table 1; what the paper leaves
+open is the authors' code (github.com/openai/InfoGAN), which fixes the deviations at 1.
 
 The default departs from it in numbers alone: half the width, half the batch and 60 epochs of the bundled digits, in
 eight minutes on two CPU cores. Categories become digits in 20 epochs; in the end they name 83 % of unseen digits right,
-while 4 and 9 share two of them, and both numbers are a slant (tools/evaluate.py infogan).
-`result.png` and the grids of `samples/` are figure 2 of the paper: from left to right the category changes in the first
-five rows, c_2 from -2 to 2 in the next five, then c_3; all else is equal in a row.
+while 4 and 9 share two of them, and both numbers are a slant (tools/evaluate.py infogan). `result.png` and the grids of
+`samples/` are figure 2 of the paper: from left to right the category changes in the first five rows, c_2 from -2 to 2
+in the next five, then c_3; all else is equal in a row.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
