@@ -19,18 +19,6 @@ import common  # noqa: F401  # prepares Jittor before any test imports it
 from common.environment import compile_in_parallel
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """All tests of a script go to one worker, which makes its tiny runs once."""
-    for item in items:
-        parameters = getattr(item, "callspec", None)
-        name = parameters.params.get("name") if parameters else None
-        group = item.path.stem.removeprefix("test_")
-        if isinstance(name, str) and group != "processes":  # which run all scripts together
-            group = name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def several_kernels_at_once():
     """What a test computes first is compiled on all cores, as in a run's first step."""
