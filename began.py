@@ -25,9 +25,9 @@ The networks are the paper's (section 3.5): 3 x 3 convolutions with ELU, two at 
 to h and from it. G is built as D's decoder. --skip_connections, an option in the paper too, gives h's first tensor to
 every size of the decoders.
 
-The default trains on 32 x 32 digits for ten minutes on two CPU cores. It departs from the paper, which --paper undoes,
-in numbers alone: a sixteenth of the width, codes a quarter as long, ten times the rate and fifty times lambda_k, since
-it has few updates; and a gamma of 0.95, since at 0.5 little but the one comes, which is easiest to reconstruct.
+The default trains on 32 x 32 digits for ten minutes on two CPU cores. They are clean, but ones, sevens and nines alone:
+what is easy to reconstruct. It departs from the paper, which --paper undoes, in numbers: a 16th of the width, a quarter
+of the code, ten times the rate and 50 times lambda_k, for few updates; gamma 0.95, since 0.5 draws little but ones.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
