@@ -16,7 +16,7 @@ wrong texts are fakes too (algorithm 1). With logits D and the logistic function
     loss_G = -E[log s(D(G(z, t), t))]
 
 --interpolate adds loss_G of a t halfway between two texts (GAN-INT, equation 5). Texts are read as bytes of UTF-8, so
-in any language. The default draws the bundled digits, coloured, in ten minutes on two CPU cores. A fifth of the
+in any language. The default draws the bundled digits, coloured, in six minutes on two CPU cores. A fifth of the
 combinations of digit, colour, stroke and ground never occur in training; `result.png` shows some of those, a text in
 each row. It has smaller networks and a higher rate than the paper, and an average of G's weights (--ema_decay) samples.
 """

@@ -9,11 +9,9 @@ import jittor as jt
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.data.augment import crop_and_mirror, enlarged
 from common.data.decode import fit, list_images, open_image, opened, size_of, workers
-from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, training_images_serve
-from common.data.pairs import KEEP, N_STAND_IN, match_names
+from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
 from common.data.scenes import CLASSES, Scenes
 from common.errors import UserError, say, warn
 from common.flags import number
@@ -228,32 +226,12 @@ def resized(labels, shape):
     return np.asarray(ImageOps.fit(Image.fromarray(labels), shape[::-1], Image.NEAREST)).astype(np.int32)
 
 
-class LabelMaps(LazyImages):
-    """Maps and images of files as (classes (H, W) int32, image (channels, H, W) uint8); the middle, of other shapes.
-
-    Args:
-        files: of `find_maps`.
-        shape: (H, W).
-        augment: random crops and mirroring, the same for a map and its image.
-    """
+class LabelMaps(PairsOfFiles):
+    """Files of `find_maps` as (classes (H, W) int32, image (channels, H, W) uint8); the middle, of other shapes."""
 
     def __init__(self, files, shape, channels, classes, augment):
-        super().__init__()
-        self.files, self.shape, self.channels, self.classes, self.augment = files, shape, channels, classes, augment
-        self.decoded = enlarged(shape) if augment else shape
-        self.keeps = len(files) * (4 + channels) * self.decoded[0] * self.decoded[1] <= KEEP
-        self.kept = {}
-
-    def __len__(self):
-        return len(self.files)
-
-    def load(self, index, seed=0):
-        both = self.kept.get(index)
-        if both is None:
-            both = self.decode(*self.files[index])
-            if self.keeps:
-                self.kept[index] = both
-        return tuple(crop_and_mirror(x, self.shape, seed) for x in both) if self.augment else both
+        super().__init__(files, shape, augment, n_bytes=4 + channels)
+        self.channels, self.classes = channels, classes
 
     def decode(self, label_map, image):
         labels = self.classes.of(resized(open_map(label_map), self.decoded))

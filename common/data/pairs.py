@@ -84,20 +84,24 @@ def match_names(folder_A, folder_B):
     return [pair for pair in pairs if good.issuperset(pair)]
 
 
-class Pairs(LazyImages):
-    """Pairs of files as (input, target), both (channels, H, W) uint8; the middle, where their shape is another.
+class PairsOfFiles(LazyImages):
+    """Items of two files, both (..., H, W) arrays; a subclass has `decode`, which gives both of an item's files.
+
+    Attributes:
+        decoded: (height, width) of what `decode` gives: larger than the items, where these are random parts of it.
 
     Args:
-        files: of `find_pairs`.
-        augment: random crops and mirroring, the same for both sides.
+        files: [(one, other)].
+        img_size: a number, or (height, width), of the items.
+        augment: random crops and mirroring, the same for both.
+        n_bytes: of the two in one pixel, for whether all of them stay in memory.
     """
 
-    def __init__(self, files, img_size, channels, direction, augment):
+    def __init__(self, files, img_size, augment, n_bytes):
         super().__init__()
-        self.files, self.img_size, self.channels = files, img_size, channels
-        self.direction, self.augment = direction, augment
-        self.decoded_size = enlarged(img_size) if augment else sides(img_size)
-        self.keeps = len(files) * 2 * channels * self.decoded_size[0] * self.decoded_size[1] <= KEEP
+        self.files, self.img_size, self.augment = files, img_size, augment
+        self.decoded = enlarged(img_size) if augment else sides(img_size)
+        self.keeps = len(files) * n_bytes * self.decoded[0] * self.decoded[1] <= KEEP
         self.kept = {}
 
     def __len__(self):
@@ -109,18 +113,28 @@ class Pairs(LazyImages):
             both = self.decode(*self.files[index])
             if self.keeps:
                 self.kept[index] = both
-        a, b = crop_and_mirror(both, self.img_size, seed) if self.augment else both
+        return tuple(crop_and_mirror(x, self.img_size, seed) for x in both) if self.augment else both
+
+
+class Pairs(PairsOfFiles):
+    """Pairs of `find_pairs` as (input, target), both (channels, H, W) uint8; the middle, where the shape is another."""
+
+    def __init__(self, files, img_size, channels, direction, augment):
+        super().__init__(files, img_size, augment, n_bytes=2 * channels)
+        self.channels, self.direction = channels, direction
+
+    def load(self, index, seed=0):
+        a, b = super().load(index, seed)
         return (a, b) if self.direction == "AtoB" else (b, a)
 
     def decode(self, file_A, file_B):
-        """A and B as (2, channels, height, width) uint8 of `decoded_size`."""
         a = open_image(file_A, self.channels)
         if file_B is None:
             half = a.width // 2
             a, b = a.crop((0, 0, half, a.height)), a.crop((half, 0, a.width, a.height))
         else:
             b = open_image(file_B, self.channels)
-        return np.stack([fit(a, self.decoded_size), fit(b, self.decoded_size)])
+        return fit(a, self.decoded), fit(b, self.decoded)
 
 
 class DrawnPairs(LazyImages):

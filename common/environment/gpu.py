@@ -91,7 +91,7 @@ def decide(argv, cache):
         nvcc, cuda_version = find_nvcc(cache, toolkit.wheel_nvcc() if adapts else None)
         check_versions(driver_version, cuda_version, newest["CUDA"])
         if adapts:
-            nvcc = toolkit.adapted(nvcc, cuda_version, cache)
+            nvcc = adapted(nvcc, cuda_version, cache)
         cudnn = find_cudnn(nvcc, newest["cuDNN"])
         os.environ.update(settings(nvcc, cuda_version, [capability for _, capability in devices]))
         verdict_of_probe(cache, [driver_version, devices, nvcc, cudnn])
@@ -169,6 +169,14 @@ def find_nvcc(cache, last=None):
     if version is None:
         raise No(f"{nvcc} does not tell its version")
     return nvcc, tuple(map(int, version.groups()))
+
+
+def adapted(nvcc, cuda_version, cache):
+    """As `toolkit.adapted`; No where the folder cannot be written."""
+    try:
+        return toolkit.adapted(nvcc, cuda_version, cache)
+    except OSError as error:
+        raise No(f"a folder for CUDA cannot be made in {cache}: {error.strerror}") from error
 
 
 def check_versions(driver, cuda, newest):

@@ -5,6 +5,7 @@ back, and takes a toolkit for one folder, where pip's wheels are several. The pa
 proved it yet, so it is tried only where the variable OPT_IN is 1.
 """
 
+import fcntl
 import os
 import re
 import shutil
@@ -112,6 +113,13 @@ def adapted(nvcc, cuda_version, cache):
         nvcc: the real one, within its toolkit.
         cuda_version: its version, (major, minor).
     """
+    with open(cache / "cuda_folder.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one makes it
+        return make(nvcc, cuda_version, cache)
+
+
+def make(nvcc, cuda_version, cache):
+    """As `adapted`, in the only process that does it."""
     root = Path(nvcc).resolve().parents[1]
     libraries = [
         str(file) for folder, pattern in sources(root, "lib") for file in sorted(folder.glob(pattern + ".so*"))
