@@ -25,7 +25,7 @@ The networks are the paper's (section 3.5): 3 x 3 convolutions with ELU, two at 
 to h and from it. G is built as D's decoder. --skip_connections, an option in the paper too, gives h's first tensor to
 every size of the decoders.
 
-The default trains on 32 x 32 digits for seven minutes on two CPU cores. They are clean, but ones, sevens and nines alone:
+The default trains on 32 x 32 digits for seven minutes on two CPU cores. They are clean, but only ones, sevens, nines:
 what is easy to reconstruct. It departs from the paper, which --paper undoes, in numbers: a 16th of the width, a quarter
 of the code, ten times the rate and 50 times lambda_k, for few updates; gamma 0.95, since 0.5 draws little but ones.
 """
