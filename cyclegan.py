@@ -30,24 +30,12 @@ from jittor import nn
 
 from common import fast
 from common.data import load_domains
+from common.data.augment import augmentation
 
 # Zhu 2017, sections 4 and 7; width of the authors' PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
-PAPER = {
-    "n_epochs": 200,
-    "decay_epoch": 100,
-    "batch_size": 1,
-    "lr": 0.0002,
-    "b1": 0.5,
-    "b2": 0.999,
-    "img_size": 256,
-    "channels": 3,
-    "width": 64,
-    "n_blocks": 9,
-    "lambda_cycle": 10.0,
-    "lambda_identity": 0.0,
-    "pool_size": 50,
-    "ema_decay": 0.0,
-}
+PAPER = {"n_epochs": 200, "decay_epoch": 100, "batch_size": 1, "lr": 0.0002, "b1": 0.5, "b2": 0.999}
+PAPER |= {"img_size": 256, "channels": 3, "width": 64, "n_blocks": 9, "lambda_cycle": 10.0, "lambda_identity": 0.0}
+PAPER |= {"pool_size": 50, "ema_decay": 0.0}
 
 
 def parse_args(argv=None):
@@ -63,7 +51,7 @@ def parse_args(argv=None):
     add("--lambda_identity", type=number(float, at_least=0), default=0.5, help="of the identity, times lambda_cycle")
     add("--pool_size", type=number(int, at_least=0, at_most=1000), default=50, help="older translations that D sees")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
-    add("--no_augment", action="store_true", help="without random crops and mirroring of images in folders")
+    parser.add_augmentation()
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="of the translation of --input")
     parser.add_decay(decay_epoch=100)
     args = parser.parse(argv)
@@ -235,7 +223,7 @@ def shown_images(args):
 
 def train(run, args):
     shown = shown_images(args)
-    data = load_domains(args.data_dir, args.data_dir_B, args.shape, args.channels, augment=not args.no_augment)
+    data = load_domains(args.data_dir, args.data_dir_B, args.shape, args.channels, augment=augmentation(args))
     batches = common.Batches(data, args.batch_size, args.seed)
     networks = G, F, D_A, D_B = build(args)
     ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))

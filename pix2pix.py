@@ -25,32 +25,20 @@ The default departs from the paper, which --paper undoes:
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
 
-
 import jittor as jt
 import numpy as np
 from jittor import nn
 
 from common import fast
 from common.data import load_pairs
+from common.data.augment import augmentation
 from common.log import write_validation
 
 # Isola 2017, sections 3.1, 3.3, 6.1 and 6.2, for facades; the decay is that of the authors' PyTorch code
 # (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
-PAPER = {
-    "n_epochs": 200,
-    "decay_epoch": 100,
-    "batch_size": 1,
-    "lr": 0.0002,
-    "b1": 0.5,
-    "b2": 0.999,
-    "img_size": 256,
-    "channels": 3,
-    "width": 64,
-    "norm": "batch",
-    "dropout": 0.5,
-    "loss": "bce",
-    "lambda_L1": 100.0,
-}
+PAPER = {"n_epochs": 200, "decay_epoch": 100, "batch_size": 1, "lr": 0.0002, "b1": 0.5, "b2": 0.999}
+PAPER |= {"img_size": 256, "channels": 3, "width": 64, "norm": "batch", "dropout": 0.5}
+PAPER |= {"loss": "bce", "lambda_L1": 100.0}
 
 
 def parse_args(argv=None):
@@ -65,7 +53,7 @@ def parse_args(argv=None):
     add("--dropout", type=number(float, at_least=0, below=1), default=0.5, help="the generator's noise")
     add("--loss", choices=("bce", "lsgan"), default="lsgan", help="the adversarial loss")
     add("--lambda_L1", type=number(float, at_least=0), default=100.0, help="weight of the distance to the target")
-    add("--no_augment", action="store_true", help="without random crops and mirroring of the training pairs")
+    parser.add_augmentation()
     parser.add_decay(decay_epoch=10)
     args = parser.parse(argv)
     parser.shape_is_multiple_of(args, 32, at_least=32)
@@ -238,7 +226,7 @@ def load_validation(args):
 
 def train(run, args):
     validation, shown = load_validation(args)
-    data = load_pairs(args.data_dir, args.shape, args.channels, args.direction, augment=not args.no_augment)
+    data = load_pairs(args.data_dir, args.shape, args.channels, args.direction, augment=augmentation(args))
     batches = common.Batches(data, args.batch_size, args.seed)
     networks = generator, discriminator = build(args)
     betas = (args.b1, args.b2)

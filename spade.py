@@ -36,8 +36,8 @@ from common.data.targets import spread
 
 # Park 2019, section 4, for ADE20K; sizes and b2 of the authors' code with its encoder (github.com/NVlabs/SPADE).
 PAPER = {"n_epochs": 200, "decay_epoch": 100, "batch_size": 32, "lr": 0.0001, "lr_ratio": 4.0, "b1": 0.0, "b2": 0.9}
-PAPER |= {"img_size": 256, "n_doublings": 5, "width": 64, "style_dim": 256, "ema_decay": 0.0}
-PAPER |= {"lambda_FM": 10.0, "lambda_KL": 0.05}
+PAPER |= {"img_size": 256, "n_doublings": 5, "width": 64, "style_dim": 256, "lambda_FM": 10.0, "lambda_KL": 0.05}
+PAPER |= {"ema_decay": 0.0}
 SCALES = {4: (1, 1, 1, 2, 4, 8, 16), 5: (1, 2, 2, 4, 8, 16, 32), 6: (1, 2, 4, 8, 16, 32, 64)}  # of G's blocks
 
 

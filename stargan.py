@@ -72,7 +72,7 @@ def parse_args(argv=None):
     add("--lambda_cls", type=number(float, at_least=0), default=1.0, help="weight of the attributes' cross entropy")
     add("--lambda_rec", type=number(float, at_least=0), default=10.0, help="weight of the reconstruction")
     parser.add_decay(20)
-    add("--no_augment", action="store_true", help="without mirroring the images of folders")
+    add("--no_flip", action="store_true", help="without mirroring the training images of folders")
     add("--set", metavar="NAME=0|1,...", help="with --input: the attributes to give it, such as blue=1,bold=0")
     args = parser.parse(argv)
     parser.shape_is_multiple_of(args, 32, at_least=32)
@@ -212,8 +212,8 @@ def learning_rate(epoch, lr, decay_epoch, decay_until):
 
 
 def load(args, split):
-    augment = split == "train" and not args.no_augment
-    return load_attributes(args.data_dir, args.shape, args.channels, args.selected_attrs, split, augment)
+    flip = split == "train" and not args.no_flip
+    return load_attributes(args.data_dir, args.shape, args.channels, args.selected_attrs, split, flip)
 
 
 def draw(path, generator, images, attributes, args):

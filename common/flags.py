@@ -101,6 +101,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--decay_epoch", type=count, default=decay_epoch, help="epochs before the rate falls")
         self.add_argument("--decay_until", type=count, help="epoch with the last step down; n_epochs, unless given")
 
+    def add_augmentation(self):
+        """Offers --load_size, --no_crop and --no_flip, of training images in folders."""
+        add = self.add_argument
+        size = number(int, at_least=1, at_most=8192)
+        add("--load_size", type=size, help="shorter side before the random crop; 286 for an image of 256, and so on")
+        add("--no_crop", action="store_true", help="without random crops of the training images")
+        add("--no_flip", action="store_true", help="without mirroring every other training image")
+
     def error(self, message):
         """One line, without the usage."""
         self.exit(2, f"{self.prog}: error: {self.source}{message}\n")
@@ -126,6 +134,16 @@ class Parser(argparse.ArgumentParser):
         """Refuses a height or a width that `factor` does not divide, or that is too small."""
         for name in ("img_size", "img_height", "img_width"):
             self.multiple_of(args, name, factor, at_least)
+
+    def check_crops(self, args):
+        if getattr(args, "load_size", None) is None:
+            return
+        if args.no_crop:
+            self.error("--load_size is the size before the random crop: leave it or --no_crop out")
+        if args.load_size < min(args.shape):
+            self.error(
+                f"--load_size {args.load_size}: it must be at least {min(args.shape)}, the side to cut out of it"
+            )
 
     def check_call(self, args):
         if args.sample_only and not args.resume:
@@ -155,6 +173,7 @@ class Parser(argparse.ArgumentParser):
         args.out_dir = os.path.expanduser(args.out_dir)
         if "input" in args:
             args.shape = (args.img_height or args.img_size, args.img_width or args.img_size)
+        self.check_crops(args)
         self.settle_decay(args)
         self.settle_channels(args, argv)
         kept = {a.dest for a in self._actions} - self.of_the_call - {"help"}
@@ -224,6 +243,8 @@ class Parser(argparse.ArgumentParser):
         known = {action.dest: action for action in self._actions}
         argv = []
         for name, value in stored.items():
+            if name not in known and value is False:
+                continue  # a switch of an earlier version that was not set
             if name not in known or not isinstance(value, (str, int, float, bool, list, type(None))):
                 self.error(f"{path} holds a setting that this version does not know: {name}")
             if known[name].nargs == 0:

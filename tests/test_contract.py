@@ -22,7 +22,8 @@ OF_ALL = {
     *("describe", "export_pkl"),
 }
 OF_NOISE, OF_IMAGES = {"n_samples", "samples_dir", "download"}, {"input", "img_height", "img_width"}
-OF_MAPS = {"label_dir", "image_dir", "n_classes", "ignore_label", "no_augment"}
+OF_CROPS = {"load_size", "no_crop", "no_flip"}
+OF_MAPS = {"label_dir", "image_dir", "n_classes", "ignore_label"}
 OF_MAPS |= {"out_size", "ref", "ref_dir", "ref_json", "n_outputs"}
 
 pytestmark = pytest.mark.parametrize("name", SCRIPTS)
@@ -85,6 +86,8 @@ def test_every_flag_is_read(name):
     assert (flags >= {"b1", "b2"}) == ("Adam(" in (ROOT / f"{name}.py").read_text())
     on_the_page = attributes_read(ROOT / f"{name}.py")
     modules = ["run", "flags", "log", "pictures"]
+    if flags >= OF_CROPS:
+        shared, modules = shared | OF_CROPS, [*modules, "data/augment"]
     if flags >= OF_MAPS:
         shared, modules = shared | OF_MAPS, [*modules, "data/label_maps", "data/hand_in"]
     in_common = set().union(*(attributes_read(ROOT / f"common/{m}.py") for m in modules))

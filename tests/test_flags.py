@@ -1,5 +1,7 @@
 """The shared command line: numbers within limits, what is stored, --paper, the schedule of a rate, sizes."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -196,6 +198,21 @@ def test_a_resumed_run_keeps_its_schedule_and_says_so(saved, capsys):
 def test_a_rate_that_has_not_begun_to_fall_falls_over_the_longer_run(saved):
     folder = saved("--n_epochs", 1, decays=True)
     assert parse("--resume", folder, "--n_epochs", 9, decays=True).decay_until == 9
+
+
+def test_a_switch_of_an_earlier_version(saved, capsys):
+    """One that was off is gone without a trace; one that was on is an error that names it."""
+    for value in (False, True):
+        with np.load(saved() / FILE_NAME) as file:
+            arrays = dict(file)
+        text = json.loads(arrays["meta"].tobytes())
+        text["args"]["no_augment"] = value
+        path = saved() / "older.npz"
+        np.savez(path, **{**arrays, "meta": np.frombuffer(json.dumps(text).encode(), np.uint8)})
+        if value:
+            assert "a setting that this version does not know: no_augment" in line(capsys, "--resume", path)
+        else:
+            assert "no_augment" not in vars(parse("--resume", path))
 
 
 def test_every_stored_value_survives_the_way_through_the_file(saved):

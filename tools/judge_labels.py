@@ -157,7 +157,7 @@ class Flags:
     def __init__(self, data_dir, shape):
         self.data_dir, self.shape, self.stored, self.channels = data_dir, shape, {}, 3
         self.label_dir = self.image_dir = self.n_classes = self.ignore_label = None
-        self.no_augment = False
+        self.no_crop, self.no_flip, self.load_size = False, False, None
 
 
 def judge_run(args):

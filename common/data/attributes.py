@@ -35,7 +35,7 @@ class Table:
     exactly_one: bool
 
 
-def load_attributes(data_dir, img_size, channels, selected=None, split="train", augment=False):
+def load_attributes(data_dir, img_size, channels, selected=None, split="train", flip=False):
     """Images (B, channels, H, W) in [-1, 1] with attributes (B, A) float32 in {0, 1}.
 
     Args:
@@ -45,7 +45,7 @@ def load_attributes(data_dir, img_size, channels, selected=None, split="train", 
         selected: names of the attributes, in their order; all domains, if None.
         split: "train" or "test". Of CelebA, the end of the list is the test part. Of folders, where there is no test
             part, training images serve, with a warning.
-        augment: random mirroring, of images but never of digits.
+        flip: random mirroring, of images but never of digits.
 
     Returns:
         The data set, with `attributes` (N, A), `names`, `exclusive` and `exactly_one` as in Table.
@@ -59,7 +59,7 @@ def load_attributes(data_dir, img_size, channels, selected=None, split="train", 
     else:
         root = existing_folder(data_dir)
         files, table = (read_celeba if find_list(root) else read_domains)(root, selected, split, channels)
-        data, source = AttributeImages(files, table, img_size, channels, augment), root
+        data, source = AttributeImages(files, table, img_size, channels, flip), root
     report(data, source, split)
     return data
 
@@ -199,15 +199,15 @@ class AttributeImages(LazyImages):
     Args:
         images: files, or (N, C, H, W) uint8.
         table: a Table with a row for each of them.
-        augment: random mirroring, of files.
+        flip: random mirroring, of files.
     """
 
-    def __init__(self, images, table, img_size, channels, augment=False):
+    def __init__(self, images, table, img_size, channels, flip=False):
         super().__init__()
         self.images, self.in_memory = images, isinstance(images, np.ndarray)
         self.attributes, self.names = table.values, table.names
         self.exclusive, self.exactly_one = table.exclusive, table.exactly_one
-        self.img_size, self.channels, self.augment = img_size, channels, augment
+        self.img_size, self.channels, self.flip = img_size, channels, flip
 
     def __len__(self):
         return len(self.images)
@@ -216,4 +216,4 @@ class AttributeImages(LazyImages):
         if self.in_memory:
             return self.images[index], self.attributes[index]
         pixels = fit(open_image(self.images[index], self.channels, at_least=self.img_size), self.img_size)
-        return mirror(pixels, np.random.default_rng(seed)) if self.augment else pixels, self.attributes[index]
+        return mirror(pixels, np.random.default_rng(seed)) if self.flip else pixels, self.attributes[index]

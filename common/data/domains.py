@@ -1,6 +1,6 @@
 """Two domains of images without pairs: the CycleGAN layout, two folders of any kind, or drawn digits."""
 
-from common.data.augment import square
+from common.data.augment import NONE, square
 from common.data.digits import holds_idx, load_digits
 from common.data.drawn import digit_domains
 from common.data.folders import ImageFolder, load_images
@@ -9,7 +9,7 @@ from common.data.layout import existing_folder, find_part, two_folders
 from common.errors import UserError, say
 
 
-def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augment=False):
+def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augment=NONE):
     """The domains A and B, as an `Unpaired` data set.
 
     Args:
@@ -18,7 +18,7 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
         data_dir_B: the folder of domain B, where the two lie apart. Each may hold images or IDX files.
         img_size: a number, or (height, width), which digits have as a square alone.
         split: "train" or "test". Where there is no test part, training images serve, with a warning.
-        augment: random crops and mirroring, of images but never of digits.
+        augment: an `Augment`, of training images but never of digits.
 
     Raises:
         UserError: a domain is missing, empty, or broken.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.data.augment import crop_and_mirror, enlarged
+from common.data.augment import NONE
 from common.data.decode import check_images, fit, list_images, open_image
 from common.data.digits import holds_idx, load_digits
 from common.data.items import LazyImages
@@ -16,10 +16,10 @@ class ImageFolder(LazyImages):
 
     Args:
         img_size: a number, or (height, width).
-        augment: random crops and mirroring.
+        augment: an `Augment`.
     """
 
-    def __init__(self, folder, img_size, channels, augment=False):
+    def __init__(self, folder, img_size, channels, augment=NONE):
         super().__init__()
         self.files = check_images(list_images(folder), channels)
         self.img_size, self.channels, self.augment = img_size, channels, augment
@@ -28,9 +28,9 @@ class ImageFolder(LazyImages):
         return len(self.files)
 
     def load(self, index, seed=0):
-        size = enlarged(self.img_size) if self.augment else self.img_size
+        size = self.augment.decoded(self.img_size)
         pixels = fit(open_image(self.files[index], self.channels, at_least=size), size)
-        return (crop_and_mirror(pixels, self.img_size, seed) if self.augment else pixels,)
+        return (self.augment.apply(pixels, self.img_size, seed),)
 
 
 def holds_digits(data_dir):
@@ -38,7 +38,7 @@ def holds_digits(data_dir):
     return data_dir is None or holds_idx(Path(data_dir).expanduser())
 
 
-def load_images(data_dir, img_size, channels, download=False, split="train", n_test=0, augment=False, stacked=False):
+def load_images(data_dir, img_size, channels, download=False, split="train", n_test=0, augment=NONE, stacked=False):
     """Images for a model without labels: (B, channels, img_size, img_size) first in each batch.
 
     Args:
@@ -47,7 +47,7 @@ def load_images(data_dir, img_size, channels, download=False, split="train", n_t
         download, n_test: of `load_digits`.
         img_size: a number, or (height, width), which digits have as a square alone.
         split: "train" or "test". Where there is no test part, training images serve, with a warning.
-        augment: random crops and mirroring, of images but never of digits.
+        augment: an `Augment`, of images but never of digits.
         stacked: three digits as the channels of one image, see `Stacked`; `channels` is 3.
 
     Raises:

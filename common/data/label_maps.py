@@ -9,6 +9,7 @@ import jittor as jt
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.data.augment import NONE, augmentation
 from common.data.decode import fit, list_images, open_image, opened, size_of, workers
 from common.data.layout import existing_folder, find_part, training_images_serve
 from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
@@ -45,13 +46,13 @@ FLAGS = ("n_classes", "ignore_label")  # of those below, the ones that networks 
 
 
 def add_flags(parser):
-    """Offers the flags of label maps to a script's parser."""
+    """Offers the flags of label maps, and those of random crops, to a script's parser."""
+    parser.add_augmentation()
     add = parser.add_argument
     add("--label_dir", metavar="DIR", help="a folder of maps, with --image_dir in the place of --data_dir")
     add("--image_dir", metavar="DIR", help="a folder of images with the maps' names")
     add("--n_classes", type=number(int, at_least=1, at_most=65536), help="labels are below it; found, unless given")
     add("--ignore_label", type=number(int, at_least=0, at_most=65535), help="a label that is a class of its own")
-    add("--no_augment", action="store_true", help="without random crops and mirroring of the training pairs")
 
 
 def n_classes(args):
@@ -69,7 +70,7 @@ def load(args, split):
 
     The data are `data_dir`, a folder with `train/labels` and `train/imgs` (or `images`), and perhaps `val` or `test`
     like it; or `label_dir` and `image_dir`; or, without flags, the drawn scenes. Where there is no test part, the first
-    N_STAND_IN training pairs serve. Of files, training pairs are cropped and mirrored at random, unless `no_augment`.
+    N_STAND_IN training pairs serve. Training pairs of files are cropped and mirrored at random, as the flags say.
 
     Args:
         args: of a parser with the flags of `add_flags`. `n_classes`, where it is None, becomes what the maps hold.
@@ -90,7 +91,8 @@ def load(args, split):
         counts = scan([label_map for label_map, _ in files], classes)
         if classes.n is None:
             classes = found_classes(counts, classes.ignore)
-        data = LabelMaps(files, shape, args.channels, classes, augment=split == "train" and not args.no_augment)
+        augment = augmentation(args) if split == "train" else NONE
+        data = LabelMaps(files, shape, args.channels, classes, augment)
         say(f"Classes ({split}): {shares(counts, classes)}")
     args.n_classes = args.stored["n_classes"] = classes.n
     say(f"Data ({split}): {len(data):,} label maps and images from {source}.")

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from common.data.augment import crop_and_mirror, enlarged, sides, square
+from common.data.augment import NONE, square
 from common.data.decode import check_images, fit, list_images, open_image, size_of
 from common.data.drawn import bundled_digits, draw_outlines
 from common.data.items import LazyImages
@@ -14,7 +14,7 @@ KEEP = 512 << 20  # bytes of decoded pairs that are kept in memory; a larger set
 N_STAND_IN = 100  # training pairs that serve where there is no test part
 
 
-def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", augment=False):
+def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", augment=NONE):
     """Pairs of (input, target) images for a translator.
 
     Args:
@@ -25,7 +25,7 @@ def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", au
         direction: "AtoB", or "BtoA", which makes B the input.
         split: "train", or "val" or "test" for the part that is not trained on. Where there is none, the first
             N_STAND_IN training pairs serve, with a warning.
-        augment: random crops and mirroring, the same for both sides, of images but never of the drawn digits.
+        augment: an `Augment`, the same for both sides, of images but never of the drawn digits.
 
     Raises:
         UserError: a part is missing or empty, a partner is missing, sizes of a pair differ, a width is odd.
@@ -93,14 +93,14 @@ class PairsOfFiles(LazyImages):
     Args:
         files: [(one, other)].
         img_size: a number, or (height, width), of the items.
-        augment: random crops and mirroring, the same for both.
+        augment: an `Augment`, the same for both.
         n_bytes: of the two in one pixel, for whether all of them stay in memory.
     """
 
     def __init__(self, files, img_size, augment, n_bytes):
         super().__init__()
         self.files, self.img_size, self.augment = files, img_size, augment
-        self.decoded = enlarged(img_size) if augment else sides(img_size)
+        self.decoded = augment.decoded(img_size)
         self.keeps = len(files) * n_bytes * self.decoded[0] * self.decoded[1] <= KEEP
         self.kept = {}
 
@@ -113,7 +113,7 @@ class PairsOfFiles(LazyImages):
             both = self.decode(*self.files[index])
             if self.keeps:
                 self.kept[index] = both
-        return tuple(crop_and_mirror(x, self.img_size, seed) for x in both) if self.augment else both
+        return tuple(self.augment.apply(x, self.img_size, seed) for x in both)
 
 
 class Pairs(PairsOfFiles):

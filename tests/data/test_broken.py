@@ -7,6 +7,7 @@ from registry import images
 
 from common import UserError
 from common.data import load_attributes, load_domains, load_images, load_pairs
+from common.data.augment import NONE, Augment
 
 
 def greys(folder, values, width=8):
@@ -29,12 +30,12 @@ def pairs_side_by_side(root):
     return load_pairs(root, 8, 1)
 
 
-def folder_of_images(root, augment=False):
+def folder_of_images(root, augment=NONE):
     greys(root / "trainA", [0, 51, 102, 153])
     return load_images(root / "trainA", 8, 1, augment=augment)
 
 
-def domains(root, augment=False):
+def domains(root, augment=NONE):
     greys(root / "trainA", [0, 51, 102, 153])
     greys(root / "trainB", [204])
     return load_domains(root, None, 8, 1, augment=augment)
@@ -52,11 +53,11 @@ DOMAINS = [[0, 204], [51, 204], [102, 204], [153, 204]]
 LABELLED = [[0, 1, 0], [51, 1, 0], [102, 1, 0], [153, 0, 1]]
 KINDS = {  # what makes the data; its items' files; each one's grey, and that of its partner or its attributes
     "images": (folder_of_images, TRAIN_A, [[0], [51], [102], [153]]),
-    "images, augmented": (lambda root: folder_of_images(root, True), TRAIN_A, [[0], [51], [102], [153]]),
+    "images, augmented": (lambda root: folder_of_images(root, Augment()), TRAIN_A, [[0], [51], [102], [153]]),
     "pairs in two folders": (pairs_in_two_folders, TRAIN_A, PAIRS),
     "pairs side by side": (pairs_side_by_side, TRAIN, PAIRS),
     "domains": (domains, TRAIN_A, DOMAINS),
-    "domains, augmented": (lambda root: domains(root, True), TRAIN_A, DOMAINS),
+    "domains, augmented": (lambda root: domains(root, Augment()), TRAIN_A, DOMAINS),
     "attributes": (attributes, ["old/0.png", "old/1.png", "old/2.png", "young/0.png"], LABELLED),
 }
 

@@ -7,6 +7,7 @@ from registry import images
 
 from common import UserError
 from common.data import load_pairs
+from common.data.augment import Augment
 from common.data.drawn import outline_pairs
 
 
@@ -70,7 +71,7 @@ def test_rectangles(tmp_path):
     inputs, _ = load_pairs(tmp_path, (20, 40), 1).batch([0])
     assert inputs.shape == (1, 1, 20, 40)
     assert np.allclose(inputs, 128 / 127.5 - 1, atol=1e-6)
-    inputs, targets = load_pairs(tmp_path, (32, 64), 1, augment=True).batch([0], [7])
+    inputs, targets = load_pairs(tmp_path, (32, 64), 1, augment=Augment()).batch([0], [7])
     assert inputs.shape == (1, 1, 32, 64)
     assert np.array_equal(inputs, targets)
 
