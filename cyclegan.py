@@ -24,6 +24,8 @@ The default departs from the paper, which --paper undoes:
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
 
+from functools import partial
+
 import jittor as jt
 import numpy as np
 from jittor import nn
@@ -31,6 +33,7 @@ from jittor import nn
 from common import fast
 from common.data import load_domains
 from common.data.augment import augmentation
+from common.generators import doubled
 
 # Zhu 2017, sections 4 and 7; width of the authors' PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
 PAPER = {"n_epochs": 200, "decay_epoch": 100, "batch_size": 1, "lr": 0.0002, "b1": 0.5, "b2": 0.999}
@@ -39,12 +42,13 @@ PAPER |= {"pool_size": 50, "ema_decay": 0.0}
 
 
 def parse_args(argv=None):
-    architecture = ("width", "n_blocks", "img_size", "channels", "pool_size", "ema_decay")
+    architecture = ("upsample", "width", "n_blocks", "img_size", "channels", "pool_size", "ema_decay")
     parser = common.Parser("cyclegan", __doc__, PAPER, architecture, starts_from="images", of_the_call=("direction",))
     parser.set_defaults(n_epochs=4, batch_size=4, lr=0.0002, b1=0.5, b2=0.999, img_size=32, channels=1)
     parser.set_defaults(sample_interval=200, checkpoint_interval=1, log_interval=20)
     add, number = parser.add_argument, common.number
     add("--data_dir_B", help="folder of domain B, if --data_dir is that of domain A alone")
+    add("--upsample", choices=("transpose", "resize"), default="transpose", help="how the generators double sizes")
     add("--width", type=number(int, at_least=1, at_most=256), default=32, help="channels of the first layers")
     add("--n_blocks", type=number(int, at_least=0, at_most=50), help="residual blocks; 6 up to 128 pixels, 9 above")
     add("--lambda_cycle", type=number(float, at_least=0), default=10.0, help="weight of the cycle's distance")
@@ -52,10 +56,12 @@ def parse_args(argv=None):
     add("--pool_size", type=number(int, at_least=0, at_most=1000), default=50, help="older translations that D sees")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
     parser.add_augmentation()
+    parser.add_tile()
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="of the translation of --input")
     parser.add_decay(decay_epoch=100)
     args = parser.parse(argv)
     parser.shape_is_multiple_of(args, 4, at_least=32)
+    parser.multiple_of(args, "tile", 4, at_least=32)
     return args
 
 
@@ -82,7 +88,7 @@ class Residual(nn.Module):
 class Generator(nn.Module):
     """(B, C, H, W) images to as many of the other domain, in [-1, 1]; H and W are multiples of 4."""
 
-    def __init__(self, channels, width, n_blocks):
+    def __init__(self, channels, width, n_blocks, upsample):
         super().__init__()
         layers, c = [fast.ReflectionPad2d(3), *normed(fast.Conv(channels, width, 7)), fast.ReLU()], width
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
@@ -90,7 +96,8 @@ class Generator(nn.Module):
             c *= 2
         layers += [Residual(c) for _ in range(n_blocks)]
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, width, H, W)
-            layers += [*normed(fast.ConvTranspose(c, c // 2, 3, stride=2, padding=1, output_padding=1)), fast.ReLU()]
+            conv = doubled(upsample, c, c // 2, size=3)
+            layers += [*conv, fast.InstanceNorm2d(c // 2, affine=False), fast.ReLU()]
             c //= 2
         self.layers = nn.Sequential(*layers, fast.ReflectionPad2d(3), fast.Conv(width, channels, 7), fast.Tanh())
 
@@ -124,7 +131,7 @@ def initialize(module):
 def build(args):
     """G: A to B, F: B to A, and the discriminators of A and of B."""
     n_blocks = args.n_blocks if args.n_blocks is not None else (6 if max(args.shape) <= 128 else 9)
-    generators = [Generator(args.channels, args.width, n_blocks) for _ in range(2)]
+    generators = [Generator(args.channels, args.width, n_blocks, args.upsample) for _ in range(2)]
     networks = (*generators, *(PatchGAN(args.channels, args.width) for _ in range(2)))
     for module in networks:
         initialize(module)
@@ -266,9 +273,8 @@ def generate(run, args):
         write_rows(run.out_dir / "result.png", ema_G.module, ema_F.module, *shown_images(args))
     else:
         generator = (ema_G if args.direction == "AtoB" else ema_F).module
-        common.translate_folder(
-            run, args.input, lambda x: common.in_chunks(generator, x), args.shape, args.channels, multiple=4
-        )
+        draw = partial(common.in_chunks, generator)
+        common.translate_folder(run, args.input, draw, args.shape, args.channels, multiple=4, tile=args.tile)
 
 
 def main(argv=None):

@@ -18,6 +18,8 @@ Without --data_dir, G paints outlines of digits in the colour of their class, wh
 on two CPU cores: shapes are filled in after an epoch, the colours are right after ten. Pictures show rows of inputs,
 outputs and targets of the validation part; validation.csv has the mean |y - G(x)| for values in [-1, 1] and the PSNR.
 
+--arch resnet is the authors' other generator, CycleGAN's, with dropout; --upsample resize leaves no checkerboard.
+
 The default departs from the paper, which --paper undoes:
   * a quarter of the width and 64 x 64 pixels, where two upward layers have the full width that dropout follows;
   * least squares, and instance norm without a scale and a shift, as the authors' code offers both.
@@ -25,14 +27,19 @@ The default departs from the paper, which --paper undoes:
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
 
+from functools import partial
+
 import jittor as jt
-import numpy as np
 from jittor import nn
 
 from common import fast
 from common.data import load_pairs
 from common.data.augment import augmentation
+from common.data.pairs import distances
+from common.data.targets import spread
+from common.generators import ResNet, doubled
 from common.log import write_validation
+from common.pictures import save_rows
 
 # Isola 2017, sections 3.1, 3.3, 6.1 and 6.2, for facades; the decay is that of the authors' PyTorch code
 # (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
@@ -42,22 +49,33 @@ PAPER |= {"loss": "bce", "lambda_L1": 100.0}
 
 
 def parse_args(argv=None):
-    architecture = ("width", "norm", "img_size", "channels")
+    architecture = ("arch", "upsample", "width", "norm", "img_size", "channels", "input_channels", "output_channels")
     parser = common.Parser("pix2pix", __doc__, PAPER, architecture, starts_from="images")
     parser.set_defaults(n_epochs=20, batch_size=10, lr=0.0002, b1=0.5, b2=0.999, img_size=64, channels=3)
     parser.set_defaults(sample_interval=500, checkpoint_interval=1, log_interval=50)
     add, number = parser.add_argument, common.number
+    add("--input_channels", type=number(int, at_least=1, at_most=256), help="of the inputs, if not --channels")
+    add("--output_channels", type=number(int, at_least=1, at_most=256), help="of the outputs, if not --channels")
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which side of a pair is the input")
+    add("--arch", choices=("unet", "resnet"), default="unet", help="the generator: the paper's, or CycleGAN's")
+    add("--upsample", choices=("transpose", "resize"), default="transpose", help="how the generator doubles sizes")
     add("--width", type=number(int, at_least=1, at_most=256), default=16, help="channels of the first layers")
     add("--norm", choices=("instance", "batch"), default="instance", help="normalization in both networks")
     add("--dropout", type=number(float, at_least=0, below=1), default=0.5, help="the generator's noise")
     add("--loss", choices=("bce", "lsgan"), default="lsgan", help="the adversarial loss")
     add("--lambda_L1", type=number(float, at_least=0), default=100.0, help="weight of the distance to the target")
     parser.add_augmentation()
+    parser.add_tile()
     parser.add_decay(decay_epoch=10)
     args = parser.parse(argv)
     parser.shape_is_multiple_of(args, 32, at_least=32)
+    parser.multiple_of(args, "tile", divisor(args), at_least=32)
     return args
+
+
+def divisor(args):
+    """What divides the sides of all images that the generator takes."""
+    return 2 ** common.halvings(*args.shape) if args.arch == "unet" else 4
 
 
 # ---- networks ----
@@ -83,29 +101,29 @@ def norm_layer(norm, channels):
 
 
 class UNet(nn.Module):
-    """(B, C, H, W) inputs to (B, C, H, W) outputs, both in [-1, 1]; H and W are multiples of 2^n.
+    """(B, C, H, W) inputs to (B, C', H, W) outputs, both in [-1, 1]; H and W are multiples of 2^n.
 
     n convolutions halve the image, down to one pixel where H = W = 2^n; as many transposed ones double it, and each
     sees its counterpart's output too. Dropout follows the first three upward layers of full width. The last alone has a
     bias.
     """
 
-    def __init__(self, n, channels, width, norm, dropout):
+    def __init__(self, n, c_in, c_out, width, norm, dropout, upsample):
         super().__init__()
         c = [min(width * 2**i, width * 8) for i in range(n)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        self.down.append(fast.Conv(channels, width, 4, stride=2, padding=1, bias=False))
+        self.down.append(fast.Conv(c_in, width, 4, stride=2, padding=1, bias=False))
         for i in range(1, n):  # (B, c[i], H / 2^(i + 1), W / 2^(i + 1))
             conv = fast.Conv(c[i - 1], c[i], 4, stride=2, padding=1, bias=False)
             normed = [norm_layer(norm, c[i])] if i < n - 1 else []  # the one pixel at the bottom has no variance
             self.down.append(nn.Sequential(fast.LeakyReLU(0.2), conv, *normed))
         for i in range(n - 1, 0, -1):  # (B, c[i - 1], H / 2^i, W / 2^i)
             inputs = c[i] if i == n - 1 else 2 * c[i]
-            conv = fast.ConvTranspose(inputs, c[i - 1], 4, stride=2, padding=1, bias=False)
+            conv = doubled(upsample, inputs, c[i - 1], size=4, bias=False)
             noise = [Noise(dropout)] if c[i - 1] == 8 * width and i >= n - 3 else []
-            self.up.append(nn.Sequential(fast.ReLU(), conv, norm_layer(norm, c[i - 1]), *noise))
-        last = fast.ConvTranspose(2 * width, channels, 4, stride=2, padding=1)
-        self.last = nn.Sequential(fast.ReLU(), last, fast.Tanh())
+            self.up.append(nn.Sequential(fast.ReLU(), *conv, norm_layer(norm, c[i - 1]), *noise))
+        last = doubled(upsample, 2 * width, c_out, size=4, bias=True)
+        self.last = nn.Sequential(fast.ReLU(), *last, fast.Tanh())
 
     def execute(self, x):
         skips = []
@@ -119,11 +137,11 @@ class UNet(nn.Module):
 
 
 class PatchGAN(nn.Module):
-    """(B, C, S, S) inputs and outputs to (B, 1, S / 8 - 2, S / 8 - 2) scores, each of a patch of 70 x 70 pixels."""
+    """(B, C, S, S) inputs and (B, C', S, S) outputs to (B, 1, S/8 - 2, S/8 - 2) scores of patches of 70 x 70 pixels."""
 
     def __init__(self, channels, width, norm):
         super().__init__()
-        layers, c = [fast.Conv(2 * channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
+        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
         for stride in (2, 2, 1):
             layers += [fast.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False)]
             layers += [norm_layer(norm, 2 * c), fast.LeakyReLU(0.2)]
@@ -146,8 +164,15 @@ def initialize(module):
 
 def build(args):
     """The generator and the discriminator of these arguments."""
-    generator = UNet(common.halvings(*args.shape), args.channels, args.width, args.norm, args.dropout)
-    discriminator = PatchGAN(args.channels, args.width, args.norm)
+    channels = args.input_channels, args.output_channels
+    if args.arch == "unet":
+        n = common.halvings(*args.shape)
+        generator = UNet(n, *channels, args.width, args.norm, args.dropout, args.upsample)
+    else:
+        layers = partial(norm_layer, args.norm), partial(Noise, args.dropout), args.upsample
+        n = 6 if max(args.shape) <= 128 else 9
+        generator = ResNet(n, *channels, args.width, *layers, bias=args.norm == "instance")
+    discriminator = PatchGAN(sum(channels), args.width, args.norm)
     for module in (generator, discriminator):
         initialize(module)
         module.train()
@@ -206,27 +231,14 @@ def translator(generator, args):
     return lambda inputs, first=0: common.in_chunks(generator, inputs, chunk=args.batch_size, seed=args.seed + first)
 
 
-def validate(draw, data, batch_size):
-    """The mean |y - G(x)| for values in [-1, 1], and the mean of the images' PSNR in dB, over all validation pairs."""
-    l1, psnr = [], []
-    for first in range(0, len(data), batch_size):
-        inputs, targets = data.batch(np.arange(first, min(first + batch_size, len(data))))
-        difference = draw(inputs, first) - targets
-        l1 += [*np.abs(difference).mean((1, 2, 3))]
-        mse = np.maximum((difference**2).mean((1, 2, 3)), 1e-10)
-        psnr += [*10 * np.log10(4 / mse)]  # the values' range is 2, its square 4
-    return {"val_L1": float(np.mean(l1)), "val_PSNR": float(np.mean(psnr))}
-
-
-def load_validation(args):
-    """The validation pairs, and those of them that pictures show: (inputs, targets), (n, C, H, W) each."""
-    data = load_pairs(args.data_dir, args.shape, args.channels, args.direction, split="val")
-    return data, data.batch(np.linspace(0, len(data) - 1, min(10, len(data))).astype(int))
+def load(args, split, **more):
+    channels = args.input_channels, args.output_channels
+    return load_pairs(args.data_dir, args.shape, channels, args.direction, split, **more)
 
 
 def train(run, args):
-    validation, shown = load_validation(args)
-    data = load_pairs(args.data_dir, args.shape, args.channels, args.direction, augment=augmentation(args))
+    validation = load(args, "val")
+    shown, data = spread(validation), load(args, "train", augment=augmentation(args))
     batches = common.Batches(data, args.batch_size, args.seed)
     networks = generator, discriminator = build(args)
     betas = (args.b1, args.b2)
@@ -242,14 +254,14 @@ def train(run, args):
             if run.every(args.sample_interval):
                 watch.see_samples(write_rows(run.sample_path, draw, *shown))
         if run.is_main:
-            write_validation(run.out_dir / "validation.csv", epoch, validate(draw, validation, args.batch_size))
+            write_validation(run.out_dir / "validation.csv", epoch, distances(draw, validation, args.batch_size))
             write_rows(run.out_dir / "result.png", draw, *shown)
 
 
 def write_rows(path, draw, inputs, targets):
     """Writes rows of inputs, outputs and targets, and gives the outputs."""
     outputs = draw(inputs)
-    common.save_image(np.concatenate([inputs, outputs, targets]), path, nrow=len(inputs))
+    save_rows(path, inputs, outputs, targets)
     return outputs
 
 
@@ -259,10 +271,9 @@ def generate(run, args):
     run.track(generator=generator)
     draw = translator(generator, args)
     if args.input is None:
-        write_rows(run.out_dir / "result.png", draw, *load_validation(args)[1])
+        write_rows(run.out_dir / "result.png", draw, *spread(load(args, "val")))
     else:
-        multiple = 2 ** common.halvings(*args.shape)
-        common.translate_folder(run, args.input, draw, args.shape, args.channels, multiple)
+        common.translate_folder(run, args.input, draw, args.shape, args.input_channels, divisor(args), args.tile)
 
 
 def main(argv=None):
@@ -270,9 +281,9 @@ def main(argv=None):
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
             generator, discriminator = build(args)
-            image = jt.zeros((1, args.channels, *args.shape))
-            common.describe("generator", generator, image)
-            common.describe("discriminator", discriminator, image, image)
+            images = [jt.zeros((1, c, *args.shape)) for c in (args.input_channels, args.output_channels)]
+            common.describe("generator", generator, images[0])
+            common.describe("discriminator", discriminator, *images)
         elif args.sample_only:
             generate(run, args)
         else:

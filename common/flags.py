@@ -11,7 +11,7 @@ from common.errors import UserError, say
 
 # What a call asks for; a run is not described by it, so it is neither stored nor restored by --resume.
 OF_THE_CALL = {"resume", "init_from", "sample_only", "n_samples", "samples_dir", "input", "device", "out_dir"}
-OF_THE_CALL |= {"export_pkl", "download", "paper", "describe"}
+OF_THE_CALL |= {"tile", "export_pkl", "download", "paper", "describe"}
 
 
 def number(kind, at_least=None, above=None, below=None, at_most=None):
@@ -135,6 +135,11 @@ class Parser(argparse.ArgumentParser):
         for name in ("img_size", "img_height", "img_width"):
             self.multiple_of(args, name, factor, at_least)
 
+    def add_tile(self):
+        """Offers --tile."""
+        size = number(int, at_least=1, at_most=4096)
+        self.add_argument("--tile", type=size, help="translate --input at its own size, in squares of so many pixels")
+
     def check_crops(self, args):
         if getattr(args, "load_size", None) is None:
             return
@@ -153,6 +158,8 @@ class Parser(argparse.ArgumentParser):
             self.error(f"--resume goes on with a run as it is, and {other} begins one: leave one of the two out")
         if getattr(args, "input", None) is not None and not args.sample_only:
             self.error("--input needs --sample_only and --resume with the checkpoint that translates")
+        if getattr(args, "tile", None) is not None and args.input is None:
+            self.error("--tile needs --input, the pictures to translate in tiles")
         if getattr(args, "samples_dir", None) and not args.n_samples:
             self.error("--samples_dir needs --n_samples, the number of samples to write")
 
@@ -181,7 +188,10 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def settle_channels(self, args, argv):
-        """--stacked makes images of three channels, which no flag need say."""
+        """--stacked makes images of three channels, which no flag need say; inputs and outputs have --channels."""
+        for name in ("input_channels", "output_channels"):
+            if name in args and getattr(args, name) is None:
+                setattr(args, name, args.channels)
         if getattr(args, "stacked", False):
             if "channels" in self.given(argv) and args.channels != 3:
                 self.error("--stacked makes images of 3 channels: leave --channels out")

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.decode import check_images, list_images, open_image, to_float
+from common.data.decode import check_images, list_images, open_picture, pixels_of, to_float
 from common.errors import UserError, say
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+OPTIONS = {suffix: {"quality": 95} for suffix in (".jpg", ".jpeg", ".webp")}  # of Pillow
 LONGEST = 8  # times the shorter side; a longer strip would not fit into memory
 
 
@@ -36,6 +37,16 @@ def save_image(images, path, nrow=10, padding=2, value_range=(-1, 1)):
     grid = make_grid(pixels, nrow, padding)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
+
+
+def save_rows(path, *rows):
+    """Writes rows of equally many images, (N, C, H, W) in [-1, 1], whose C may differ.
+
+    Of more than three channels the first three are shown, and of two the first.
+    """
+    if {row.shape[1] for row in rows} != {1}:
+        rows = [row[:, :3] if row.shape[1] > 2 else row[:, :1].repeat(3, axis=1) for row in rows]
+    save_image(np.concatenate(rows), path, nrow=len(rows[0]))
 
 
 def save_each(images, folder):
@@ -99,20 +110,20 @@ def make_grid(pixels, nrow, padding):
 # ---- one's own pictures through a trained translator ----
 
 
-def translate_folder(run, source, translate, shape, channels, multiple):
+def translate_folder(run, source, translate, shape, channels, multiple, tile=None):
     """Writes one translation for each image of `source`, under the same name and at the same aspect ratio.
 
     An image is scaled until it just covers `shape`, (height, width), which the network was trained at. Where the
     architecture needs sides that divide by `multiple`, it is padded by reflection to the right and below, and the
-    translation is cut back.
+    translation is cut back. With `tile` it keeps its size, and is translated in squares of so many pixels (`in_tiles`).
 
     Args:
         run: the translations go to its out_dir, in the subfolders of `source`; into `translated` within it where
             it is the trained run's own folder.
         source: an image, or a folder that is searched recursively.
         translate: a function of a (1, channels, H, W) float32 numpy image in [-1, 1] that gives one of the same
-            height and width with 1 or 3 channels.
-        channels: 1 or 3, of the images that `translate` takes.
+            height and width, with any number of channels.
+        channels: of the images that `translate` takes.
 
     Returns:
         The number of images written.
@@ -129,25 +140,70 @@ def translate_folder(run, source, translate, shape, channels, multiple):
     if out_dir.resolve() == root.resolve():
         raise UserError(f"--out_dir {out_dir} holds the --input itself, which would be overwritten")
     files = check_images(files, channels)
-    if not files:
-        raise UserError(f"--input {source.absolute()} cannot be read as an image")
     for file in files:
         target = out_dir / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        translate_file(file, target, translate, shape, channels, multiple)
+        write_picture(translate_file(file, translate, shape, channels, multiple, tile), target)
     say(f"Translated {len(files)} images into {out_dir}.")
     return len(files)
 
 
-def translate_file(source, target, translate, shape, channels, multiple):
-    """As `translate_folder`, for one file."""
-    image = open_image(source, channels, at_least=shape)
+def translate_file(source, translate, shape, channels, multiple, tile=None):
+    """The translation (C, H, W) of one file; see `translate_folder`."""
+    image = open_picture(source, channels, at_least=None if tile else shape)
+    if tile:
+        return in_tiles(translate, to_float(pixels_of(image))[None], tile)[0]
     if max(image.size) > LONGEST * min(image.size):
         raise UserError(f"{source}: {image.width} x {image.height} pixels are longer than {LONGEST} to 1")
     scale = max(side / own for side, own in zip(shape, image.size[::-1]))
     height, width = (max(side, round(own * scale)) for side, own in zip(shape, image.size[::-1]))
-    pixels = np.asarray(image.resize((width, height), Image.BICUBIC)).reshape(height, width, channels)
-    padding = [(0, -height % multiple), (0, -width % multiple), (0, 0)]
-    padded = np.pad(pixels, padding, mode="reflect").transpose(2, 0, 1)
-    result = to_uint8(translate(to_float(padded[None])))[0, :height, :width]
-    Image.fromarray(result[..., 0] if result.shape[-1] == 1 else result).save(target, quality=95)
+    pixels = pixels_of(image.resize((width, height), Image.BICUBIC))
+    padded = np.pad(pixels, [(0, 0), (0, -height % multiple), (0, -width % multiple)], mode="reflect")
+    return translate(to_float(padded)[None])[0, :, :height, :width]
+
+
+def in_tiles(translate, images, tile):
+    """`translate` of (N, C, H, W) images in squares of `tile` pixels, joined without seams.
+
+    Neighbours share a quarter of a tile or more, where their weights fall linearly towards each one's border. An image
+    that is smaller than a tile is padded by reflection.
+
+    Args:
+        translate: a function of (N, C, tile, tile) images that gives as large ones, with any number of channels.
+    """
+    height, width = images.shape[2:]
+    below, right = max(tile - height, 0), max(tile - width, 0)
+    images = np.pad(images, [(0, 0), (0, 0), (0, below), (0, right)], mode="reflect")
+    from_border = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + np.float32(0.5)
+    ramp = np.minimum(from_border / (tile // 4), 1)
+    weight, total, weights = np.outer(ramp, ramp), 0, np.zeros(images.shape[2:], np.float32)
+    for top in tile_starts(images.shape[2], tile):
+        for left in tile_starts(images.shape[3], tile):
+            place = ..., slice(top, top + tile), slice(left, left + tile)
+            output = translate(np.ascontiguousarray(images[place]))
+            if isinstance(total, int):
+                total = np.zeros((*output.shape[:2], *images.shape[2:]), np.float32)
+            total[place] += weight * output
+            weights[place[1:]] += weight
+    return (total / weights)[:, :, :height, :width]
+
+
+def tile_starts(side, tile):
+    """Where the tiles along a side of at least `tile` pixels begin, evenly spaced."""
+    count = 1 + -(-(side - tile) // (tile - tile // 4))
+    return [round(i * (side - tile) / max(count - 1, 1)) for i in range(count)]
+
+
+def write_picture(image, target):
+    """Writes a translation (C, H, W) in [-1, 1] to a path.
+
+    An array, where the path ends in `.npy` or C is neither 1 nor 3: (H, W, C) float32 in [0, 1], (H, W) where C is 1.
+    A picture of eight bits otherwise.
+    """
+    if target.suffix.lower() != ".npy" and len(image) in (1, 3):
+        pixels = to_uint8(image[None])[0]
+        Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(target, **OPTIONS.get(target.suffix, {}))
+        return
+    values = ((image + 1) / 2).clip(0, 1).transpose(1, 2, 0).astype(np.float32)
+    target = target if target.suffix.lower() == ".npy" else target.with_name(f"{target.name}.npy")
+    np.save(target, values[..., 0] if len(image) == 1 else values)

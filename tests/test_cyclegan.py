@@ -51,11 +51,11 @@ def test_the_rate_falls_as_that_of_pix2pix(epoch, decay_until):
     assert one == other
 
 
-@pytest.mark.parametrize("identity", [0.5, 0.0])
-def test_a_step_is_that_of_pytorch(identity):
+@pytest.mark.parametrize(("identity", "upsample"), [(0.5, "transpose"), (0.0, "transpose"), (0.5, "resize")])
+def test_a_step_is_that_of_pytorch(identity, upsample):
     """Losses of both directions by their names, too: the two domains and the two pools differ."""
     twins = pytest.importorskip("tools.twins")
-    networks = G, F, D_A, D_B = script.build(script.parse_args(TINY))
+    networks = G, F, D_A, D_B = script.build(script.parse_args([*TINY, "--upsample", upsample]))
     optimizers, twin = (adam(G, F), adam(D_A, D_B)), twins.Twin("cyclegan", write_back=False)
     real_A, real_B, old_A, old_B = (jt.array(pixels(2, 3, 32, 32, seed=seed)) for seed in range(4))
     recalls = [lambda fake, old=old: old for old in (old_A, old_B)]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from common import save_image
-from common.pictures import save_each, to_uint8
+from common.pictures import in_tiles, save_each, save_rows, tile_starts, to_uint8, write_picture
 
 
 def read(path):
@@ -47,6 +47,73 @@ def test_each_image_in_a_file_of_its_own(tmp_path):
     assert [read(file).tolist() for file in files] == [[[v] * 3] * 2 for v in (0, 128, 255)]
     save_each(np.float32([1, -1, 0]).reshape(1, 3, 1, 1), tmp_path / "rgb")
     assert read(tmp_path / "rgb/00000.png").tolist() == [[[255, 0, 128]]]
+
+
+def test_rows_of_different_channels(tmp_path):
+    """A grey row is shown in grey beside colours, of four channels the first three, of two the first."""
+    rows = [np.full((1, c, 1, 1), -1, np.float32) for c in (1, 3, 4, 2)]
+    for row in rows:
+        row[:, 0] = 1
+    save_rows(tmp_path / "rows.png", *rows)
+    assert read(tmp_path / "rows.png")[2::3, 2].tolist() == [[255] * 3, [255, 0, 0], [255, 0, 0], [255] * 3]
+    save_rows(tmp_path / "grey.png", rows[0], rows[0])
+    assert read(tmp_path / "grey.png").shape == (8, 5)
+
+
+# ---- translations ----
+
+
+def test_where_tiles_begin():
+    """Tiles of 32 share 8 pixels or more, and reach both ends."""
+    assert [tile_starts(side, 32) for side in (32, 33, 56, 57, 64)] == [[0], [0, 1], [0, 24], [0, 12, 25], [0, 16, 32]]
+    for side in range(32, 200):
+        starts = tile_starts(side, 32)
+        assert starts[0] == 0 and starts[-1] == side - 32
+        assert max(np.diff(starts), default=0) <= 24
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile"), [(64, 64, 32), (97, 61, 32), (33, 200, 32), (32, 32, 32), (9, 50, 32)]
+)
+def test_tiles_of_a_function_of_each_pixel_are_the_whole(height, width, tile):
+    """Two images, from three channels to two; the tiles all have one shape."""
+    images, shapes = np.random.default_rng(0).uniform(-1, 1, (2, 3, height, width)).astype(np.float32), set()
+
+    def translate(x):
+        shapes.add(x.shape)
+        return np.tanh(np.stack([x[:, 0] * x[:, 1], x[:, 2] - 0.5], axis=1))
+
+    got, whole = in_tiles(translate, images, tile), translate(images)
+    assert got.shape == whole.shape
+    assert np.abs(got - whole).max() < 1e-5
+    assert shapes == {(2, 3, tile, tile), (2, 3, height, width)}
+
+
+def test_tiles_have_no_seams():
+    """Three tiles of other values: from one's to the next one's in equal steps over the 8 pixels that they share."""
+    count = iter(range(3))
+    got = in_tiles(lambda x: np.full_like(x, next(count)), np.zeros((1, 1, 32, 80), np.float32), 32)[0, 0]
+    assert np.array_equal(got, got[:1].repeat(32, axis=0))
+    row = got[0]
+    assert np.allclose(row[[0, 23, 32, 47, 56, 79]], [0, 0, 1, 1, 2, 2])
+    assert np.allclose(row[24:32], (np.arange(8) + 0.5) / 8)
+    assert np.allclose(row[48:56], 1 + (np.arange(8) + 0.5) / 8)
+
+
+def test_translations_as_pictures_and_as_arrays(tmp_path):
+    image = np.float32([[[-1, 0]], [[1, -1]], [[0.5, 2]]])  # (3, 1, 2)
+    for suffix in ("png", "tif", "bmp"):
+        write_picture(image, tmp_path / f"x.{suffix}")
+        assert read(tmp_path / f"x.{suffix}").tolist() == [[[0, 255, 191], [128, 0, 255]]]
+    for suffix in ("jpg", "webp"):
+        write_picture(image, tmp_path / f"x.{suffix}")
+        assert read(tmp_path / f"x.{suffix}").shape == (1, 2, 3)
+    write_picture(image, tmp_path / "x.npy")
+    assert np.allclose(np.load(tmp_path / "x.npy"), [[[0, 1, 0.75], [0.5, 0, 1]]])
+    write_picture(image[:1], tmp_path / "grey.npy")
+    assert np.allclose(np.load(tmp_path / "grey.npy"), [[0, 0.5]])
+    write_picture(image[:2], tmp_path / "two.png")
+    assert np.allclose(np.load(tmp_path / "two.png.npy"), [[[0, 1], [0.5, 0]]])
 
 
 def test_jpeg_by_suffix(tmp_path):

@@ -6,8 +6,11 @@ import pytest
 from PIL import Image
 from registry import images, load, run
 
+import cyclegan
 import pix2pix as script
 from common import fast
+from common.data.pairs import distances
+from common.generators import doubled
 from common.networks import in_chunks, n_parameters
 
 
@@ -35,6 +38,26 @@ def test_parameters_of_the_paper():
     """The authors' PyTorch code prints 54.414 M and 2.769 M (junyanz/pytorch-CycleGAN-and-pix2pix at 256)."""
     counts = [n_parameters(module) / 1e6 for module in script.build(script.parse_args(["--paper"]))]
     assert [round(count, 3) for count in counts] == [54.414, 2.769]
+
+
+def test_parameters_of_the_resnet():
+    """Those of the authors' resnet_9blocks without biases before batch norm, by the sizes of its layers."""
+    kernels = [3 * 64 * 49, 64 * 128 * 9, 128 * 256 * 9, 18 * 256 * 256 * 9, 256 * 128 * 9, 128 * 64 * 9, 64 * 3 * 49]
+    norms = 2 * (64 + 128 + 256 + 18 * 256 + 128 + 64)
+    generator, _ = script.build(script.parse_args(["--paper", "--arch", "resnet"]))
+    assert n_parameters(generator) == sum(kernels) + norms + 3
+
+
+def test_the_resnet_is_cyclegans_generator():
+    """With instance norm and without dropout, from the same weights."""
+    ours, _ = build("--arch", "resnet", "--dropout", 0)
+    theirs = cyclegan.Generator(3, 4, 6, "transpose")
+    weights, others = ours.parameters(), theirs.parameters()
+    assert [p.shape for p in weights] == [p.shape for p in others]
+    for one, other in zip(weights, others):
+        other.assign(one.numpy())
+    x = pixels(2, 3, 32, 32)
+    assert np.allclose(in_chunks(ours, x), in_chunks(theirs, x), atol=1e-5)
 
 
 def test_settings_of_the_paper():
@@ -68,13 +91,24 @@ def test_a_run_that_is_resumed_for_more_epochs_keeps_its_rates(name, tiny, tmp_p
     assert np.allclose(rates, [[0.004] * 2] * 4 + [[0.002] * 2] * 12)
 
 
-@pytest.mark.parametrize("loss", ["bce", "lsgan"])
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_a_step_is_that_of_pytorch(norm, loss):
+@pytest.mark.parametrize(
+    ("loss", "norm", "flags"),
+    [
+        ("bce", "instance", []),
+        ("lsgan", "instance", []),
+        ("bce", "batch", []),
+        ("lsgan", "batch", []),
+        ("lsgan", "instance", ["--upsample", "resize", "--input_channels", 2]),
+        ("lsgan", "instance", ["--arch", "resnet", "--output_channels", 1]),
+        ("lsgan", "batch", ["--arch", "resnet", "--upsample", "resize"]),
+    ],
+)
+def test_a_step_is_that_of_pytorch(norm, loss, flags):
     twins = pytest.importorskip("tools.twins")
-    G, D = build("--norm", norm, "--dropout", 0)
+    G, D = build("--norm", norm, "--dropout", 0, *flags)
     optimizers, twin = (adam(G), adam(D)), twins.Twin("pix2pix", write_back=False)
-    batch = [jt.array(pixels(3, 3, 32, 32, seed=seed)) for seed in (0, 1)]
+    channels = [flags[-1] if flag in flags else 3 for flag in ("--input_channels", "--output_channels")]
+    batch = [jt.array(pixels(3, c, 32, 32, seed=seed)) for seed, c in enumerate(channels)]
     want = twin.train_step(G, D, *optimizers, *batch, loss=loss, lambda_L1=100.0)
     got = script.train_step(G, D, *optimizers, *batch, loss=loss, lambda_L1=100.0)
     twins.assert_same_losses(got, want)
@@ -106,7 +140,7 @@ def test_the_distance_refuses_shapes_that_would_broadcast():
 def test_a_score_sees_a_patch_of_70_pixels(monkeypatch):
     """Where its gradient is not zero; without norms, which let every pixel of an image into each score."""
     monkeypatch.setattr(script, "norm_layer", lambda norm, channels: jt.nn.Identity())
-    score = script.PatchGAN(1, 2, "none")
+    score = script.PatchGAN(2, 2, "none")
     inputs, outputs = (jt.array(pixels(1, 1, 128, 128, seed=seed)) for seed in (0, 1))
     scores = score(inputs, outputs)
     assert scores.shape == [1, 1, 14, 14]
@@ -133,7 +167,7 @@ def test_unet_of_every_shape(height, width, innermost_shape):
 
 @pytest.mark.parametrize(("size", "n"), [(32, 1), (64, 2), (256, 3)])
 def test_dropout_follows_the_first_layers_of_full_width(size, n):
-    generator = script.UNet(script.common.halvings(size, size), 3, 1, "instance", 0.5)
+    generator = script.UNet(script.common.halvings(size, size), 3, 3, 1, "instance", 0.5, "transpose")
     assert [any(isinstance(m, fast.Dropout) for m in layer.modules()) for layer in generator.up] == [True] * n + [
         False
     ] * (len(generator.up) - n)
@@ -164,6 +198,38 @@ def test_batch_norm_takes_the_statistics_of_the_test_batch():
     assert np.allclose(norm(jt.array(x)).numpy(), expected, atol=1e-4)
 
 
+def checkerboard(layers, size=32):
+    """How much the means of a constant image's four phases differ, as a share of its deviation, after `layers`."""
+    y = jt.nn.Sequential(*layers)(jt.ones((1, 4, size, size))).numpy()[0, :, 8:-8, 8:-8]
+    phases = np.stack([y[:, i::2, j::2].mean((1, 2)) for i in (0, 1) for j in (0, 1)])
+    return phases.std(0).mean() / np.abs(y).mean()
+
+
+def test_resizing_has_no_checkerboard():
+    """With random weights: a flat image stays flat, where a transposed convolution gives it a pattern of 2 x 2."""
+    assert checkerboard(doubled("resize", 4, 4, size=4, bias=False)) < 1e-5
+    assert checkerboard(doubled("transpose", 4, 4, size=4, bias=False)) > 0.1
+    assert checkerboard(doubled("transpose", 4, 4, size=3, bias=False)) > 0.1
+
+
+def test_other_channels_from_training_to_translations(tmp_path):
+    """Inputs of two channels in arrays, 16-bit greys as outputs; an array becomes an array of their channels."""
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    for part in ("train", "val"):
+        for side in "AB":
+            (data / f"{part}{side}").mkdir(parents=True)
+        for i in range(2):
+            np.save(data / f"{part}A/{i}.npy", rng.random((32, 32, 2)))
+            Image.fromarray(rng.integers(65536, size=(32, 32), dtype=np.uint16)).save(data / f"{part}B/{i}.png")
+    flags = ["--input_channels", 2, "--output_channels", 1, "--img_size", 32, "--width", 4, "--batch_size", 2]
+    run("pix2pix", "--data_dir", data, *flags, "--n_epochs", 1, "--out_dir", tmp_path / "run")
+    assert Image.open(tmp_path / "run/result.png").size == (2 * 34 + 2, 3 * 34 + 2)
+    run("pix2pix", "--resume", tmp_path / "run", "--sample_only", "--input", data / "valA/0.npy")
+    values = np.load(tmp_path / "run/translated/0.npy")
+    assert (values.shape, values.dtype) == ((32, 32), np.float32)
+    assert 0 <= values.min() < values.max() <= 1
+
+
 def test_it_learns():
     """One pair, 60 steps: the distance to the target falls to less than a third."""
     G, D = build("--width", 8)
@@ -189,7 +255,7 @@ def test_validation_by_hand():
             ) + offsets
 
     seen = []
-    values = script.validate(lambda inputs, first: seen.append(first) or inputs, Pairs(), batch_size=2)
+    values = distances(lambda inputs, first: seen.append(first) or inputs, Pairs(), batch_size=2)
     assert seen == [0, 2]
     assert np.isclose(values["val_L1"], 0.7 / 3)
     assert np.isclose(values["val_PSNR"], (2 * 10 * np.log10(4 / 0.01) + 10 * np.log10(4 / 0.25)) / 3)
@@ -220,6 +286,8 @@ def test_a_folder_becomes_a_folder_of_the_same_names(tiny_runs, tmp_path):
         (["--input", "x"], "--input needs --sample_only"),
         (["--direction", "AtoC"], "--direction"),
         (["--norm", "layer"], "--norm"),
+        (["--input_channels", 0], "--input_channels: must be a whole number at least 1"),
+        (["--tile", 64], "--tile needs --input"),
     ],
 )
 def test_bad_flags(fails, flags, message):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.data.augment import mirror, square
-from common.data.decode import check_images, fit, list_images, open_image
+from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.drawn import ATTRIBUTES, coloured_digits
 from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, not_found, part_folder, training_images_serve
@@ -215,5 +215,5 @@ class AttributeImages(LazyImages):
     def load(self, index, seed=0):
         if self.in_memory:
             return self.images[index], self.attributes[index]
-        pixels = fit(open_image(self.images[index], self.channels, at_least=self.img_size), self.img_size)
+        pixels = fit(open_picture(self.images[index], self.channels, at_least=self.img_size), self.img_size)
         return mirror(pixels, np.random.default_rng(seed)) if self.flip else pixels, self.attributes[index]

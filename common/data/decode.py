@@ -4,18 +4,22 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.checkpoint import HEADER_DAMAGE
+from common.data import deep
 from common.data.augment import sides
+from common.data.deep import Deep
 from common.data.layout import existing_folder, not_found
 from common.errors import UserError, warn
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")
 LARGEST_IMAGE = 100_000_000  # pixels; beyond it lie decompression bombs, not photographs
 DECODE_ALL = 5000  # folders up to this size are decoded once at the start, larger ones have their headers checked
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
+BROKEN = (OSError, *HEADER_DAMAGE, Image.DecompressionBombError)
 EXIF_ORIENTATION = 0x0112
 
 # Images above LARGEST_IMAGE are refused. The filter is set once: threads cannot each set one for a while.
@@ -27,15 +31,19 @@ class Unreadable(UserError):
 
     Attributes:
         path: the file.
+        reason: why not.
     """
 
     def __init__(self, path, error):
-        super().__init__(f"{path} cannot be read ({error or type(error).__name__})")
         self.path = path
+        self.reason = str(error).replace(str(path), Path(path).name) or type(error).__name__
+        super().__init__(f"{path} cannot be read ({self.reason})")
 
 
 def to_float(pixels):
-    """uint8 in [0, 255] as float32 in [-1, 1]."""
+    """uint8 in [0, 255] as float32 in [-1, 1]; floats, which are there already, as they are."""
+    if pixels.dtype != np.uint8:
+        return pixels
     images = pixels.astype(np.float32)
     images *= 1 / 127.5
     images -= 1
@@ -72,22 +80,37 @@ def opened(path):
 
 
 def open_image(path, channels, at_least=None):
-    """One image as a Pillow image of mode "L" (channels 1) or "RGB" (3), upright, on white where it is transparent.
+    """As `open_picture`, with eight bits of what has more of them."""
+    image = open_picture(path, channels, at_least)
+    return image.eight_bits() if isinstance(image, Deep) else image
+
+
+def open_picture(path, channels, at_least=None):
+    """One image, upright: a Pillow image of mode "L" or "RGB", on white where it is transparent, or a `Deep` one.
 
     Args:
+        channels: 1 or 3, and any number of an array in a `.npy` file.
         at_least: a JPEG may be decoded at a fraction of its size, but not below this number of pixels, or (height,
             width).
 
     Raises:
-        Unreadable: the file is missing, damaged, empty, or larger than LARGEST_IMAGE.
+        Unreadable: the file is missing, damaged, empty, or larger than LARGEST_IMAGE; it holds NaN, values out of
+            range, or an array of another number of channels.
     """
+    if is_array(path):
+        try:
+            return deep.read_npy(path, channels, LARGEST_IMAGE)
+        except BROKEN as error:
+            raise Unreadable(path, error) from error
     with opened(path) as image:
+        if channels not in (1, 3):
+            raise ValueError(f"an image file has 1 or 3 channels, not {channels}; arrays in .npy files have any number")
         if at_least is not None:
             image.draft(None, (max(sides(at_least)),) * 2)
         image.load()
         image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") or image.mode == "F":  # 16 bits, which convert() would cut off at 255
-            image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+        if image.mode in deep.DEEP_MODES:
+            return deep.from_pillow(image, channels)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -95,15 +118,38 @@ def open_image(path, channels, at_least=None):
 
 
 def size_of(path):
-    """(width, height) of an image as `open_image` gives it, from its header."""
+    """(width, height) of an image as `open_picture` gives it, from its header."""
+    if is_array(path):
+        try:
+            height, width = deep.shape_of(path)[:2]
+        except BROKEN as error:
+            raise Unreadable(path, error) from error
+        return width, height
     with opened(path) as image:
         turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
         return image.size[::-1] if turned else image.size
 
 
+def is_array(path):
+    return Path(path).suffix.lower() == ".npy"
+
+
 def fit(image, img_size):
-    """A Pillow image scaled until it covers `img_size`, a number or (height, width); its middle, as (C, H, W) uint8."""
-    image = ImageOps.fit(image, sides(img_size)[::-1], Image.BICUBIC)
+    """An image of `open_picture` scaled until it covers `img_size`, a number or (height, width); its middle.
+
+    Returns:
+        (C, H, W) as in `pixels_of`.
+    """
+    size = sides(img_size)[::-1]
+    return pixels_of(
+        image.fit(size, Image.BICUBIC) if isinstance(image, Deep) else ImageOps.fit(image, size, Image.BICUBIC)
+    )
+
+
+def pixels_of(image):
+    """(C, H, W) of an image of `open_picture`: uint8, or float32 in [-1, 1] of a `Deep` one."""
+    if isinstance(image, Deep):
+        return image.pixels()
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -111,30 +157,37 @@ def fit(image, img_size):
 def check_images(files, channels=3):
     """The files that can be read; one warning names the others.
 
+    Args:
+        channels: as in `open_picture`; None for files that are not taken for images (label maps).
+
     Raises:
-        UserError: more than one in a hundred is broken.
+        UserError: more than one in a hundred is broken, and more than two; or all of them.
     """
 
-    def is_good(path):
+    def reason_of(path):
         try:
-            if len(files) <= DECODE_ALL:
-                open_image(path, channels, at_least=1)
-            else:
+            if len(files) > DECODE_ALL:
                 size_of(path)
-        except Unreadable:
-            return False
-        return True
+            elif channels is None:
+                with opened(path) as image:
+                    image.load()
+            else:
+                open_picture(path, channels, at_least=1)
+        except Unreadable as error:
+            return error.reason
+        return None
 
     with ThreadPoolExecutor(workers()) as pool:
-        good = list(pool.map(is_good, files))
-    broken = [file for file, readable in zip(files, good) if not readable]
+        reasons = dict(zip(files, pool.map(reason_of, files)))
+    broken = [file for file in files if reasons[file] is not None]
     if not broken:
         return files
     names = ", ".join(str(f) for f in broken[:10]) + (", ..." if len(broken) > 10 else "")
-    if len(broken) > max(len(files) // 100, 2):
+    names += f" ({reasons[broken[0]]})"
+    if len(broken) > max(len(files) // 100, 2) or len(broken) == len(files):
         raise UserError(f"{len(broken)} of {len(files)} images cannot be read: {names}")
     warn(f"skipping {len(broken)} of {len(files)} images that cannot be read: {names}")
-    return [file for file, readable in zip(files, good) if readable]
+    return [file for file in files if reasons[file] is None]
 
 
 def workers():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common.data.augment import NONE
-from common.data.decode import check_images, fit, list_images, open_image
+from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.digits import holds_idx, load_digits
 from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, part_folder
@@ -29,7 +29,7 @@ class ImageFolder(LazyImages):
 
     def load(self, index, seed=0):
         size = self.augment.decoded(self.img_size)
-        pixels = fit(open_image(self.files[index], self.channels, at_least=size), size)
+        pixels = fit(open_picture(self.files[index], self.channels, at_least=size), size)
         return (self.augment.apply(pixels, self.img_size, seed),)
 
 

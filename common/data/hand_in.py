@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.checkpoint import write_atomically
-from common.data.decode import fit, list_images, open_image, to_float
+from common.data.decode import fit, list_images, open_picture, to_float
 from common.data.label_maps import (
     Classes,
     check_suffixes,
@@ -213,7 +213,7 @@ def write_pictures(jobs, painter, args):
         if reference is None:
             codes[i] = painter.random_codes(1, 5, *stream)[0]
         else:
-            style = fit(open_image(reference, args.channels, at_least=args.shape), args.shape)
+            style = fit(open_picture(reference, args.channels, at_least=args.shape), args.shape)
             codes[i] = painter.encode(to_float(style[None]))[0]
     for pixels, (_, _, target, _), size in zip(to_uint8(painter.paint(labels, codes)), jobs, sizes):
         picture = Image.fromarray(pixels[..., 0] if args.channels == 1 else pixels).resize(size, Image.BICUBIC)

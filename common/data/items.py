@@ -104,5 +104,10 @@ class LazyImages:
 
 def stack(items):
     """Items' arrays as batches; uint8 is taken for an image."""
-    columns = [np.stack(column) for column in zip(*items)]
-    return tuple(to_float(column) if column.dtype == np.uint8 else column for column in columns)
+    return tuple(stack_column(column) for column in zip(*items))
+
+
+def stack_column(arrays):
+    if len({array.dtype for array in arrays}) > 1:  # images of eight bits beside deeper ones
+        arrays = [to_float(array) for array in arrays]
+    return to_float(np.stack(arrays))

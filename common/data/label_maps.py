@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from common.data.augment import NONE, augmentation
-from common.data.decode import fit, list_images, open_image, opened, size_of, workers
+from common.data.decode import fit, list_images, open_picture, opened, size_of, workers
 from common.data.layout import existing_folder, find_part, training_images_serve
 from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
 from common.data.scenes import CLASSES, Scenes
@@ -122,7 +122,7 @@ def find_maps(data_dir, label_dir, image_dir, split):
         expected = "train/labels (PNG maps) and train/imgs (images), or the two folders --label_dir and --image_dir"
         part, folders = find_part(root, split, lambda name: two_folders_of(root, name), expected)
     check_suffixes(folders[0])
-    files = match_names(*folders)
+    files = match_names(*folders, channels=(None, 3))
     for label_map, image in files:
         check_pair(label_map, image)
     return files[:N_STAND_IN] if part == "train" and split != "train" else files, folders[0]
@@ -232,9 +232,9 @@ class LabelMaps(PairsOfFiles):
     """Files of `find_maps` as (classes (H, W) int32, image (channels, H, W) uint8); the middle, of other shapes."""
 
     def __init__(self, files, shape, channels, classes, augment):
-        super().__init__(files, shape, augment, n_bytes=4 + channels)
+        super().__init__(files, shape, augment)
         self.channels, self.classes = channels, classes
 
     def decode(self, label_map, image):
         labels = self.classes.of(resized(open_map(label_map), self.decoded))
-        return labels, fit(open_image(image, self.channels, at_least=self.decoded), self.decoded)
+        return labels, fit(open_picture(image, self.channels, at_least=self.decoded), self.decoded)

@@ -9,7 +9,12 @@ def residual(m, x):
     return x + m.layers(x)
 
 
-FORWARD = {"Generator": lambda m, x: m.layers(x), "PatchGAN": lambda m, x: m.layers(x), "Residual": residual}
+FORWARD = {
+    "Generator": lambda m, x: m.layers(x),
+    "PatchGAN": lambda m, x: m.layers(x),
+    "Residual": residual,
+    "Nearest": lambda m, x: F.interpolate(x, scale_factor=2, mode="nearest"),
+}
 
 
 def train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall_A, recall_B, lambda_cycle, lambda_identity):

@@ -17,7 +17,13 @@ def unet(m, x):
     return m.last(x)
 
 
-FORWARD = {"UNet": unet, "PatchGAN": lambda m, inputs, outputs: m.layers(torch.cat([inputs, outputs], 1))}
+FORWARD = {
+    "UNet": unet,
+    "PatchGAN": lambda m, inputs, outputs: m.layers(torch.cat([inputs, outputs], 1)),
+    "ResNet": lambda m, x: m.layers(x),
+    "Residual": lambda m, x: x + m.layers(x),
+    "Nearest": lambda m, x: F.interpolate(x, scale_factor=2, mode="nearest"),
+}
 
 
 def train_step(G, D, optimizer_G, optimizer_D, inputs, targets, loss, lambda_L1):

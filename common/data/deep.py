@@ -1,0 +1,101 @@
+"""Images of more than eight bits: grey PNG and TIFF files of 16 bits, TIFF files of floats, arrays in `.npy` files.
+
+Pillow would cut such values off at 255. Here they stay floats until the training step.
+"""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # of Pillow
+WHITE = {"uint8": 255, "uint16": 65535, "bool": 1}  # the value that is 1 in [0, 1]; floats are there already
+
+
+class Deep:
+    """An image of floats, with what is used of Pillow's images.
+
+    Attributes:
+        planes: a Pillow image of mode "F" for each channel, with values in [0, 1].
+        size: (width, height).
+    """
+
+    def __init__(self, planes):
+        self.planes, self.size = planes, planes[0].size
+        self.width, self.height = self.size
+
+    def crop(self, box):
+        return Deep([plane.crop(box) for plane in self.planes])
+
+    def resize(self, size, method):
+        return Deep([plane.resize(size, method) for plane in self.planes])
+
+    def fit(self, size, method):
+        """As `ImageOps.fit`."""
+        return Deep([ImageOps.fit(plane, size, method) for plane in self.planes])
+
+    def pixels(self):
+        """(C, H, W) float32 in [-1, 1]; what interpolation carried beyond is cut off."""
+        return 2 * np.stack([np.asarray(plane) for plane in self.planes]).clip(0, 1) - 1
+
+    def eight_bits(self):
+        """A Pillow image of mode "L" or "RGB"; the image has one or three channels."""
+        pixels = np.round(255 * np.stack([np.asarray(plane) for plane in self.planes], axis=2)).astype(np.uint8)
+        return Image.fromarray(pixels[..., 0] if len(self.planes) == 1 else pixels)
+
+
+def from_pillow(image, channels):
+    """A Pillow image of one of DEEP_MODES, its grey in each of `channels`.
+
+    Raises:
+        ValueError: integers beyond 16 bits, or floats that are NaN or outside of [0, 1].
+    """
+    values = np.asarray(image)
+    if image.mode != "F":
+        if values.min() < 0 or values.max() > WHITE["uint16"]:
+            raise ValueError(f"it holds {values.min()} to {values.max()}, and 16 bits go from 0 to 65535")
+        values = values.astype(np.uint16)
+    plane = Image.fromarray(unit_range(values))
+    return Deep([plane] * channels)
+
+
+def from_array(values, channels):
+    """An array (H, W) or (H, W, channels) of uint8, uint16, bool, or floats in [0, 1].
+
+    Raises:
+        ValueError: another shape or type, NaN, or floats outside of [0, 1].
+    """
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[2] != channels:
+        wanted = "(H, W) or (H, W, 1)" if channels == 1 else f"(H, W, {channels})"
+        raise ValueError(f"an array of shape {values.shape}; {wanted} is wanted for {channels} channels")
+    values = unit_range(values)
+    return Deep([Image.fromarray(np.ascontiguousarray(values[..., k])) for k in range(channels)])
+
+
+def unit_range(values):
+    """Numbers of a file as float32 in [0, 1]."""
+    if values.dtype.kind == "f":
+        low, high = values.min(), values.max()  # NaN, where one value is
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"it holds {low:.6g} to {high:.6g}, and floats must lie from 0 to 1")
+        return values.astype(np.float32)
+    if values.dtype.name not in WHITE:
+        raise ValueError(f"values of type {values.dtype}; uint8, uint16, bool and floats can be read")
+    return values.astype(np.float32) / np.float32(WHITE[values.dtype.name])
+
+
+def shape_of(path):
+    """The shape of a `.npy` file, from its header.
+
+    Raises:
+        ValueError, OSError and others: it is damaged, or has fewer numbers than it says, or holds objects.
+    """
+    return np.lib.format.open_memmap(path, mode="r").shape
+
+
+def read_npy(path, channels, largest):
+    """A `.npy` file of at most `largest` pixels as a `Deep` of as many channels."""
+    shape = shape_of(path)
+    if len(shape) > 1 and not 0 < shape[0] * shape[1] <= largest:
+        raise ValueError(f"{shape[1]} x {shape[0]} pixels")
+    return from_array(np.load(path, allow_pickle=False), channels)
