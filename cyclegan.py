@@ -33,7 +33,7 @@ from jittor import nn
 from common import fast
 from common.data import load_domains
 from common.data.augment import augmentation
-from common.generators import doubled
+from common.optional import doubled
 
 # Zhu 2017, sections 4 and 7; width of the authors' PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
 PAPER = {"n_epochs": 200, "decay_epoch": 100, "batch_size": 1, "lr": 0.0002, "b1": 0.5, "b2": 0.999}

@@ -37,8 +37,8 @@ from common.data import load_pairs
 from common.data.augment import augmentation
 from common.data.pairs import distances
 from common.data.targets import spread
-from common.generators import ResNet, doubled
 from common.log import write_validation
+from common.optional import ResNet, doubled
 from common.pictures import save_rows
 
 # Isola 2017, sections 3.1, 3.3, 6.1 and 6.2, for facades; the decay is that of the authors' PyTorch code

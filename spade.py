@@ -8,31 +8,31 @@ A generator G turns a style code z and a map m with a class for each pixel into 
 small size upwards. The map enters every norm: features x are normalized over the batch, then scaled and shifted at each
 place by what convolutions see there in the map (section 3): SPADE(x, m) = gamma(m) (x - mean) / deviation + beta(m).
 An encoder E gives the mean and the variance of z for an image y. Discriminators D_1 of the image and D_2 of its half
-size score patches of it beside its map; D_k^i are a layer's features. G and E minimize L_G + 10 L_FM + 0.05 L_KL.
+size score patches of it and its map; D_k^i are features. G and E minimize L_G + 10 L_FM + 10 L_VGG + 0.05 L_KL.
 
-    L_D  = mean over k of E[max(0, 1 - D_k(m, y))] + E[max(0, 1 + D_k(m, G(m, z)))]
-    L_G  = mean over k of -E[D_k(m, G(m, z))]
-    L_FM = mean over k of the sum over i of E|D_k^i(m, y) - D_k^i(m, G(m, z))|
-    L_KL = KL(N(mean, variance) || N(0, 1)),    z from N(mean, variance) of E(y)
+    L_D   = mean over k of E[max(0, 1 - D_k(m, y))] + E[max(0, 1 + D_k(m, G(m, z)))]
+    L_G   = mean over k of -E[D_k(m, G(m, z))]
+    L_FM  = mean over k of the sum over i of E|D_k^i(m, y) - D_k^i(m, G(m, z))|
+    L_VGG = sum over i of w_i E|V_i(y) - V_i(G(m, z))|,    V_i features of VGG19, which is trained already
+    L_KL  = KL(N(mean, variance) || N(0, 1)),    z from N(mean, variance) of E(y)
 
 Without --data_dir, G paints digits over sky, water and ground; the time of day, which no map tells, is the style.
 Rows of pictures: maps, their images, outputs with these images' styles, with the first one's, and with random ones.
 
 The default departs from the paper, which --paper undoes: a quarter of the width, 64 x 64 pixels, few updates at higher
-rates with less weight on L_KL, samples from averaged weights. Both leave out its perceptual loss, which needs VGG19.
+rates with less weight on L_KL, samples from averaged weights. Both leave L_VGG out, unless --vgg names VGG19's weights.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
-
-import math
 
 import jittor as jt
 from jittor import nn
 
 from common import fast
 from common.data import hand_in, label_maps
-from common.data.label_maps import n_classes, one_hot
+from common.data.label_maps import one_hot
 from common.data.targets import spread
+from common.optional import Perceptual
 
 # Park 2019, section 4, for ADE20K; sizes and b2 of the authors' code with its encoder (github.com/NVlabs/SPADE).
 PAPER = {"n_epochs": 200, "decay_epoch": 100, "batch_size": 32, "lr": 0.0001, "lr_ratio": 4.0, "b1": 0.0, "b2": 0.9}
@@ -54,6 +54,8 @@ def parse_args(argv=None):
     add("--lambda_FM", type=number(float, at_least=0), default=10.0, help="weight of the feature matching")
     add("--lambda_KL", type=number(float, at_least=0), default=0.01, help="weight of the style's divergence")
     add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
+    add("--vgg", metavar="FILE", help="torchvision's weights of VGG19, for the perceptual loss; none without")
+    add("--lambda_VGG", type=number(float, at_least=0), default=10.0, help="weight of the perceptual loss")
     parser.add_decay(decay_epoch=3)
     label_maps.add_flags(parser)
     hand_in.add_flags(parser)
@@ -107,7 +109,7 @@ class Generator(nn.Module):
         self.n_classes, self.scales = n_classes, SCALES[n_doublings]
         self.smallest = [side // self.scales[-1] for side in (height, width)]
         c = [channels * k for k in (16, 16, 16, 16, 8, 4, 2, 1)]
-        self.first = nn.Linear(style_dim, c[0] * math.prod(self.smallest))
+        self.first = nn.Linear(style_dim, c[0] * self.smallest[0] * self.smallest[1])
         self.blocks = nn.ModuleList([Block(c[i], c[i + 1], n_classes, 2 * channels) for i in range(7)])
         self.last = nn.Sequential(fast.LeakyReLU(0.2), fast.Conv(c[-1], colours, 3, padding=1), fast.Tanh())
 
@@ -158,7 +160,7 @@ class Encoder(nn.Module):
 
     def __init__(self, height, width, colours, style_dim, channels):
         super().__init__()
-        n = int(math.log2(max(height, width))) - 2
+        n = max(height, width).bit_length() - 3
         self.size, c = 4 * 2**n, [colours, *(channels * min(2**i, 8) for i in range(n))]
         self.layers = nn.Sequential(*(normed(c[i], c[i + 1], 3, stride=2, padding=1) for i in range(n)))
         self.mean, self.log_variance = (nn.Linear(16 * c[n], style_dim) for _ in range(2))  # from (B, c[n], 4, 4)
@@ -181,7 +183,7 @@ def initialize(module):
 
 def build(args):
     """The generator, the encoder and the discriminator of these arguments."""
-    shape, classes = (*args.shape, args.channels), n_classes(args)
+    shape, classes = (*args.shape, args.channels), label_maps.n_classes(args)
     generator = Generator(*shape, classes, args.n_doublings, args.style_dim, args.width)
     networks = generator, Encoder(*shape, args.style_dim, args.width), Discriminator(shape[2], classes, args.width)
     for module in networks:
@@ -211,10 +213,11 @@ def divergence(mean, log_variance):
     return 0.5 * (mean**2 + jt.exp(log_variance) - 1 - log_variance).sum(1).mean()
 
 
-def train_step(networks, optimizer_G, optimizer_D, labels, images, noise, lambda_FM, lambda_KL):
+def train_step(networks, optimizer_G, optimizer_D, labels, images, noise, weights, perceptual=None):
     """One update of D, then one of G and E against the new D, with (B, style_dim) noise from N(0, 1) for the codes.
 
-    Returns {"loss_D", "loss_G", "loss_FM", "loss_KL"} as Jittor scalars, not weighted.
+    `weights` are the lambdas, {"FM", "KL", "VGG"}, the last one's loss `perceptual` of real and generated images.
+    Returns {"loss_D", "loss_G", "loss_FM", "loss_KL", "loss_VGG" where it is there} as Jittor scalars, not weighted.
     """
     generator, encoder, discriminator = networks
     mean, log_variance = encoder(images)
@@ -227,9 +230,10 @@ def train_step(networks, optimizer_G, optimizer_D, labels, images, noise, lambda
     loss_D = discriminator_loss(*discriminate(fake.detach()))
     optimizer_D.step(loss_D)
     loss_G, loss_FM = generator_losses(*discriminate(fake))
-    loss_KL = divergence(mean, log_variance)
-    optimizer_G.step(loss_G + lambda_FM * loss_FM + lambda_KL * loss_KL)
-    return {"loss_D": loss_D, "loss_G": loss_G, "loss_FM": loss_FM, "loss_KL": loss_KL}
+    others = {"FM": loss_FM, "KL": divergence(mean, log_variance)}
+    others |= {"VGG": perceptual(images, fake)} if perceptual else {}
+    optimizer_G.step(loss_G + sum(weights[name] * loss for name, loss in others.items()))
+    return {"loss_D": loss_D, "loss_G": loss_G, **{f"loss_{name}": loss for name, loss in others.items()}}
 
 
 def learning_rate(epoch, lr, decay_epoch, decay_until):
@@ -243,25 +247,25 @@ def learning_rate(epoch, lr, decay_epoch, decay_until):
 
 
 def train(run, args):
+    perceptual = Perceptual(args.vgg) if args.vgg else None
     data, shown = label_maps.load(args, "train"), spread(label_maps.load(args, "test"))
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, encoder, discriminator = networks = build(args)
     ema_G, ema_E = averages = [common.EMA(m, args.ema_decay) for m in (generator, encoder)]
-    betas = (args.b1, args.b2)
-    optimizer_G = fast.Adam(generator.parameters() + encoder.parameters(), lr=args.lr, betas=betas)
-    optimizer_D = fast.Adam(discriminator.parameters(), lr=args.lr * args.lr_ratio, betas=betas)
+    optimizer_G = fast.Adam(generator.parameters() + encoder.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_D = fast.Adam(discriminator.parameters(), lr=args.lr * args.lr_ratio, betas=(args.b1, args.b2))
     parts = {"generator": generator, "encoder": encoder, "discriminator": discriminator, "batches": batches}
     parts |= {"ema_G": ema_G, "ema_E": ema_E, "optimizer_G": optimizer_G, "optimizer_D": optimizer_D}
     run.track(exports={"generator": ema_G.module, "encoder": ema_E.module}, **parts)
+    weights = {"FM": args.lambda_FM, "KL": args.lambda_KL, "VGG": args.lambda_VGG}
     painter, watch = hand_in.Painter(*averages, args), run.watch(shown[1], "outputs", loss="loss_D")
     for epoch in run.epochs():
         optimizer_G.lr = learning_rate(epoch, args.lr, args.decay_epoch, args.decay_until)
         optimizer_D.lr = args.lr_ratio * optimizer_G.lr
         for labels, images in run.steps(batches):
             inputs = labels, images, run.normal(args.batch_size, args.style_dim)
-            run.log(train_step(networks, optimizer_G, optimizer_D, *inputs, args.lambda_FM, args.lambda_KL))
-            for ema in averages:
-                ema.update()
+            run.log(train_step(networks, optimizer_G, optimizer_D, *inputs, weights, perceptual))
+            ema_G.update(), ema_E.update()
             if run.every(args.sample_interval):
                 watch.see_samples(painter.write_rows(run.sample_path, *shown))
     if run.is_main:
@@ -269,15 +273,11 @@ def train(run, args):
 
 
 def generate(run, args):
-    """Paints the maps of --input, or those of the test part that pictures show."""
+    """Paints the maps of --input, or those of the test part."""
     generator, encoder, _ = build(args)
     ema_G, ema_E = averages = [common.EMA(m, args.ema_decay) for m in (generator, encoder)]
     run.track(generator=generator, encoder=encoder, ema_G=ema_G, ema_E=ema_E)
-    painter = hand_in.Painter(*averages, args)
-    if args.input is None:
-        painter.write_rows(run.out_dir / "result.png", *spread(label_maps.load(args, "test")))
-    else:
-        hand_in.paint_folder(run, painter)
+    hand_in.paint(run, hand_in.Painter(*averages, args))
 
 
 def main(argv=None):

@@ -1,4 +1,4 @@
-"""tools/inception.py against PyTorch on the same weights, and tools/torch_files.py on files that PyTorch wrote."""
+"""tools/inception.py against PyTorch on the same weights, and torch_files.py on files that PyTorch wrote."""
 
 import pickle
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from common.data.decode import to_float
+from common.data.torch_files import read_weights
 from common.errors import UserError
 from common.networks import n_parameters
 from tools import inception
-from tools.torch_files import read_weights
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

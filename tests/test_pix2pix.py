@@ -10,8 +10,8 @@ import cyclegan
 import pix2pix as script
 from common import fast
 from common.data.pairs import distances
-from common.generators import doubled
 from common.networks import in_chunks, n_parameters
+from common.optional import doubled
 
 
 @pytest.fixture(autouse=True)

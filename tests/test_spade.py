@@ -7,12 +7,13 @@ import jittor as jt
 import numpy as np
 import pytest
 from PIL import Image
-from registry import load, run
+from registry import differences, load, meta, run, saved_arrays
 
 import spade as script
 from common import fast
 from common.data import hand_in
 from common.networks import n_parameters
+from common.optional import Perceptual
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,98 @@ SMALL = ["--width", "4", "--img_size", "32", "--style_dim", "5", "--n_classes", 
 # ---- the step ----
 
 
-def test_step_is_pytorchs():
+def vgg(path, width=4):
+    """A file of random weights with the names and the order of torchvision's VGG19; `width` for its 64."""
+    torch, rng = pytest.importorskip("torch"), np.random.default_rng(0)
+    state, c, number = {}, 3, 0
+    for size, n in ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4)):
+        for _ in range(n):
+            weight = rng.standard_normal((size * width, c, 3, 3)).astype(np.float32) * (2 / (9 * c)) ** 0.5
+            bias = rng.standard_normal(size * width).astype(np.float32)
+            state |= {f"features.{number}.weight": torch.tensor(weight), f"features.{number}.bias": torch.tensor(bias)}
+            c, number = size * width, number + 2
+        number += 1  # pooling
+    state["classifier.0.weight"] = torch.zeros(3, 2)
+    torch.save(state, path)
+    return path
+
+
+def test_the_perceptual_loss_is_pytorchs(tmp_path):
+    """SPADE's loss in PyTorch's functions, and its gradient, of odd sizes and of grey images; from both formats."""
+    torch = pytest.importorskip("torch")
+    F, rng = torch.nn.functional, np.random.default_rng(1)
+    state = torch.load(vgg(tmp_path / "vgg.pth"))
+    np.savez(tmp_path / "vgg.npz", **{name: value.numpy() for name, value in state.items()})
+    numbers = {0: 1 / 32, 2: 0, 5: 1 / 16, 7: 0, 10: 1 / 8, 12: 0, 14: 0, 16: 0, 19: 1 / 4, 21: 0, 23: 0, 25: 0, 28: 1}
+
+    def expected(x, y):
+        total = 0
+        for number, weight in numbers.items():
+            if number in (5, 10, 19, 28):
+                x, y = F.max_pool2d(x, 2), F.max_pool2d(y, 2)
+            conv = state[f"features.{number}.weight"], state[f"features.{number}.bias"]
+            x, y = (F.relu(F.conv2d(v, *conv, padding=1)) for v in (x, y))
+            total = total + weight * F.l1_loss(x, y)
+        return total
+
+    for suffix, shape in (("pth", (2, 3, 36, 52)), ("npz", (2, 1, 32, 32))):
+        real, fake = rng.uniform(-1, 1, (2, *shape)).astype(np.float32)
+        x = torch.tensor(fake, requires_grad=True)
+        want = expected(x.expand(-1, 3, -1, -1), torch.tensor(real).expand(-1, 3, -1, -1))
+        want.backward()
+        ours = jt.array(fake)
+        got = Perceptual(tmp_path / f"vgg.{suffix}")(jt.array(real), ours)
+        assert np.isclose(got.item(), want.item(), rtol=1e-4)
+        gradient = jt.grad(got, ours).numpy()
+        assert np.abs(gradient - x.grad.numpy()).max() < 1e-4 * x.grad.abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state.pop("features.16.weight"), "has no features.16.weight: it is not VGG19"),
+        (lambda state: state.update({"features.5.bias": np.zeros(3)}), "features.5.weight is (8, 4, 3, 3), and"),
+        (lambda state: state.update({"features.0.weight": np.zeros((4, 1, 3, 3))}), "(..., 3, 3, 3) is wanted"),
+        (lambda state: state.clear(), "has no features.0.weight"),
+    ],
+)
+def test_weights_that_are_not_vgg19s(tiny_runs, tmp_path, fails, spoil, message):
+    torch = pytest.importorskip("torch")
+    state = {name: value.numpy() for name, value in torch.load(vgg(tmp_path / "vgg.pth")).items()}
+    spoil(state)
+    np.savez(tmp_path / "vgg.npz", **state)
+    flags = [*tiny_runs("spade").flags, "--vgg", tmp_path / "vgg.npz", "--out_dir", tmp_path / "out"]
+    code, line = fails(script.main, flags)
+    assert code == 2
+    assert message in line and "vgg.npz" in line
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", b"PK\x03\x04" + bytes(50)])
+@pytest.mark.parametrize("suffix", ["pth", "npz"])
+def test_files_that_hold_no_weights(tiny_runs, tmp_path, fails, content, suffix):
+    if content is not None:
+        (tmp_path / f"vgg.{suffix}").write_bytes(content)
+    flags = [*tiny_runs("spade").flags, "--vgg", tmp_path / f"vgg.{suffix}", "--out_dir", tmp_path / "out"]
+    code, line = fails(script.main, flags)
+    assert code == 2
+    assert f"vgg.{suffix}" in line
+
+
+def test_a_run_with_vgg_goes_on_bit_by_bit(tiny_runs, tmp_path):
+    """Its loss is logged, its weights are in no checkpoint, and a resumed run takes the file again."""
+    flags = [*tiny_runs("spade").flags, "--vgg", vgg(tmp_path / "vgg.pth")]
+    run("spade", *flags, "--out_dir", tmp_path / "whole")
+    run("spade", *flags, "--n_epochs", 1, "--decay_until", 2, "--out_dir", tmp_path / "half")
+    run("spade", "--resume", tmp_path / "half", "--n_epochs", 2)
+    assert differences(tmp_path / "whole", tmp_path / "half") == []
+    assert "loss_VGG" in meta(tmp_path / "half")["losses"]
+    assert not [name for name in saved_arrays(tmp_path / "half") if "features" in name or "parts" in name]
+    (tmp_path / "vgg.pth").unlink()
+    run("spade", "--resume", tmp_path / "half", "--sample_only")  # which needs no loss
+
+
+@pytest.mark.parametrize("with_vgg", [False, True])
+def test_step_is_pytorchs(tmp_path, with_vgg):
     """Of a rectangle, whose images are stretched for the encoder."""
     pytest.importorskip("torch")
     from tools.twins import Twin, assert_same_losses, assert_same_step
@@ -40,7 +132,8 @@ def test_step_is_pytorchs():
     labels = jt.array(rng.integers(4, size=(3, 32, 64), dtype=np.int32))
     images = jt.array(rng.uniform(-1, 1, (3, 3, 32, 64)).astype(np.float32))
     noise, twin = jt.array(rng.standard_normal((3, 5)).astype(np.float32)), Twin("spade", write_back=False)
-    arguments = networks, optimizer_G, optimizer_D, labels, images, noise, 10.0, 0.05
+    arguments = networks, optimizer_G, optimizer_D, labels, images, noise, {"FM": 10.0, "KL": 0.05, "VGG": 10.0}
+    arguments = (*arguments, Perceptual(vgg(tmp_path / "vgg.pth"))) if with_vgg else arguments
     expected = twin.train_step(*arguments)
     assert_same_losses(script.train_step(*arguments), expected)
     for module, optimizer in ((D, optimizer_D), (G, optimizer_G), (E, optimizer_G)):

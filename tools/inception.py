@@ -15,9 +15,9 @@ from jittor import nn
 
 from common import checkpoint, fast
 from common.data.decode import to_float
+from common.data.torch_files import read_weights
 from common.errors import UserError
 from common.networks import in_chunks
-from tools.torch_files import read_weights
 
 SIZE, N_FEATURES = 299, 2048
 N_CLASSES = {1008: "FID's weights of 2015", 1000: "torchvision's weights; not comparable with published FIDs"}

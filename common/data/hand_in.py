@@ -14,6 +14,7 @@ from common.data.label_maps import (
     Classes,
     check_suffixes,
     colours_of,
+    load,
     n_classes,
     open_map,
     resized,
@@ -21,6 +22,7 @@ from common.data.label_maps import (
     two_folders_of,
 )
 from common.data.layout import existing_folder
+from common.data.targets import spread
 from common.errors import UserError, say
 from common.flags import number
 from common.networks import in_chunks
@@ -90,6 +92,14 @@ class Painter:
 
 
 # ---- a folder that is handed in ----
+
+
+def paint(run, painter):
+    """Writes result.png of the test part, or with --input one picture of each map."""
+    if run.args.input is None:
+        painter.write_rows(run.out_dir / "result.png", *spread(load(run.args, "test")))
+    else:
+        paint_folder(run, painter)
 
 
 def paint_folder(run, painter):

@@ -62,7 +62,18 @@ def encoder(m, images):
     return m.mean(x), m.log_variance(x)
 
 
+def perceptual(m, real, fake):
+    total = 0
+    for k, part in enumerate(m.parts):
+        real, fake = part(real), part(fake)
+        total = total + F.l1_loss(fake, real.detach()) / (32, 16, 8, 4, 1)[k]
+    return total
+
+
 FORWARD = {
+    "Perceptual": perceptual,
+    "MaxPool2d": lambda m, x: F.max_pool2d(x, 2),
+    "Pool": lambda m, x: x,  # within Jittor's MaxPool2d
     "SpectralNorm": spectral_norm,
     "SPADE": spade,
     "Block": block,
@@ -72,7 +83,7 @@ FORWARD = {
 }
 
 
-def train_step(networks, optimizer_G, optimizer_D, labels, images, noise, lambda_FM, lambda_KL):
+def train_step(networks, optimizer_G, optimizer_D, labels, images, noise, weights, perceptual=None):
     G, E, D = networks
     mean, log_variance = E(images)
     posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
@@ -91,5 +102,10 @@ def train_step(networks, optimizer_G, optimizer_D, labels, images, noise, lambda
     loss_FM = sum(F.l1_loss(f, real.detach()) for real, f in seen[2:]) / 2
     prior = torch.distributions.Normal(0.0, 1.0)
     loss_KL = torch.distributions.kl_divergence(posterior, prior).sum(1).mean()
-    update(optimizer_G, loss_G + lambda_FM * loss_FM + lambda_KL * loss_KL)
-    return {"loss_D": loss_D, "loss_G": loss_G, "loss_FM": loss_FM, "loss_KL": loss_KL}
+    losses = {"loss_G": loss_G, "loss_FM": loss_FM, "loss_KL": loss_KL}
+    total = loss_G + weights["FM"] * loss_FM + weights["KL"] * loss_KL
+    if perceptual is not None:
+        losses["loss_VGG"] = perceptual(images, fake)
+        total = total + weights["VGG"] * losses["loss_VGG"]
+    update(optimizer_G, total)
+    return {"loss_D": loss_D, **losses}
