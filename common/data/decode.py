@@ -127,6 +127,9 @@ def size_of(path):
         return width, height
     with opened(path) as image:
         turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        if turned and image.format == "TIFF":  # Pillow turns its size at the opening or at the loading, by its version
+            image.load()
+            return image.size
         return image.size[::-1] if turned else image.size
 
 

@@ -88,16 +88,17 @@ def test_cmyk_is_converted(folder):
     assert max(green, blue) < 60
 
 
-def test_an_exif_rotated_photograph_stands_upright(folder):
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_an_exif_rotated_photograph_stands_upright(folder, suffix):
     folder.mkdir()
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:, :16] = 255  # bright on the left; orientation 6: turn by 90 degrees clockwise to see it upright
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(pixels).save(folder / "x.jpg", exif=exif, quality=95)
-    image = np.asarray(open_image(folder / "x.jpg", 1))
+    Image.fromarray(pixels).save(folder / f"x.{suffix}", exif=exif, quality=95)
+    image = np.asarray(open_image(folder / f"x.{suffix}", 1))
     assert image.shape == (32, 16)
-    assert size_of(folder / "x.jpg") == (16, 32)
+    assert size_of(folder / f"x.{suffix}") == (16, 32)
     assert image[:8].mean() > 200 > 50 > image[-8:].mean()
 
 
