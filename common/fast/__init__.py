@@ -1,9 +1,9 @@
 """Layers and an optimizer that use every core, in the place of Jittor's own.
 
 On a CPU Jittor runs convolutions and matrix products on all cores, and everything else on one. Here the rest is
-written as small C++ kernels with OpenMP, and convolutions take fewer multiplications (`common.fast.winograd`). Names,
-arguments, attributes and initial values are those of `jittor.nn`, so that a model, its checkpoints and its
-optimizer's state do not depend on which of the two it uses:
+written as small C++ kernels with OpenMP, and a convolution takes the fastest of several ways
+(`common.fast.convolution`). Names, arguments, attributes and initial values are those of `jittor.nn`, so that a model,
+its checkpoints and its optimizer's state do not depend on which of the two it uses:
 
     Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam,
     ema_update, set_seed
@@ -20,14 +20,14 @@ Second derivatives, which a gradient penalty needs: convolutions, padding, dropo
 two norms' kernels do not and raise RuntimeError; a penalised critic with a norm takes `jittor.nn`'s.
 
 Every loop is split statically and no sum is shared between threads, so that equal runs with as many threads give
-equal bits.
+equal bits, also where they stop and go on: which way a convolution takes is kept on the machine (`common.fast.ways`).
 """
 
+from common.fast.convolution import Conv, ConvTranspose
 from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh, avg_pool2d, set_seed
 from common.fast.norms import BatchNorm, InstanceNorm2d
 from common.fast.optim import Adagrad, Adam, ema_update
 from common.fast.spectral import SpectralNorm
-from common.fast.winograd import Conv, ConvTranspose
 
 __all__ = [
     "Adagrad",

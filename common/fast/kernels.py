@@ -1,4 +1,4 @@
-"""What the C++ kernels of `fast` and `winograd` share: whether they can run, and how they are called."""
+"""What the C++ kernels of `fast` share: whether they can run, and how they are called."""
 
 import jittor as jt
 

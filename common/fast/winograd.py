@@ -1,45 +1,63 @@
-"""Convolutions with about half the multiplications, after Winograd (Lavin and Gray 2016, arXiv 1509.09308).
+"""Convolutions with half of the multiplications or fewer, after Winograd (Lavin and Gray 2016, arXiv 1509.09308).
 
 Two outputs of a filter with two taps, y0 = d0 g0 + d1 g1 and y1 = d1 g0 + d2 g1, take three products, not four:
 
     m0 = (d0 - d1) g0        m1 = d1 (g0 + g1)        m2 = (d2 - d1) g1        y0 = m0 + m1        y1 = m1 + m2
 
 In matrices y = A^T [(G g) * (B d)], and in two dimensions Y = A^T [(G g G^T) * (B d B^T)] A: nine products in the
-place of 16 for each tile of 2 x 2 outputs; with three taps, 16 in the place of 36. Summed over the channels and for
-many tiles at once, each of them becomes a product of matrices, at which a processor is best.
+place of 16 for each tile of 2 x 2 outputs; with three taps, 16 in the place of 36. Larger tiles take fewer: for 4 x 4
+outputs 36 in the place of 144. Summed over the channels and for many tiles at once, each of them becomes a product of
+matrices, at which a processor is best.
 
-That serves 3 x 3 filters with stride 1. A filter of 4 x 4 with stride 2 is the sum of four filters of 2 x 2 with
-stride 1, each on every second row and column of the image: on one of its phases. A convolution is linear in the image
-and in the weights, so its derivatives, and theirs, are made of the same parts:
+That serves filters of 3 x 3 and 4 x 4 with stride 1. A filter of 4 x 4 with stride 2 is the sum of four filters of
+2 x 2 with stride 1, each on every second row and column of the image: on one of its phases. A convolution is linear in
+the image and in the weights, so its derivatives, and theirs, are made of the same parts:
 
     U = G w G^T    V = B x B^T    y = A^T (U V) A    dx = B^T (U^T (A dy A^T)) B    dw = G^T ((A dy A^T) V^T) G
 
-`Conv` and `ConvTranspose` stand for those of `jittor.nn`. Where theirs, oneDNN's direct convolution, is the better
-way, it runs: other filters, few channels, few tiles, a GPU. The sums are rounded otherwise, by some 1e-6 of the
-largest output.
+Below some 64 channels or 32 tiles, the transforms take what the products save. The sums are rounded otherwise than
+those of a direct convolution, by some 1e-6 of the largest output, and 1e-5 with tiles of 4 x 4.
 """
 
-import ctypes
-import functools
+from fractions import Fraction
 
-import jittor as jt
-from jittor import nn
+from common.fast.kernels import kernel
 
-from common.fast.kernels import fits, kernel
+CHUNK = {3: 240, 4: 240, 5: 120, 6: 120}  # tiles at a time for each N, so that they stay in the cache; no power of
+# two, which would collide there
 
-MIN_CHANNELS = 64  # below, transforming the image takes what the products save
-MIN_TILES = 32  # below, transforming the weights does
-CHUNK = 240  # tiles at a time, so that they stay in the cache; a power of two would collide there
 
-# By the number of taps: B, G and A, whose N = taps + 1 rows belong to the N products.
-MATRICES = {
-    2: ("{{1, -1, 0}, {0, 1, 0}, {0, -1, 1}}", "{{1, 0}, {1, 1}, {0, 1}}", "{{1, 0}, {1, 1}, {0, 1}}"),
-    3: (
-        "{{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}}",
-        "{{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}}",
-        "{{1, 0}, {1, 1}, {1, -1}, {0, -1}}",
-    ),
-}
+def matrices(tile, taps):
+    """B (N, N), G (N, taps) and A (N, tile) with N = tile + taps - 1, of fractions; row i belongs to product i.
+
+    A product of two polynomials is known from its values at N points, one of them infinity (Toom and Cook); the filter
+    is the transpose of such a product. Small points give small fractions.
+    """
+    points = [Fraction(i) for i in (0, 1, -1, 2, -2)][: tile + taps - 2]
+
+    def times(roots):  # the coefficients of the product of (x - root), from x^0 on
+        coefficients = [Fraction(1)]
+        for root in roots:
+            shifted, scaled = [Fraction(0), *coefficients], [*(-root * c for c in coefficients), Fraction(0)]
+            coefficients = [a + b for a, b in zip(shifted, scaled)]
+        return coefficients
+
+    b, g, a = [], [], []
+    for point in points:
+        others = [other for other in points if other != point]
+        scale = Fraction(1)
+        for other in others:
+            scale *= point - other
+        b.append([*times(others), Fraction(0)])
+        g.append([point**i / scale for i in range(taps)])
+        a.append([point**i for i in range(tile)])
+    last = [Fraction(0)]
+    return [*b, times(points)], [*g, last * (taps - 1) + [Fraction(1)]], [*a, last * (tile - 1) + [Fraction(1)]]
+
+
+def in_c(matrix):
+    return "{" + ", ".join("{" + ", ".join(f"{float(x)!r}f" for x in row) + "}" for row in matrix) + "}"
+
 
 HEADER = """
 #include <algorithm>
@@ -51,8 +69,8 @@ inline int omp_get_max_threads() { return 1; }
 #endif
 extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t,
                           float, float*, int64_t);
-const int N = TAPS + 1, KERNEL = TAPS * STRIDE, PHASES = STRIDE * STRIDE;
-static const float B[N][N] = MATRIX_B, G[N][TAPS] = MATRIX_G, A[N][2] = MATRIX_A;
+const int N = TAPS + TILE - 1, KERNEL = TAPS * STRIDE, PHASES = STRIDE * STRIDE;
+static const float B[N][N] = MATRIX_B, G[N][TAPS] = MATRIX_G, A[N][TILE] = MATRIX_A;
 
 // Patches of E x E pixels, E = IN * S, many at a time: pixel e of patch p is patches[e * width + p]. For each of the
 // S * S phases, product = m phase m^T; its number k for patch p is products[k * step + phase * phase_step + p].
@@ -107,8 +125,8 @@ void transform_back(const float (&m)[N][IN], float* patches, int64_t width, cons
     }
 }
 
-// (images, channels, height, width) pixels, covered by tiles: those of the convolution's output have 2 x 2 pixels,
-// those of its input the E x E pixels on which they depend. Tiles are numbered along rows, then images.
+// (images, channels, height, width) pixels, covered by tiles: those of the convolution's output have TILE x TILE
+// pixels, those of its input the E x E pixels on which they depend. Tiles are numbered along rows, then images.
 struct Image {
     float* data;
     int64_t channels, height, width, pad, down, across;
@@ -179,7 +197,7 @@ struct Image {
             std::vector<float> patches(IN * S * IN * S * CHUNK), half(N * IN * CHUNK);
             #pragma omp for schedule(static)
             for (int64_t c = 0; c < channels; c++) {
-                gather<IN * S, 2 * S>(c, first, count, patches.data());
+                gather<IN * S, TILE * S>(c, first, count, patches.data());
                 transform<IN, S>(m, patches.data(), CHUNK, out + c * CHUNK, S * S * channels * CHUNK,
                                  channels * CHUNK, half.data(), count);
             }
@@ -194,7 +212,7 @@ struct Image {
             for (int64_t c = 0; c < channels; c++) {
                 transform_back<IN, S>(m, patches.data(), CHUNK, in + c * CHUNK, S * S * channels * CHUNK,
                                       channels * CHUNK, half.data(), count);
-                add<IN * S, 2 * S>(c, first, count, patches.data());
+                add<IN * S, TILE * S>(c, first, count, patches.data());
             }
         }
     }
@@ -281,7 +299,7 @@ SOURCE = """
     const bool get_y = data["result"] == 'y', get_x = data["result"] == 'x', get_w = data["result"] == 'w';
     const int64_t images = data["images"], inputs = data["inputs"], outputs = data["outputs"], K = PHASES * inputs;
     const int64_t height = data["out_height"], width = data["out_width"];
-    const int64_t down = (height + 1) / 2, across = (width + 1) / 2, tiles = images * down * across;
+    const int64_t down = (height + TILE - 1) / TILE, across = (width + TILE - 1) / TILE, tiles = images * down * across;
     const Image x{get_x ? out0_p : in0_p, inputs, (int64_t)data["height"], (int64_t)data["width"],
                   (int64_t)data["padding"], down, across};
     const Image y{get_y ? out0_p : get_x ? in0_p : in1_p, outputs, height, width, 0, down, across};
@@ -298,10 +316,10 @@ SOURCE = """
     for (int64_t first = 0; first < tiles; first += CHUNK) {
         const int64_t n = std::min<int64_t>(CHUNK, tiles - first);
         if (!get_x) x.to_products<N, STRIDE>(B, first, n, V.data);
-        if (!get_y) y.to_products<2, 1>(A, first, n, M.data);
+        if (!get_y) y.to_products<TILE, 1>(A, first, n, M.data);
         if (get_y) {
             multiply(outputs, n, K, U, V, false, 0, M);
-            y.add_products<2, 1>(A, first, n, M.data);
+            y.add_products<TILE, 1>(A, first, n, M.data);
         } else if (get_x) {
             multiply(K, n, outputs, {U.data, outputs, U.step}, M, false, 0, V);
             x.add_products<N, STRIDE>(B, first, n, V.data);
@@ -313,124 +331,29 @@ SOURCE = """
 """
 
 
-@functools.lru_cache(None)
-def onednn_is_loaded():
-    """Whether the matrix product that the kernels call is there; `use_mkl=0` leaves oneDNN out."""
-    return hasattr(ctypes.CDLL(None), "dnnl_sgemm")
+def run(tile, shapes, result, first, second):
+    """The operation with this result, "y", "x" or "w", on the two other operands in the order x, y, w.
 
-
-def pays(images, inputs, outputs, height, width, kernel_size, stride):
-    """Whether a convolution with this output, (images, outputs, height, width), is faster so than directly.
-
-    Measured on two cores, all three operations together: 1.4 to 1.8 times as fast with 3 x 3 filters and 128 channels
-    or more, 1.2 to 1.7 times with 4 x 4; about as fast at the two bounds, and mostly slower below.
+    Args:
+        tile: 2 or 4, outputs of a tile in both directions; with 4, at most three taps.
+        shapes: a `common.fast.convolution.Shapes`.
     """
-    tiles = images * ((height + 1) // 2) * ((width + 1) // 2)
-    return (kernel_size, stride) in ((3, 1), (4, 2)) and min(inputs, outputs) >= MIN_CHANNELS and tiles >= MIN_TILES
-
-
-class Layer:
-    """What the operations of one convolution share: filter, and shapes of input x, weights w and output y."""
-
-    def __init__(self, x, w, y, stride, padding):
-        self.shapes = {"x": x, "w": w, "y": y}
-        self.taps = w[2] // stride
-        (images, inputs, height, width), (outputs, out_height, out_width) = x, y[1:]
-        self.numbers = {
-            "images": images,
-            "inputs": inputs,
-            "height": height,
-            "width": width,
-            "outputs": outputs,
-            "out_height": out_height,
-            "out_width": out_width,
-            "padding": padding,
-        }
-        defines = {"TAPS": self.taps, "STRIDE": stride, "CHUNK": CHUNK}
-        defines |= zip(("MATRIX_B", "MATRIX_G", "MATRIX_A"), MATRICES[self.taps])
-        self.header = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + HEADER
-        k = inputs * stride**2
-        self.scratch = (self.taps + 1) ** 2 * (outputs * k + (outputs + k) * CHUNK)
-
-    def run(self, result, *operands):
-        """The operation with this result, "y", "x" or "w", on the two other operands in the order x, y, w."""
-        shapes = [self.shapes[result], [self.scratch]]
-        return kernel(shapes, operands, SOURCE, self.header, result=ord(result), **self.numbers)[0]
-
-
-# The three operations are bilinear, and each other's gradients. What `execute` is given passes no second derivative
-# on, therefore the constructors get it too.
-class Forward(jt.Function):
-    """y from x and w."""
-
-    def __init__(self, layer, x, w):
-        self.layer, self.x, self.w = layer, x, w
-
-    def execute(self, x, w):
-        return self.layer.run("y", x, w)
-
-    def grad(self, dy):
-        return GradX(self.layer, dy, self.w)(dy, self.w), GradW(self.layer, self.x, dy)(self.x, dy)
-
-
-class GradX(jt.Function):
-    """x's shape from y's and w: the transposed convolution."""
-
-    def __init__(self, layer, y, w):
-        self.layer, self.y, self.w = layer, y, w
-
-    def execute(self, y, w):
-        return self.layer.run("x", y, w)
-
-    def grad(self, dx):
-        return Forward(self.layer, dx, self.w)(dx, self.w), GradW(self.layer, dx, self.y)(dx, self.y)
-
-
-class GradW(jt.Function):
-    """w's shape from x's and y's."""
-
-    def __init__(self, layer, x, y):
-        self.layer, self.x, self.y = layer, x, y
-
-    def execute(self, x, y):
-        return self.layer.run("w", x, y)
-
-    def grad(self, dw):
-        return GradX(self.layer, self.y, dw)(self.y, dw), Forward(self.layer, self.x, dw)(self.x, dw)
-
-
-def fits_layer(layer, x):
-    """Whether the kernels can run a layer of `jittor.nn`: square filter, no dilation, groups or output padding."""
-    square = all(len(set(pair)) == 1 for pair in (layer.kernel_size, layer.stride, layer.padding))
-    plain = set(layer.dilation) == {1} and layer.groups == 1 and set(getattr(layer, "output_padding", (0,))) == {0}
-    return square and plain and x.shape[1] == layer.in_channels and fits(x, layer.weight) and onednn_is_loaded()
-
-
-def add_bias(y, bias):
-    return y if bias is None else y + bias.broadcast(y, [0, 2, 3])
-
-
-class Conv(nn.Conv):
-    """`jittor.nn.Conv`."""
-
-    def execute(self, x):
-        images, inputs, height, width = x.shape
-        k, stride, padding = self.kernel_size[0], self.stride[0], self.padding[0]
-        size = [(side + 2 * padding - k) // stride + 1 for side in (height, width)]
-        if not (pays(images, inputs, self.out_channels, *size, k, stride) and fits_layer(self, x)):
-            return super().execute(x)
-        layer = Layer(x.shape, self.weight.shape, [images, self.out_channels, *size], stride, padding)
-        return add_bias(Forward(layer, x, self.weight)(x, self.weight), self.bias)
-
-
-class ConvTranspose(nn.ConvTranspose):
-    """`jittor.nn.ConvTranspose`: the gradient of a convolution for its input."""
-
-    def execute(self, x):
-        images, inputs, height, width = x.shape
-        k, stride, padding = self.kernel_size[0], self.stride[0], self.padding[0]
-        if not (pays(images, self.out_channels, inputs, height, width, k, stride) and fits_layer(self, x)):
-            return super().execute(x)
-        size = [(side - 1) * stride + k - 2 * padding for side in (height, width)]
-        layer = Layer([images, self.out_channels, *size], self.weight.shape, x.shape, stride, padding)
-        return add_bias(GradX(layer, x, self.weight)(x, self.weight), self.bias)
+    taps, (images, inputs, height, width), (outputs, out_height, out_width) = shapes.taps, shapes.x, shapes.y[1:]
+    n = taps + tile - 1
+    defines = {"TAPS": taps, "STRIDE": shapes.stride, "TILE": tile, "CHUNK": CHUNK[n]}
+    defines |= zip(("MATRIX_B", "MATRIX_G", "MATRIX_A"), map(in_c, matrices(tile, taps)))
+    header = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + HEADER
+    k = inputs * shapes.stride**2
+    scratch = n**2 * (outputs * k + (outputs + k) * CHUNK[n])
+    numbers = {
+        "images": images,
+        "inputs": inputs,
+        "height": height,
+        "width": width,
+        "outputs": outputs,
+        "out_height": out_height,
+        "out_width": out_width,
+        "padding": shapes.padding,
+    }
+    output = [list(getattr(shapes, result)), [scratch]]
+    return kernel(output, [first, second], SOURCE, header, result=ord(result), **numbers)[0]
