@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from registry import ROOT, ROWS, load
 
+from common.fast import ways as known
 from tools import benchmark
 
 PEER = """
@@ -47,7 +48,29 @@ def test_every_timing_is_a_process_of_its_own_in_turn(peers):
 
 
 def test_a_peer_has_its_environment(peers):
-    assert benchmark.peer_ms(f"FACTOR=0.5 {peers / 'slow.py'}", "vae", 1) == 15
+    assert benchmark.peer_ms(f"FACTOR=0.5 {peers / 'slow.py'}", "vae", [], 1) == 15
+
+
+def test_the_twins_are_peers(peers):
+    args = benchmark.parse_args(["began", "--peer", "plain", "--peer", "tuned", "--rounds", "1", "--steps", "7"])
+    (row,) = benchmark.compare(args.scripts, args)
+    assert (peers / "log").read_text().splitlines() == [
+        f"ours began 7{twin}" for twin in ("", " --twin plain", " --twin tuned")
+    ]
+    assert row["ratio"] == 1
+
+
+def test_the_ways_are_listed(monkeypatch):
+    monkeypatch.setattr(known, "known", lambda: {"w 8 3 64 64 16 3 4 4 32 32 2 1": "columns"})
+    row = {"operation": "gradient of the weights", "input": "8 x 3 x 64 x 64", "weights": "16 x 3 x 4 x 4"}
+    assert list(benchmark.ways()) == [row | {"stride": "2", "padding": "1", "way": "columns"}]
+
+
+def test_growth_makes_the_images_that_it_says(tmp_path):
+    benchmark.link_images(tmp_path, 1_020)
+    files = sorted(tmp_path.rglob("*.png"))
+    assert len(files) == 1_020 and all(file.read_bytes()[1:4] == b"PNG" for file in files)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"0", "1"}
 
 
 def test_the_ratio_is_the_median_of_the_rounds():
@@ -81,6 +104,16 @@ def test_what_cannot_be_timed(argv, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse_args(argv)
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["dcgan"])
+def test_a_real_timing_of_a_twin(name, tiny):
+    pytest.importorskip("torch", reason="PyTorch is what is timed")
+    flags = json.dumps([str(flag) for flag in [*ROWS[name].flags, "--data_dir", tiny.data]])
+    command = [sys.executable, ROOT / "tools/benchmark.py", "--child", name, "--steps", "2", "--flags", flags]
+    done = subprocess.run([*command, "--twin", "tuned"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0 < json.loads(done.stdout.splitlines()[-1])["ms_per_step"] < 60_000
 
 
 @pytest.mark.parametrize("name", ["dcgan"])

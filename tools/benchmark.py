@@ -1,20 +1,22 @@
-"""Times the scripts' training steps beside those of the same networks elsewhere, in PyTorch say.
+"""Times the scripts' training steps beside the same steps in PyTorch.
 
     python tools/benchmark.py --defaults                            all scripts at their own defaults, without a peer
-    python tools/benchmark.py --peer steps.py                       all scripts that a peer has, at its sizes
-    python tools/benchmark.py --peer steps.py --peer "MODE=fused tuned.py" dcgan vae --rounds 5
-    python tools/benchmark.py --growth                              dcgan over sizes, batches and numbers of images
+    python tools/benchmark.py --peer plain --peer tuned             all scripts beside their twins, at larger sizes
+    python tools/benchmark.py --peer "MODE=fused steps.py" dcgan vae --rounds 5
+    python tools/benchmark.py --growth                              dcgan over sizes, batches, threads and images
+    python tools/benchmark.py --ways                                which way convolutions take on this machine
 
-A script runs its own `main` on its built-in data; a step is everything between two batches: noise, both updates,
-moving average, fetching the next batch. A peer, a file that takes `MODEL --steps N --json` and prints
-{"ms_per_step": ...}, times its step in the same way; words NAME=VALUE before the file are its environment. Every timing
-is a process of its own, in turn: ours, one peer, the next peer, ours, ... The table gives medians over all rounds. The
-peer to beat is the fastest: `ratio` is the median of its time through ours, round by round. Nothing else should run
-meanwhile.
+A script runs its own `main` on its built-in data; a step is everything between two batches: noise, all updates,
+moving average, fetching the next batch. `plain` and `tuned` are the script's twin (`tools/twins`): the same networks
+and losses on the same batches, of which the part in PyTorch alone is timed, losses and updates; tuned is with
+channels_last and fused Adam. Another peer is a file that takes `MODEL --steps N --json` and prints
+{"ms_per_step": ...}; words NAME=VALUE before the file are its environment. Every timing is a process of its own, in
+turn: ours, one peer, the next peer, ours, ... The table gives medians over all rounds. The peer to beat is the fastest:
+`ratio` is the median of its time through ours, round by round. Nothing else should run meanwhile.
 
     of_peak         floating-point operations of convolutions and matrix products in a step, per second, as a share of
                     what a product of two large matrices reaches on this machine; second derivatives are not counted.
-                    A convolution counts as the direct one, even where common.fast.winograd takes half its products
+                    A convolution counts as the direct one, even where common.fast.winograd takes fewer products
     fetching        the share of a step that waits for its batch
     first_step_s    from the script's import to the end of its first step, with all kernels compiled before
     cold_s          the same with no kernel compiled, as in the first run of a new machine (once, not in every round)
@@ -38,16 +40,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(file.stem for file in ROOT.glob("*.py"))
-PEER_SIZES = {  # the widths, sizes, batches and losses of the peers
+PEER_SIZES = {  # beside a peer; other scripts have their own defaults
     "cgan_mnist": "--dropout 0.4",
     "dcgan": "--img_size 64 --channels 3 --width 64 --batch_size 64 --instance_noise 0",
     "wgan_gp": "--width 64",
-    "vae": "",  # with a dense layer that the peers do not have
+    "vae": "",
     "pix2pix": "--img_size 256 --width 64 --batch_size 1 --loss lsgan",
     "cyclegan": "--img_size 128 --channels 3 --width 64 --batch_size 1",
     "stargan": "--img_size 128 --width 64 --batch_size 8",
 }
-FIRST = {"text2img": "--text_epochs 0"}  # without the epochs of another network that come first
+# Without the epochs of other networks that come first.
+FIRST = {"text2img": "--text_epochs 0", "stackgan": "--text_epochs 0 --stage1_epochs 0"}
+TWINS = ("plain", "tuned")
 N_WARM = 3  # steps that are not timed: they compile, and fill caches
 
 
@@ -172,6 +176,30 @@ def measure(name, flags, n_steps, cold=False):
     }
 
 
+def measure_twin(name, flags, n_steps, tuned):
+    """Milliseconds of the part in PyTorch of a step of the script's twin, in this process."""
+    sys.path.insert(0, str(ROOT))
+    import common  # isort: skip  # noqa: F401
+
+    from tools.twins import Twin
+
+    script, twin, times = importlib.import_module(name), Twin(name, write_back=False, tuned=tuned), []
+    step = twin.source.train_step
+
+    def timed(*args, **kwargs):
+        start = time.perf_counter()
+        losses = step(*args, **kwargs)
+        times.append(time.perf_counter() - start)
+        if len(times) == N_WARM + n_steps:
+            raise Enough
+        return losses
+
+    twin.source.train_step, script.train_step = timed, twin.train_step
+    with tempfile.TemporaryDirectory() as out, contextlib.suppress(Enough):
+        script.main([*flags, "--n_epochs", "1000", "--out_dir", out])
+    return {"ms_per_step": 1000 * statistics.median(times[N_WARM:])}
+
+
 def processor():
     """The processor's name; on Linux as /proc/cpuinfo has it."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
@@ -181,9 +209,12 @@ def processor():
     return platform.processor() or platform.machine()
 
 
+def n_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def machine():
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{processor()}, {cores} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+    return f"{processor()}, {n_cores()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
 
 
 def in_a_process(command, env=None):
@@ -195,12 +226,14 @@ def in_a_process(command, env=None):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def ours(name, flags, n_steps, *more):
-    return in_a_process([__file__, "--child", name, "--steps", n_steps, "--flags", json.dumps(flags), *more])
+def ours(name, flags, n_steps, *more, env=None):
+    return in_a_process([__file__, "--child", name, "--steps", n_steps, "--flags", json.dumps(flags), *more], env)
 
 
-def peer_ms(peer, name, n_steps):
-    """Milliseconds of a step of the peer `[NAME=VALUE ...] FILE`."""
+def peer_ms(peer, name, flags, n_steps):
+    """Milliseconds of a step of a peer: `plain`, `tuned` or `[NAME=VALUE ...] FILE`."""
+    if peer in TWINS:
+        return ours(name, flags, n_steps, "--twin", peer)["ms_per_step"]
     *settings, file = shlex.split(peer)
     env = dict(setting.split("=", 1) for setting in settings)
     return in_a_process([file, name, "--steps", n_steps, "--json"], env)["ms_per_step"]
@@ -221,7 +254,7 @@ def compare(names, args):
         for _ in range(args.rounds):
             mine.append(ours(name, flags, args.steps))
             for peer, times in theirs.items():
-                times.append(peer_ms(peer, name, args.steps))
+                times.append(peer_ms(peer, name, flags, args.steps))
         medians = {key: statistics.median(m[key] for m in mine) for key in mine[0]}
         row = {"script": name, "flags": " ".join(flags), "ms": medians["ms_per_step"]}
         row["images_per_s"] = batch_size(name, flags) / row["ms"] * 1000
@@ -247,27 +280,51 @@ def beside_the_fastest(mine, theirs):
 
 
 def growth(args):
-    """dcgan's step over sizes and batches, and its fetching over numbers of images."""
-    for size in (32, 64, 128):
-        for batch in (1, 8, 64):
-            flags = ["--img_size", str(size), "--batch_size", str(batch)]
-            yield {"script": "dcgan", "flags": " ".join(flags), **ours("dcgan", flags, args.steps)}
-    for n in (1_000, 10_000, 100_000):
+    """Times and memory of cyclegan over sizes, and of dcgan over batches, threads and numbers of images."""
+    for size in (32, 64, 128, 256, 512):
+        flags = ["--img_size", str(size), "--batch_size", "1", "--width", "16"]
+        yield {"what": f"cyclegan, {size} x {size}", **ours("cyclegan", flags, args.steps)}
+    for batch in (1, 4, 16, 64):
+        yield {"what": f"dcgan, batch {batch}", **ours("dcgan", ["--batch_size", str(batch)], args.steps)}
+    threads = 1
+    while threads <= n_cores():
+        env = {"OMP_NUM_THREADS": str(threads)}
+        yield {"what": f"dcgan, {threads} threads", **ours("dcgan", [], args.steps, env=env)}
+        threads *= 2
+    for n in (1_000, 10_000, 100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as folder:
-            write_digits(Path(folder), n)
+            link_images(Path(folder), n)
             flags = ["--data_dir", folder, "--batch_size", "64"]
-            yield {"script": "dcgan", "flags": f"{n:,} images", **ours("dcgan", flags, args.steps)}
+            yield {"what": f"dcgan, {n:,} images", **ours("dcgan", flags, args.steps)}
 
 
-def write_digits(folder, n):
-    """n random 28x28 images as IDX files."""
+def link_images(folder, n):
+    """n image files, which are links to ten, a thousand in a folder."""
     import numpy as np
+    from PIL import Image
 
     rng = np.random.default_rng(0)
-    for name, magic, shape in (("images-idx3", 2051, (n, 28, 28)), ("labels-idx1", 2049, (n,))):
-        header = b"".join(number.to_bytes(4, "big") for number in (magic, *shape))
-        pixels = rng.integers(10, size=shape, dtype=np.uint8)
-        (folder / f"train-{name}-ubyte").write_bytes(header + pixels.tobytes())
+    for i in range(10):
+        Image.fromarray(rng.integers(256, size=(48, 48), dtype=np.uint8)).save(folder / f"{i}.png")
+    for i in range(10, n):
+        if i % 1000 == 10:
+            (folder / str(i // 1000)).mkdir()
+        os.symlink(folder / f"{i % 10}.png", folder / str((i - 10) // 1000) / f"{i}.png")
+
+
+def ways():
+    """A row for each operation that this machine has timed."""
+    sys.path.insert(0, str(ROOT))
+    import common  # isort: skip  # noqa: F401
+
+    from common.fast.ways import known
+
+    names = {"y": "forward", "x": "gradient of the input", "w": "gradient of the weights"}
+    for key, way in sorted(known().items()):
+        result, *numbers = key.split()
+        x, w, (_, _, stride, padding) = numbers[:4], numbers[4:8], numbers[8:]
+        row = {"operation": names[result], "input": " x ".join(x), "weights": " x ".join(w)}
+        yield row | {"stride": stride, "padding": padding, "way": way}
 
 
 def cell(value):
@@ -289,7 +346,8 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("scripts", nargs="*", metavar="SCRIPT", help=f"of {', '.join(SCRIPTS)}; all by default")
-    add("--peer", action="append", default=[], help="a file with the same networks; may be given several times")
+    add("--peer", action="append", default=[], help="plain, tuned, or a file; may be given several times")
+    add("--ways", action="store_true", help="list the ways that convolutions take on this machine")
     add("--defaults", action="store_true", help="the scripts' default sizes")
     add("--growth", action="store_true", help="how the times grow")
     add("--cold", action="store_true", help="also time the first step without compiled kernels")
@@ -298,13 +356,14 @@ def parse_args(argv=None):
     add("--out", help="also write the rows to this file, as JSON")
     add("--child", help=argparse.SUPPRESS)
     add("--flags", help=argparse.SUPPRESS)
+    add("--twin", choices=TWINS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    offered = PEER_SIZES if args.peer else SCRIPTS
+    offered = PEER_SIZES if set(args.peer) - set(TWINS) else SCRIPTS
     unknown = [name for name in args.scripts if name not in offered]
     if unknown:
         parser.error(f"no {unknown[0]} to time; there are {', '.join(offered)}")
-    if args.defaults and args.peer:
-        parser.error("--defaults are not the peers' sizes: choose one")
+    if args.defaults and set(args.peer) - set(TWINS):
+        parser.error("--defaults are not the sizes of a peer's file: choose one")
     args.scripts = args.scripts or list(offered)
     return args
 
@@ -312,10 +371,11 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     if args.child:
-        print(json.dumps(measure(args.child, json.loads(args.flags), args.steps, args.cold)))
+        what = args.child, json.loads(args.flags), args.steps
+        print(json.dumps(measure_twin(*what, args.twin == "tuned") if args.twin else measure(*what, args.cold)))
         return
     print(machine() + "\n", flush=True)
-    rows = print_table(growth(args) if args.growth else compare(args.scripts, args))
+    rows = print_table(ways() if args.ways else growth(args) if args.growth else compare(args.scripts, args))
     if args.out:
         Path(args.out).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
 

@@ -49,6 +49,8 @@ def convert_plain(layer, name):
         return AnyBatchNorm(layer.num_features, affine=layer.affine)
     if isinstance(layer, nn.InstanceNorm2d):
         return tnn.InstanceNorm2d(layer.num_features, affine=layer.affine)
+    if name == "Upsample":
+        return tnn.Upsample(scale_factor=layer.scale_factor, mode=layer.mode)
     if name == "LeakyReLU":
         return tnn.LeakyReLU(layer.scale)
     if name == "ReflectionPad2d":
@@ -109,10 +111,11 @@ class Twin:
 
     Args:
         script: the script's name without `.py`.
+        tuned: with channels_last and fused Adam, for speed.
     """
 
-    def __init__(self, script, write_back=True):
-        self.source = importlib.import_module(f"tools.twins.{script}")
+    def __init__(self, script, write_back=True, tuned=False):
+        self.source, self.tuned = importlib.import_module(f"tools.twins.{script}"), tuned
         self.write_back, self.modules, self.optimizers, self.owners = write_back, {}, {}, {}
 
     def train_step(self, *args, **kwargs):
@@ -136,7 +139,9 @@ class Twin:
         if isinstance(value, jt.optim.Optimizer):
             return self.optimizer(value)
         if isinstance(value, jt.Var):
-            return torch.tensor(value.numpy())
+            tensor = torch.tensor(value.numpy())
+            tuned = self.tuned and tensor.ndim == 4
+            return tensor.contiguous(memory_format=torch.channels_last) if tuned else tensor
         if callable(value):  # takes and gives tensors, as it takes and gives variables in the script
             return lambda *inputs: self.get(value(*(jt.array(x.detach().numpy()) for x in inputs)))
         return value
@@ -144,6 +149,8 @@ class Twin:
     def module(self, module):
         if id(module) not in self.modules:
             twin = convert(module, self.source.FORWARD)
+            if self.tuned:
+                twin = twin.to(memory_format=torch.channels_last)
             self.modules[id(module)] = module, twin
             theirs = dict(twin.named_parameters())
             for name, parameter in module.named_parameters():
@@ -156,7 +163,7 @@ class Twin:
             params = [self.owners[id(p)] for g in optimizer.param_groups for p in g["params"] if id(p) in self.owners]
             if isinstance(optimizer, nn.Adam):
                 decay = {"eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
-                twin = torch.optim.Adam(params, lr=optimizer.lr, betas=optimizer.betas, **decay)
+                twin = torch.optim.Adam(params, lr=optimizer.lr, betas=optimizer.betas, fused=self.tuned, **decay)
             elif isinstance(optimizer, fast.Adagrad):
                 decay = {"eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
                 twin = torch.optim.Adagrad(params, lr=optimizer.lr, **decay)
