@@ -212,3 +212,14 @@ def test_truncated_files_are_found_wherever_they_end(folder, suffix):
     for file in folder.iterdir():
         with pytest.raises(UserError, match="1 of 1 images cannot be read"):
             check_images([file])
+
+
+def test_of_very_many_files_some_are_checked(tmp_path, monkeypatch, capsys):
+    files = [tmp_path / f"{i}.png" for i in range(25)]
+    for i, file in enumerate(files):
+        Image.new("L", (4, 4)).save(file)
+        if i in (3, 4):
+            file.write_bytes(b"no image")
+    monkeypatch.setattr(decode, "CHECK_ALL", 10)  # every third file, then: 3, but not 4
+    assert check_images(files, 1) == files[:3] + files[4:]
+    assert "skipping 1 of 9 images" in capsys.readouterr().err
