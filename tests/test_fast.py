@@ -6,7 +6,7 @@ import pytest
 from jittor import nn
 
 from common import fast
-from common.fast import norms
+from common.fast import kernels, norms
 
 torch = pytest.importorskip("torch", reason="PyTorch is the reference of these tests")
 functional = torch.nn.functional
@@ -339,3 +339,23 @@ def test_adagrad(weight_decay):
         ((theirs - torch.tensor(goal)) ** 2).sum().backward()
         reference.step()
     np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), atol=1e-6)
+
+
+# ---- pooling ----
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize(("size", "sizes"), [((6, 8), (2, 2, 0)), ((7, 5), (3, 2, 1)), ((4, 4), (3, 1, 1))])
+def test_avg_pool2d(size, sizes, enabled, monkeypatch):
+    monkeypatch.setattr(kernels, "enabled", enabled)
+    x = normal(2, 3, *size)
+    a, t = jt.array(x), torch.tensor(x, requires_grad=True)
+    z = functional.avg_pool2d(t, *sizes, count_include_pad=False)
+    d = normal(*z.shape, seed=1)
+    y = fast.avg_pool2d(a, *sizes)
+    grad = jt.grad((y * y * jt.array(d)).sum(), a)
+    again = jt.grad((grad * grad).sum(), a)
+    (expected,) = torch.autograd.grad((z * z * torch.tensor(d)).sum(), t, create_graph=True)
+    (expected_again,) = torch.autograd.grad((expected * expected).sum(), t)
+    for got, wanted in ((y, z), (grad, expected), (again, expected_again)):
+        np.testing.assert_allclose(got.numpy(), wanted.detach().numpy(), rtol=1e-5, atol=1e-5)

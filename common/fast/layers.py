@@ -169,8 +169,52 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 # ---- pooling ----
 
 
+# in: an image. out: the means over windows, of those pixels that lie inside; transposed, the other way round.
+POOL = """
+    const int64 k = data["kernel_size"], stride = data["stride"], pad = data["padding"];
+    const bool transposed = data["transposed"];
+    const int64 H = transposed ? out0_shape2 : in0_shape2, W = transposed ? out0_shape3 : in0_shape3;
+    const int64 OH = transposed ? in0_shape2 : out0_shape2, OW = transposed ? in0_shape3 : out0_shape3;
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 p = 0; p < in0_shape0 * in0_shape1; p++) {
+        float* large = (transposed ? out0_p : const_cast<float*>(in0_p)) + p * H * W;
+        float* small = (transposed ? const_cast<float*>(in0_p) : out0_p) + p * OH * OW;
+        if (transposed) for (int64 i = 0; i < H * W; i++) large[i] = 0;
+        for (int64 i = 0; i < OH; i++)
+        for (int64 j = 0; j < OW; j++) {
+            const int64 top = std::max<int64>(0, i * stride - pad), bottom = std::min(H, i * stride - pad + k);
+            const int64 left = std::max<int64>(0, j * stride - pad), right = std::min(W, j * stride - pad + k);
+            const float share = 1.0f / ((bottom - top) * (right - left));
+            float sum = 0;
+            for (int64 y = top; y < bottom; y++)
+                for (int64 x = left; x < right; x++)
+                    if (transposed) large[y * W + x] += small[i * OW + j] * share;
+                    else sum += large[y * W + x];
+            if (!transposed) small[i * OW + j] = sum * share;
+        }
+    }
+"""
+
+
+class Pool(jt.Function):
+    """`avg_pool2d`, or its transpose to the given shape; each is the other's gradient."""
+
+    def __init__(self, shape, transposed=False, **sizes):
+        self.shape, self.transposed, self.sizes = shape, transposed, sizes
+
+    def execute(self, x):
+        self.given = list(x.shape)
+        return kernel([self.shape], [x], POOL, transposed=int(self.transposed), **self.sizes)[0]
+
+    def grad(self, dy):
+        return Pool(self.given, not self.transposed, **self.sizes)(dy)
+
+
 def avg_pool2d(x, kernel_size, stride, padding):
     """`jittor.nn.avg_pool2d` without the padding in the means, whose count_include_pad=False counts it all the same."""
+    if fits(x):
+        size = [(side + 2 * padding - kernel_size) // stride + 1 for side in x.shape[2:]]
+        return Pool([*x.shape[:2], *size], kernel_size=kernel_size, stride=stride, padding=padding)(x)
     ones = jt.ones((1, 1, *x.shape[2:]))
     means, counted = (nn.avg_pool2d(v, kernel_size, stride=stride, padding=padding) for v in (x, ones))
     return means / counted
