@@ -30,7 +30,8 @@ import numpy as np
 from jittor import nn
 
 from common import fast
-from common.data.captions import N_BYTES, encode, load_captions, read_texts
+from common.data.captions import encode, load_captions, read_texts
+from common.data.text_codes import TextEncoder, matching_loss
 
 # Reed 2016, section 5, and the authors' code, which halves the rate every 100 epochs.
 PAPER = {
@@ -78,11 +79,6 @@ def parse_args(argv=None):
 # ---- networks ----
 
 
-def unit(x):
-    """(B, d) scaled to a mean square of 1, so that the product of two codes over d is their cosine."""
-    return x / jt.sqrt((x**2).mean(dim=1, keepdims=True) + 1e-8)
-
-
 def downwards(img_size, channels, width):
     """Layers from (B, channels, img_size, img_size) to (B, width * img_size / 8, 4, 4)."""
     layers = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)]
@@ -90,22 +86,6 @@ def downwards(img_size, channels, width):
         a, b = width * 2**i, width * 2 ** (i + 1)
         layers += [fast.Conv(a, b, 4, stride=2, padding=1, bias=False), fast.BatchNorm(b), fast.LeakyReLU(0.2)]
     return layers
-
-
-class TextEncoder(nn.Module):
-    """(B, L) bytes to (B, text_dim) codes: what five bytes, and then nine, say where they say it most."""
-
-    def __init__(self, text_dim, width=64):
-        super().__init__()
-        self.embedding = nn.Embedding(N_BYTES, width)
-        layers = [fast.Conv(width, 2 * width, (1, 5), padding=(0, 2)), fast.ReLU()]
-        self.layers = nn.Sequential(*layers, fast.Conv(2 * width, 2 * width, (1, 5), padding=(0, 2)), fast.ReLU())
-        self.output = nn.Linear(2 * width, text_dim)
-
-    def execute(self, texts):
-        h = self.layers(self.embedding(texts).transpose(0, 2, 1).unsqueeze(2))  # (B, 2 * width, 1, L)
-        h *= (texts > 0).float32().unsqueeze(1).unsqueeze(1)  # what fills up counts for nothing
-        return unit(self.output(h.max(dim=3).reshape(texts.shape[0], -1)))
 
 
 class Generator(nn.Module):
@@ -174,13 +154,6 @@ def softplus(x):
     return jt.maximum(x, 0) + jt.log(1 + jt.exp(-jt.abs(x)))
 
 
-def matching_loss(image_codes, text_codes):
-    """The cross entropy of the right pairs in both directions, from (B, d) codes in equal order."""
-    b, d = text_codes.shape
-    scores, right = 10 / d * jt.matmul(image_codes, text_codes.transpose(0, 1)), jt.arange(b)
-    return (nn.cross_entropy_loss(scores, right) + nn.cross_entropy_loss(scores.transpose(0, 1), right)) / 2
-
-
 def discriminator_loss(right_logits, wrong_logits, fake_logits):
     """Logits (B,) of real images with right and with wrong texts, and of generated ones; -log s(x) = softplus(-x)."""
     if not right_logits.shape == wrong_logits.shape == fake_logits.shape:
@@ -234,7 +207,7 @@ def train(run, args):
         optimizer_G.lr = optimizer_D.lr = args.lr / 2 ** ((epoch - 1) // (args.halve_every or args.n_epochs))
         for real, text, wrong in run.steps(batches):
             if epoch <= args.text_epochs:
-                matching = matching_loss(unit(image_encoder(real)), text_encoder(text))
+                matching = matching_loss(image_encoder(real), text_encoder(text))
                 optimizer_T.step(matching)
                 run.log({"matching": matching})
                 continue

@@ -107,6 +107,7 @@ def translator(make_data, flags, losses, exports, **more):
     return Script(make_data, flags, set(losses), exports, "images", **more)
 
 
+STAGE_1 = "generator1", "discriminator1", "optimizer_generator1", "optimizer_discriminator1", "ema1"
 ROWS = {
     "cgan_mnist": Script(
         digits,
@@ -159,6 +160,17 @@ ROWS = {
         {"generator": "ema"},
         alone=["--text_dim", 64],  # else biases that batch norm leaves without a gradient are much of D's way
         fixed=("text_encoder", "image_encoder", "optimizer_T"),
+    ),
+    "stackgan": Script(
+        captioned,
+        [
+            *("--img_size", 32, "--channels", 1, "--scale", 2, "--width_G", 4, "--width_D", 4, "--n_blocks", 1),
+            *("--latent_dim", 6, "--text_dim", 8, "--text_epochs", 0, "--stage1_epochs", 0, "--batch_size", 8),
+        ],
+        {"loss_D", "loss_G", "KL"},
+        {"generator1": "ema1", "generator2": "ema2"},
+        alone=["--text_dim", 64],
+        fixed=("encoders", "optimizer_encoders", *STAGE_1),
     ),
     "pix2pix": translator(
         pairs,

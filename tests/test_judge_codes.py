@@ -2,6 +2,7 @@
 
 import math
 
+import jittor as jt
 import numpy as np
 import pytest
 
@@ -133,7 +134,35 @@ def test_one_s_own_data_is_judged_by_retrieval(tmp_path):
 
     captioned(tmp_path / "data")
     run = untrained_text2img(tmp_path / "run", "--data_dir", str(tmp_path / "data"), "--channels", "1")
-    assert set(evaluate.main(["text2img", run])) == {"retrieval"}
+    assert set(evaluate.main(["text2img", run])) == {"retrieval", "median rank"}
+
+
+@pytest.mark.parametrize(("n", "moved", "top", "rank"), [(50, 0, 1, 1), (50, 2.7, 0, 6), (230, 0, 1, 1)])
+def test_retrieval_by_hand(n, moved, top, rank):
+    """Captions around a circle, and images `moved` places on: nearer than the right one are the five next ones."""
+    texts = [f"{i:03d}" for i in range(n)]
+
+    class Data:
+        def __init__(self):
+            self.captions = [[text] for text in texts]
+
+        def __len__(self):
+            return n
+
+        def batch(self, part):
+            return (np.float32(part)[:, None] + moved,)
+
+    def on_a_circle(places):
+        angles = places * (2 * math.pi / n)
+        return jt.concat([jt.cos(angles), jt.sin(angles)], dim=1)
+
+    def read(texts):
+        hundreds = (texts[:, :3] - ord("0")).float32() * jt.array(np.float32([100, 10, 1]))
+        return on_a_circle(hundreds.sum(dim=1, keepdims=True))
+
+    rows = {name: (value, of) for name, value, of in judge_texts.retrieval_rows(read, on_a_circle, Data())}
+    assert (rows["retrieval"][0], rows["median rank"][0]) == (top, rank)
+    assert f"{n} images, each among {min(n, 100)} captions; chance {1 / min(n, 100):.3f}" in rows["retrieval"][1]
 
 
 def test_grey_digits_cannot_be_judged(tmp_path):

@@ -183,11 +183,11 @@ def test_texts_of_the_pictures(tiny_runs, tmp_path):
     """Stored from the test part's captions; others by --text and --text_file; in rows of 8, of equal noise."""
     half = tiny_runs("text2img").half
     stored = meta(half)["args"]["text"]
-    assert len(stored) == 4 and all("picture of" in text for text in stored)
+    assert len(stored) == 8 and all("picture of" in text for text in stored)
     (tmp_path / "texts.txt").write_text("a red one\n\n一只鸟\n", encoding="utf-8")
     resume = ["--resume", half, "--sample_only"]
     for name, flags, n_rows in (
-        ("stored", [], 4),
+        ("stored", [], 8),
         ("typed", ["--text", "a red one", "一只鸟", "a red one"], 3),
         ("file", ["--text_file", tmp_path / "texts.txt"], 2),
         ("walk", ["--walk", "a red one", "一只鸟"], 10),

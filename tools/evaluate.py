@@ -4,7 +4,7 @@
     python tools/evaluate.py results/cgan_mnist/samples.npz digits --mnist MNIST --out table.md
     python tools/evaluate.py results/pix2pix/translated FACADES/val --half_B left --features none
     python tools/evaluate.py SAMPLES PHOTOGRAPHS --inception pt_inception-2015-12-05-6726825d.pth
-    python tools/evaluate.py pix2pix results/pix2pix      (also: cyclegan, stargan, usps, infogan, text2img)
+    python tools/evaluate.py pix2pix results/pix2pix      (also: cyclegan, stargan, usps, infogan, text2img, stackgan)
     python tools/evaluate.py modes results/dcgan/samples.npz
     python tools/evaluate.py labels results/spade
     python tools/evaluate.py labels PICTURES --maps DATA
@@ -46,10 +46,10 @@ Pairs, which two folders hold that have the same file names:
 
 The last lines of commands judge a run of a translator on its built-in data: whether test digits got the colour, the
 style or the attribute that was asked for, and are still read as the same digit; see tools/judge_translators.py. Of a
-run of infogan it tells what the codes have come to mean (tools/judge_codes.py), of one of text2img whether pictures
-show what texts of unseen combinations ask for (tools/judge_texts.py). Of samples of a run with --stacked, modes counts
-the kinds of images that occur, of 1,000; see tools/judge_modes.py. With labels, a segmenter reads maps back from what a
-run of spade has painted of them, or from any model's pictures of the test part's maps in DATA; see
+run of infogan it tells what the codes have come to mean (tools/judge_codes.py), of one of text2img or stackgan whether
+pictures show what texts of unseen combinations ask for (tools/judge_texts.py). Of samples of a run with --stacked,
+modes counts the kinds of images that occur, of 1,000; see tools/judge_modes.py. With labels, a segmenter reads maps
+back from what a run of spade has painted of them, or from any model's pictures of the test part's maps in DATA; see
 tools/judge_labels.py.
 """
 
@@ -86,7 +86,11 @@ CHUNK = 500
 K = 3  # of the neighbours of precision and recall
 MOST_NEIGHBOURS = 10_000  # of these; their distances to each other grow with the square of the number
 JUDGES = {**judge_translators.JUDGES, "infogan": judge_codes.judge_codes, "modes": judge_modes.judge_modes}
-JUDGES |= {"labels": judge_labels.judge_labels, "text2img": judge_texts.judge_texts}
+JUDGES |= {
+    "labels": judge_labels.judge_labels,
+    "text2img": judge_texts.judge_texts,
+    "stackgan": judge_texts.judge_texts,
+}
 
 
 def parse_args(argv=None):

@@ -1,7 +1,8 @@
-"""Judges text2img.py: whether pictures show what their texts say; called by tools/evaluate.py.
+"""Judges text2img.py and stackgan.py: whether pictures show what their texts say; called by tools/evaluate.py.
 
 A run on the built-in digits is asked for each combination of digit, colour, stroke and ground that never occurs in
 training, in every phrasing. "As real ones" in the table is how often the same judges are right on real images of these.
+Of stackgan.py each stage is judged at its own size.
 
     digit           read by a classifier of digits in the strokes, which are what differs from the ground
     colour          the nearest of the data's colours to the mean of the strokes
@@ -10,12 +11,14 @@ training, in every phrasing. "As real ones" in the table is how often the same j
     all four        the share of pictures that are right in all of these
     variety         mean distance of two pictures of a text, over that of two real images of a combination
     retrieval       share of test images whose caption the encoders find among as many as are named
+    median rank     of the right caption among these; 1 is best, and chance is half their number
 
-A run on one's own data is judged by retrieval alone, of its test part.
+A run on one's own data is judged by retrieval and median rank alone, of its test part.
 """
 
 import numpy as np
 
+from common import fast
 from common.data.captions import COLOURS, GROUNDS, combinations, described_digits, descriptions, encode, load_captions
 from common.errors import UserError
 from common.networks import EMA, in_chunks
@@ -27,6 +30,7 @@ from tools.judge_translators import brightness_of_border, half_bold, opened_run,
 
 N_OF_A_TEXT = 5  # pictures
 N_CAPTIONS = 100  # among which the right one is to be found
+N_PARTITIONS = 10  # of the test part, into groups of so many
 
 
 class Reader:
@@ -81,52 +85,77 @@ def variety_row(images, real, real_looks):
     return "variety", float(ours / theirs), f"{ours:.2f} over {theirs:.2f}"
 
 
-def retrieval_row(text_encoder, image_encoder, data):
+def retrieval_rows(text_encoder, image_encoder, data):
     """Of a data set with captions, in groups of images whose captions are all different."""
     rng, firsts = np.random.default_rng(8), {}
     for i in rng.permutation(len(data)):
         firsts.setdefault(data.captions[i][0], i)
-    chosen = np.array(list(firsts.values()))
-    n = min(N_CAPTIONS, len(chosen))
-    groups = chosen[: len(chosen) // n * n].reshape(-1, n)
-    found = []
-    for group in groups:
-        images = data.batch(group)[0]
-        v, t = in_chunks(image_encoder, images), in_chunks(text_encoder, encode([data.captions[i][0] for i in group]))
-        found.append((v @ t.T).argmax(1) == np.arange(n))
-    return "retrieval", float(np.mean(found)), f"{groups.size:,} images, each among {n} captions"
+    texts, chosen = list(firsts), np.array(list(firsts.values()))
+    v = np.concatenate(
+        [in_chunks(image_encoder, data.batch(part)[0]) for part in np.array_split(chosen, -(-len(chosen) // 100))]
+    )
+    scores, n, ranks = v @ in_chunks(text_encoder, encode(texts)).T, min(N_CAPTIONS, len(chosen)), []
+    for _ in range(N_PARTITIONS):
+        for group in rng.permutation(len(chosen))[: len(chosen) // n * n].reshape(-1, n):
+            among = scores[np.ix_(group, group)]
+            ranks.append(1 + (among > among.diagonal()[:, None]).sum(1))
+    of = f"{len(chosen):,} images, each among {n} captions"
+    return [
+        ("retrieval", float(np.mean(np.concatenate(ranks) == 1)), f"{of}; chance {1 / n:.3f}"),
+        ("median rank", float(np.median(np.concatenate(ranks))), of),
+    ]
+
+
+def opened(args):
+    """Of the run `args.B`: its flags, text encoder, image encoder, and what draws.
+
+    Returns:
+        ..., a function of N texts to {stage: (N, C, S, S) numpy images in [-1, 1]}, of noise that is always the same.
+    """
+    script, flags, reader = opened_run(args.A, args.B, built_in=False)
+    rng = np.random.default_rng(9)
+    if args.A == "stackgan":
+        parts = script.build(flags)
+        reader.load(parts, False)
+        encoders = parts["encoders"].eval()
+
+        def draw(texts):
+            noise = rng.standard_normal((len(texts), flags.latent_dim + 2 * script.N_C), dtype=np.float32)
+            return dict(zip(("stage I", "stage II"), script.drawn(parts, texts, noise, flags)))
+
+        return flags, encoders.text, lambda x: encoders.image(fast.avg_pool2d(x, flags.scale, flags.scale, 0)), draw
+    generator, _, text_encoder, image_encoder = script.build(flags)
+    ema = EMA(generator, flags.ema_decay)
+    trained = {"generator": generator, "ema": ema, "text_encoder": text_encoder, "image_encoder": image_encoder}
+    reader.load(trained, False)
+
+    def draw(texts):
+        z = rng.standard_normal((len(texts), flags.latent_dim), dtype=np.float32)
+        return {"": in_chunks(ema.module, z, in_chunks(text_encoder, encode(texts)))}
+
+    return flags, text_encoder, image_encoder, draw
 
 
 def judge_texts(args):
-    """The table's rows (measure, value, of what) for the run `args.B`.
+    """The table's rows (measure, value, of what) for the run `args.B` of the script `args.A`.
 
     Raises:
-        UserError: no run of text2img.py, or one of grey digits.
+        UserError: no run of that script, or one of grey digits.
     """
-    script, flags, reader = opened_run("text2img", args.B, built_in=False)
-    generator, _, text_encoder, image_encoder = script.build(flags)
-    ema = EMA(generator, flags.ema_decay)
-    reader.load(
-        {"generator": generator, "ema": ema, "text_encoder": text_encoder, "image_encoder": image_encoder}, False
-    )
+    flags, text_encoder, image_encoder, draw = opened(args)
     test = load_captions(flags.data_dir, flags.img_size, flags.channels, flags.language, "test")
-    rows = [retrieval_row(text_encoder, image_encoder, test)]
+    rows = retrieval_rows(text_encoder, image_encoder, test)
     if flags.data_dir is not None:
         return rows
     if flags.channels != 3:
         raise UserError(f"{args.B} draws grey images, and only coloured digits can be judged")
     asked = combinations(held_out=True)
-    texts = [text for look in asked for text in descriptions(look, flags.language)]
-    codes = np.repeat(in_chunks(text_encoder, encode(texts)), N_OF_A_TEXT, axis=0)
-    z = np.random.default_rng(9).standard_normal((len(codes), flags.latent_dim), dtype=np.float32)
-    images = to_uint8(in_chunks(ema.module, z, codes)).transpose(0, 3, 1, 2)
-    looks = np.repeat(asked, len(codes) // len(asked), axis=0)
-    real, real_looks = described_digits(flags.img_size, "test")
-    judge = Reader(args, flags.img_size)
-    description = ("judge", f"{judge.judge.size} x {judge.judge.size}", judge.judge.description)
-    return [
-        description,
-        *shown_rows(judge, images, looks, real, real_looks),
-        variety_row(images, real, real_looks),
-        *rows,
-    ]
+    texts = [text for look in asked for text in descriptions(look, flags.language) for _ in range(N_OF_A_TEXT)]
+    looks, shown = np.repeat(asked, len(texts) // len(asked), axis=0), []
+    for stage, images in draw(texts).items():
+        images, size = to_uint8(images).transpose(0, 3, 1, 2), images.shape[-1]
+        judge, (real, real_looks) = Reader(args, size), described_digits(size, "test")
+        of_stage = [*shown_rows(judge, images, looks, real, real_looks), variety_row(images, real, real_looks)]
+        shown += [(f"{stage}: {measure}" if stage else measure, value, of) for measure, value, of in of_stage]
+    size = judge.judge.size
+    return [("judge", f"{size} x {size}", judge.judge.description), *shown, *rows]

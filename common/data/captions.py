@@ -21,7 +21,7 @@ N_BYTES = 256  # values of a byte of UTF-8; 0, which no text holds, fills up
 LONGEST = 201  # bytes of a caption that are read
 ROOM = 8  # zeros at least at the end of each text, so that no text touches the end
 N_EXAMPLES = 8  # texts that a training shows, at most
-EVERY = 10  # where there is no test folder, so many-th image is the test part
+EVERY = 5  # where there is no test folder, each so many-th image is of the test part
 
 # ---- digits described by code ----
 
@@ -150,7 +150,7 @@ def read_captions(folder):
 
 
 def read_parts(root):
-    """{"train", "test": the captions of `read_captions`}; without folders of parts, each tenth image is a test."""
+    """{"train", "test": the captions of `read_captions`}; without folders of parts, each fifth image is a test."""
     if (root / "train").is_dir():
         parts = {"train": read_captions(root / "train")}
         _, folder = find_part(root, "test", lambda name: part_folder(root, name), EXPECTED)
@@ -234,7 +234,7 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
     Args:
         data_dir: a folder of images with `captions.csv` (columns file and caption, several rows of a file allowed), or
             with a text file of the same name for each image; `train/` and `test/` in it are its parts, else every
-            tenth image is the test part. None for coloured digits, of which a fifth of the combinations is the test.
+            fifth image is the test part. None for coloured digits, of which a fifth of the combinations is the test.
         language: "en" or "zh", of the digits' captions.
         split: "train" or "test".
         download: of `load_digits`.
