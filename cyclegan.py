@@ -18,8 +18,7 @@ cores, readable after one epoch. Pictures show rows of A, G(A), F(G(A)), then B,
 
 The default departs from the paper, which --paper undoes:
   * half of the width, 32 x 32 pixels, 4 epochs, and batches of 4, not 1;
-  * the identity term is on, lambda_id 0.5, as in the authors' code; the paper has it for paintings alone (section 5.2);
-  * translations come from averaged weights of the generators (--ema_decay), since the trained ones wander.
+  * the identity term is on, lambda_id 0.5, as in the authors' code; the paper has it for paintings alone (section 5.2).
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
@@ -54,7 +53,7 @@ def parse_args(argv=None):
     add("--lambda_cycle", type=number(float, at_least=0), default=10.0, help="weight of the cycle's distance")
     add("--lambda_identity", type=number(float, at_least=0), default=0.5, help="of the identity, times lambda_cycle")
     add("--pool_size", type=number(int, at_least=0, at_most=1000), default=50, help="older translations that D sees")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
+    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.0, help="of averaged weights; 0: off")
     parser.add_augmentation()
     parser.add_tile()
     add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="of the translation of --input")

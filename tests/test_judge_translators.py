@@ -22,7 +22,7 @@ def untrained(name, folder, *flags):
     args = script.parse_args(["--width", "4", "--img_size", "32", *flags])
     modules = script.build(args)
     parts = dict(zip(("G", "F") if name == "cyclegan" else ("generator",), modules))
-    parts |= {f"ema_{key}": EMA(module, 0.9) for key, module in parts.items() if name == "cyclegan"}
+    parts |= {f"ema_{key}": EMA(module, args.ema_decay) for key, module in parts.items() if name == "cyclegan"}
     folder.mkdir()
     meta = {"script": name, "args": args.stored, "step": 0, "epoch": 0, "losses": {}}
     checkpoint.save(folder / checkpoint.FILE_NAME, parts, meta)
