@@ -19,8 +19,8 @@ First a text encoder learns for --text_epochs, with one of images, which text of
 takes one ready-made; this one reads bytes, so any language). Then stage I trains, for --stage1_epochs, and then, with
 all that fixed, stage II. Of the authors' code is loss_G, the paper's being log(1 - s(D)), and KL as a mean over c, of
 weight 2; the paper's sum is --kl_weight 128. The default draws the bundled digits, coloured, at 16 and 64 pixels, in
-12 minutes on two CPU cores. `result.png` shows combinations that never occur in training, a row of stage I and one of
-stage II for a text. Networks are smaller than the paper's, the rate is higher, averaged weights (--ema_decay) sample.
+some 20 minutes on two CPU cores. `result.png` shows combinations that never occur in training, a row of stage I and
+one of stage II for a text. Networks are smaller, the rate is higher, averaged weights (--ema_decay) sample.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`

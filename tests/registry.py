@@ -184,7 +184,7 @@ ROWS = {
         domains,
         ["--n_blocks", 1, "--pool_size", 3],
         {f"loss_{name}" for name in ("D_A", "D_B", "G_AB", "G_BA", "cycle_A", "cycle_B", "identity_A", "identity_B")},
-        {"G": "ema_G", "F": "ema_F"},
+        {"G": "G", "F": "F"},
         augments=True,
     ),
     "stargan": translator(
