@@ -175,8 +175,8 @@ class SumChannels(jt.Function):
 
 @functools.lru_cache(None)
 def onednn_is_loaded():
-    """Whether the matrix product that the kernels call is there; `use_mkl=0` leaves oneDNN out."""
-    return hasattr(ctypes.CDLL(None), "dnnl_sgemm")
+    """Whether oneDNN's operators and the matrix product that the kernels call are there; `use_mkl=0` leaves them out."""
+    return jt.mkl_ops is not None and hasattr(ctypes.CDLL(None), "dnnl_sgemm")
 
 
 def fits_layer(layer, x):
