@@ -175,7 +175,7 @@ class SumChannels(jt.Function):
 
 @functools.lru_cache(None)
 def onednn_is_loaded():
-    """Whether oneDNN's operators and the matrix product that the kernels call are there; `use_mkl=0` leaves them out."""
+    """Whether oneDNN's operators and the matrix product that the kernels call are there; not with `use_mkl=0`."""
     return jt.mkl_ops is not None and hasattr(ctypes.CDLL(None), "dnnl_sgemm")
 
 
