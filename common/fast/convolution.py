@@ -1,11 +1,12 @@
 """Convolutions by the fastest of several ways, with first and second derivatives.
 
 A convolution y of an image x with weights w is bilinear, and so are its two gradients; each of the three is a function
-of the two others, and their derivatives are made of the same three. There are up to three ways to run each:
+of the two others, and their derivatives are made of the same three. There are up to four ways to run each:
 
     direct      oneDNN's, over blocks of 8 or 16 channels
-    winograd    fewer multiplications, for 3 x 3 and 4 x 4 filters, with tiles of 2 or 4 (`common.fast.winograd`)
     columns     one product of matrices for each piece of an image, best with few channels (`common.fast.columns`)
+    winograd2   fewer multiplications, for 3 x 3 and 4 x 4 filters (`common.fast.winograd`)
+    winograd4   fewer still, in larger tiles; not for 4 x 4 with stride 1
 
 Which is fastest depends on the shapes and on the processor, so `common.fast.ways` times them once on a machine.
 

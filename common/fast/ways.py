@@ -1,9 +1,9 @@
 """Which way a convolution takes: the fastest, timed once on a machine and kept beside Jittor's kernels.
 
 The file `convolutions_<threads>_threads.json` in Jittor's cache folder, whose path names processor and compiler, has a
-line for each operation that was ever run: its shapes, and the way it takes. Later runs take the same way, so that they
-give equal bits. Small operations are not timed, nor those under mpirun that no run has timed before: they take the way
-that is mostly the fastest.
+line for each large operation that was ever run: its shapes, and the way it takes. Later runs take the same way, so that
+they give equal bits. Small operations are not timed, nor those under mpirun that no run has timed before: they take the
+way that is mostly the fastest.
 """
 
 import contextlib
