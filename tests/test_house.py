@@ -1,6 +1,9 @@
 """The rules of the house: what lies where, what imports what, and how long it may be."""
 
 import ast
+import os
+import subprocess
+import sys
 
 import pytest
 from registry import ROOT
@@ -75,3 +78,28 @@ def test_scripts_and_no_common_module_know_processes(path):
     """A page shows the method; what mpirun needs lies in common/."""
     text = path.read_text()
     assert "world_size" not in text and "jt.rank" not in text and "mpirun" not in text and "mpi_" not in text
+
+
+IMPORTS = """
+import random, sys
+import numpy as np
+import common, jittor as jt
+sys.argv = ["x", "--no_such_flag"]
+for name in {names}:
+    jt.set_seed(123456789)
+    before = np.random.get_state()[1].tolist(), random.getstate()
+    __import__(name)
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before, name
+    first = jt.rand(1).item()
+    jt.set_seed(123456789)
+    assert jt.rand(1).item() == first, name
+"""
+
+
+def test_imports_have_no_side_effect(tmp_path):
+    """They write nothing, print nothing, read no argument and draw no random number."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = [sys.executable, "-c", IMPORTS.format(names=[script.stem for script in SCRIPTS])]
+    done = subprocess.run(code, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
