@@ -16,8 +16,8 @@ from pathlib import Path
 
 import jittor as jt
 
-WORTH_TIMING = 2**27  # multiplications, about two milliseconds on two cores
-N_ROUNDS = 3
+WORTH_TIMING = 2**26  # multiplications, about a millisecond on two cores
+N_ROUNDS = 5
 MUCH = 1.5  # a way that takes so many times as long as the fastest is not timed again
 MARGIN = 0.9  # another way must be so much faster than the likely one: timings vary
 
