@@ -179,8 +179,8 @@ def test_pictures_show_both_stages(tiny_runs, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--img_size", 48], "it must be 64, 128 or 256; nearest is 64"),
-        (["--img_size", 16, "--scale", 2], "it must be 32, 64 or 128; nearest is 32"),
+        (["--img_size", 48, "--scale", 4], "it must be 64, 128 or 256; nearest is 64"),
+        (["--img_size", 16], "it must be 32, 64 or 128; nearest is 32"),
         (["--scale", 3], "--scale"),
         (["--stage1_epochs", -1], "--stage1_epochs: must be a whole number at least 0"),
         (["--kl_weight", -1], "--kl_weight"),
