@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from registry import ROOT, ROWS, load
 
 from common.fast import ways as known
@@ -71,6 +72,33 @@ def test_growth_makes_the_images_that_it_says(tmp_path):
     files = sorted(tmp_path.rglob("*.png"))
     assert len(files) == 1_020 and all(file.read_bytes()[1:4] == b"PNG" for file in files)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"0", "1"}
+
+
+def test_growth_varies_one_thing_at_a_time(monkeypatch, capsys, tmp_path):
+    """Of a machine with four threads, whose folders are not made; beside the table there is a plot."""
+    monkeypatch.setattr(benchmark, "n_cores", lambda: 4)
+    monkeypatch.setattr(benchmark, "link_images", lambda folder, n: None)
+    calls = []
+
+    def ours(script, flags, n_steps, env=None):
+        calls.append((script, flags, env))
+        return OURS
+
+    monkeypatch.setattr(benchmark, "ours", ours)
+    benchmark.main(["--growth", "--out", str(tmp_path / "growth.json")])
+    rows = json.loads((tmp_path / "growth.json").read_text())["rows"]
+    by_kind = {}
+    for row in rows:
+        by_kind.setdefault((row["script"], row["varies"]), []).append(row["value"])
+    assert by_kind == {
+        ("cyclegan", "pixels of an image"): [1024, 4096, 16384, 65536, 262144],
+        ("dcgan", "images in a batch"): [1, 4, 16, 64],
+        ("dcgan", "threads"): [1, 2, 4],
+        ("dcgan", "images in the folder"): [1000, 10_000, 100_000, 1_000_000],
+    }
+    assert [env["OMP_NUM_THREADS"] for _, _, env in calls if env] == ["1", "2", "4"]
+    assert calls[2][1][:2] == ["--img_size", "128"] and calls[6][1] == ["--batch_size", "4"]
+    assert Image.open(tmp_path / "growth.png").width == 840  # four columns
 
 
 def test_the_ratio_is_the_median_of_the_rounds():

@@ -281,21 +281,45 @@ def beside_the_fastest(mine, theirs):
 
 def growth(args):
     """Times and memory of cyclegan over sizes, and of dcgan over batches, threads and numbers of images."""
+
+    def row(script, varies, value, *flags, **more):
+        return {"script": script, "varies": varies, "value": value, **ours(script, list(flags), args.steps, **more)}
+
     for size in (32, 64, 128, 256, 512):
-        flags = ["--img_size", str(size), "--batch_size", "1", "--width", "16"]
-        yield {"what": f"cyclegan, {size} x {size}", **ours("cyclegan", flags, args.steps)}
+        flags = "--img_size", str(size), "--batch_size", "1", "--width", "16"
+        yield row("cyclegan", "pixels of an image", size**2, *flags)
     for batch in (1, 4, 16, 64):
-        yield {"what": f"dcgan, batch {batch}", **ours("dcgan", ["--batch_size", str(batch)], args.steps)}
+        yield row("dcgan", "images in a batch", batch, "--batch_size", str(batch))
     threads = 1
     while threads <= n_cores():
-        env = {"OMP_NUM_THREADS": str(threads)}
-        yield {"what": f"dcgan, {threads} threads", **ours("dcgan", [], args.steps, env=env)}
+        yield row("dcgan", "threads", threads, env={"OMP_NUM_THREADS": str(threads)})
         threads *= 2
     for n in (1_000, 10_000, 100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as folder:
             link_images(Path(folder), n)
-            flags = ["--data_dir", folder, "--batch_size", "64"]
-            yield {"what": f"dcgan, {n:,} images", **ours("dcgan", flags, args.steps)}
+            yield row("dcgan", "images in the folder", n, "--data_dir", folder, "--batch_size", "64")
+
+
+def plot_growth(rows, path):
+    """Draws what --growth has measured: a column for each thing that varies; the dotted lines grow in proportion."""
+    from matplotlib.figure import Figure
+
+    measures = {"ms_per_step": "ms a step", "first_step_s": "first step, s", "memory_mb": "memory, MB"}
+    columns = {}
+    for row in rows:
+        columns.setdefault((row["script"], row["varies"]), []).append(row)
+    figure = Figure(figsize=(3 * len(columns), 6), layout="constrained")
+    axes = figure.subplots(len(measures), len(columns), sharex="col", squeeze=False)
+    for column, ((script, varies), group) in zip(axes.T, columns.items()):
+        values = [row["value"] for row in group]
+        for cell, (key, name) in zip(column, measures.items()):
+            cell.loglog(values, [row[key] for row in group], marker="o")
+            cell.loglog(values, [group[0][key] * value / values[0] for value in values], ":", color="grey")
+            cell.set_ylabel(name)
+            cell.set_ylim(0.5 * min(row[key] for row in group), 2 * max(row[key] for row in group))
+        column[0].set_title(script)
+        column[-1].set_xlabel(varies)
+    figure.savefig(path, dpi=70)
 
 
 def link_images(folder, n):
@@ -353,7 +377,7 @@ def parse_args(argv=None):
     add("--cold", action="store_true", help="also time the first step without compiled kernels")
     add("--rounds", type=int, default=3, help="how often each side is timed, in turn")
     add("--steps", type=int, default=20, help="timed steps in a round")
-    add("--out", help="also write the rows to this file, as JSON")
+    add("--out", help="also write the rows to this file, as JSON, and with --growth a plot beside it")
     add("--child", help=argparse.SUPPRESS)
     add("--flags", help=argparse.SUPPRESS)
     add("--twin", choices=TWINS, help=argparse.SUPPRESS)
@@ -378,6 +402,8 @@ def main(argv=None):
     rows = print_table(ways() if args.ways else growth(args) if args.growth else compare(args.scripts, args))
     if args.out:
         Path(args.out).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+        if args.growth:
+            plot_growth(rows, Path(args.out).with_suffix(".png"))
 
 
 if __name__ == "__main__":
