@@ -95,12 +95,6 @@ def conv(n_in, n_out, stride=1):
     return [fast.Conv(n_in, n_out, 3, stride=stride, padding=1), ELU()]
 
 
-def doubled(x):
-    """(B, C, H, W) to (B, C, 2H, 2W): every number four times, as its nearest neighbours."""
-    b, c, h, w = x.shape
-    return x.reshape(b, c, h, 1, w, 1).broadcast([b, c, h, 2, w, 2]).reshape(b, c, 2 * h, 2 * w)
-
-
 class Decoder(nn.Module):
     """(B, latent_dim) codes to (B, channels, img_size, img_size) images, which nothing bounds to [-1, 1]."""
 
@@ -110,15 +104,15 @@ class Decoder(nn.Module):
         self.project = nn.Linear(latent_dim, width * SMALLEST**2)
         inputs = [width] + [2 * width if skip_connections else width] * int(math.log2(img_size // SMALLEST))
         self.sizes = nn.ModuleList([nn.Sequential(*conv(n, width), *conv(width, width)) for n in inputs])
-        self.image = fast.Conv(width, channels, 3, padding=1)
+        self.image, self.doubled = fast.Conv(width, channels, 3, padding=1), fast.Upsample(2)
 
     def execute(self, h):
         first = self.project(h).reshape(h.shape[0], self.width, SMALLEST, SMALLEST)
         x = self.sizes[0](first)
         for i in range(1, len(self.sizes)):  # height and width double
-            x = doubled(x)
+            x = self.doubled(x)
             if self.skip_connections:
-                first = doubled(first)
+                first = self.doubled(first)
                 x = jt.concat([x, first], dim=1)
             x = self.sizes[i](x)
         return self.image(x)

@@ -118,7 +118,7 @@ class Generator(nn.Module):
         x = self.first(z).reshape(len(z), -1, *self.smallest)  # (B, 16 channels, H / whole, W / whole)
         for block, scale in zip(self.blocks, self.scales):
             if x.shape[2] < scale * self.smallest[0]:
-                x = nn.interpolate(x, scale_factor=2, mode="nearest")
+                x = fast.Upsample(2)(x)
             x = block(x, maps[:, :, :: whole // scale, :: whole // scale])
         return self.last(x)
 

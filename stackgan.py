@@ -90,7 +90,7 @@ def upwards(c, size, channels, target):
     """Layers from (B, c, size, size) to (B, channels, target, target) in [-1, 1]; c halves as the size doubles."""
     layers = []
     while size < target:
-        layers += [nn.Upsample(2), *conv(c, c // 2, 3)]
+        layers += [fast.Upsample(2), *conv(c, c // 2, 3)]
         c, size = c // 2, 2 * size
     return nn.Sequential(*layers, fast.Conv(c, channels, 3, padding=1), fast.Tanh())
 

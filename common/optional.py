@@ -17,14 +17,6 @@ AFTER_POOLING = (5, 10, 19, 28)
 PART_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)
 
 
-class Nearest(nn.Module):
-    """(B, C, H, W) to (B, C, 2 H, 2 W): each pixel becomes four."""
-
-    def execute(self, x):
-        b, c, h, w = x.shape
-        return x.reshape(b, c, h, 1, w, 1).broadcast([b, c, h, 2, w, 2]).reshape(b, c, 2 * h, 2 * w)
-
-
 def doubled(upsample, c_in, c_out, size, bias=True):
     """Layers from (B, c_in, H, W) to (B, c_out, 2 H, 2 W).
 
@@ -35,7 +27,7 @@ def doubled(upsample, c_in, c_out, size, bias=True):
         size: of the transposed convolution's kernels, 3 or 4.
     """
     if upsample == "resize":
-        return [Nearest(), fast.Conv(c_in, c_out, 3, padding=1, bias=bias)]
+        return [fast.Upsample(2), fast.Conv(c_in, c_out, 3, padding=1, bias=bias)]
     return [fast.ConvTranspose(c_in, c_out, size, stride=2, padding=1, output_padding=size % 2, bias=bias)]
 
 

@@ -170,6 +170,7 @@ OPERATORS = {
     "instance norm": lambda: layer(fast.InstanceNorm2d(16), normal(8, 16, 9, 9)),
     "instance norm of a large mean": lambda: layer(fast.InstanceNorm2d(2), 100 + 0.01 * normal(4, 2, 32, 32), 1e-2),
     "reflection padding": lambda: layer(fast.ReflectionPad2d(3), normal(2, 3, 9, 9)),
+    "upsampling": lambda: layer(fast.Upsample(2), normal(2, 3, 9, 9)),
     "leaky ReLU": lambda: layer(fast.LeakyReLU(0.2), normal(9, 99)),
     "ReLU": lambda: layer(fast.ReLU(), normal(9, 99)),
     "tanh": lambda: layer(fast.Tanh(), np.float32([[-80, -1, 0, 1, 80]]), 1e-3),

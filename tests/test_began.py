@@ -60,11 +60,6 @@ def test_elu_and_its_gradient():
     assert np.allclose(jt.grad(y.sum(), x).numpy(), [math.exp(-3), math.exp(-0.5), 1, 1], rtol=1e-5)
 
 
-def test_doubling_repeats_every_number():
-    x = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)
-    assert np.array_equal(script.doubled(jt.array(x)).numpy(), x.repeat(2, axis=2).repeat(2, axis=3))
-
-
 # ---- the balance ----
 
 

@@ -359,3 +359,24 @@ def test_avg_pool2d(size, sizes, enabled, monkeypatch):
     (expected_again,) = torch.autograd.grad((expected * expected).sum(), t)
     for got, wanted in ((y, z), (grad, expected), (again, expected_again)):
         np.testing.assert_allclose(got.numpy(), wanted.detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+# ---- upsampling ----
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_upsampling_repeats_every_pixel(enabled, monkeypatch):
+    monkeypatch.setattr(kernels, "enabled", enabled)
+    x, dy = normal(2, 3, 5, 4), normal(2, 3, 10, 8, seed=1)
+    a, d = jt.array(x), jt.array(dy)
+    y = fast.Upsample(2)(a)
+    np.testing.assert_array_equal(y.numpy(), x.repeat(2, axis=2).repeat(2, axis=3))
+    grad = jt.grad((y * y * d).sum(), a)  # 2 x times the sum of the four
+    sums = dy.reshape(2, 3, 5, 2, 4, 2).sum((3, 5))
+    np.testing.assert_allclose(grad.numpy(), 2 * x * sums, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jt.grad((grad * grad).sum(), a).numpy(), 8 * x * sums**2, rtol=1e-4, atol=1e-4)
+
+
+def test_upsampling_by_other_factors_is_jittors():
+    x = normal(1, 2, 3, 3)
+    np.testing.assert_array_equal(fast.Upsample(3)(jt.array(x)).numpy(), x.repeat(3, axis=2).repeat(3, axis=3))

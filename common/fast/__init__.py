@@ -5,8 +5,8 @@ written as small C++ kernels with OpenMP, and a convolution takes the fastest of
 (`common.fast.convolution`). Names, arguments, attributes and initial values are those of `jittor.nn`, so that a model,
 its checkpoints and its optimizer's state do not depend on which of the two it uses:
 
-    Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Adam,
-    ema_update, set_seed
+    Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Upsample,
+    Adam, ema_update, set_seed
 
 Adagrad and SpectralNorm, which Jittor has not, and avg_pool2d, where Jittor's is wrong, are here too.
 
@@ -24,7 +24,7 @@ equal bits, also where they stop and go on: which way a convolution takes is kep
 """
 
 from common.fast.convolution import Conv, ConvTranspose
-from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh, avg_pool2d, set_seed
+from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh, Upsample, avg_pool2d, set_seed
 from common.fast.norms import BatchNorm, InstanceNorm2d
 from common.fast.optim import Adagrad, Adam, ema_update
 from common.fast.spectral import SpectralNorm
@@ -42,6 +42,7 @@ __all__ = [
     "ReflectionPad2d",
     "SpectralNorm",
     "Tanh",
+    "Upsample",
     "avg_pool2d",
     "ema_update",
     "set_seed",

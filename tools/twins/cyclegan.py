@@ -13,7 +13,7 @@ FORWARD = {
     "Generator": lambda m, x: m.layers(x),
     "PatchGAN": lambda m, x: m.layers(x),
     "Residual": residual,
-    "Nearest": lambda m, x: F.interpolate(x, scale_factor=2, mode="nearest"),
+    "Upsample": lambda m, x: F.interpolate(x, scale_factor=2, mode="nearest"),
 }
 
 

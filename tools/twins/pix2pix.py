@@ -22,7 +22,7 @@ FORWARD = {
     "PatchGAN": lambda m, inputs, outputs: m.layers(torch.cat([inputs, outputs], 1)),
     "ResNet": lambda m, x: m.layers(x),
     "Residual": lambda m, x: x + m.layers(x),
-    "Nearest": lambda m, x: F.interpolate(x, scale_factor=2, mode="nearest"),
+    "Upsample": lambda m, x: F.interpolate(x, scale_factor=2, mode="nearest"),
 }
 
 
