@@ -19,7 +19,7 @@ First a text encoder learns for --text_epochs, with one of images, which text of
 takes one ready-made; this one reads bytes, so any language). Then stage I trains, for --stage1_epochs, and then, with
 all that fixed, stage II. Of the authors' code is loss_G, the paper's being log(1 - s(D)), and KL as a mean over c, of
 weight 2; the paper's sum is --kl_weight 128. The default draws the bundled digits, coloured, at 32 and 64 pixels, in
-some 13 minutes on two CPU cores; with --scale 4 stage I, of 16 pixels, knows the digits less well. `result.png` shows
+some 14 minutes on two CPU cores; with --scale 4 stage I, of 16 pixels, knows the digits less well. `result.png` shows
 combinations that never occur in training, a row of stage I and one of stage II for a text. Networks are smaller, the
 rate is higher, averaged weights (--ema_decay) sample.
 """
@@ -52,11 +52,11 @@ def parse_args(argv=None):
     add, number, count = parser.add_argument, common.number, common.number(int, at_least=1, at_most=4096)
     add("--language", choices=("en", "zh"), default="en", help="of the captions of the built-in digits")
     add("--text_epochs", type=number(int, at_least=0), default=5, help="epochs, of all, that train the encoders")
-    add("--stage1_epochs", type=number(int, at_least=0), default=23, help="epochs, after these, that train stage I")
+    add("--stage1_epochs", type=number(int, at_least=0), default=25, help="epochs, after these, that train stage I")
     add("--scale", type=int, choices=(2, 4), default=2, help="size of stage II's images over that of stage I's")
     add("--text_dim", type=count, default=128, help="length of a text's code")
     add("--latent_dim", type=count, default=100, help="length of the noise vector")
-    add("--width_G", type=number(int, at_least=4, at_most=1024), default=48, help="of the generators: G2's first layer")
+    add("--width_G", type=number(int, at_least=4, at_most=1024), default=32, help="of the generators: G2's first layer")
     add("--width_D", type=count, default=32, help="channels of D and of the image encoder next to the image")
     add("--n_blocks", type=number(int, at_least=0), default=2, help="residual blocks of G2")
     add("--kl_weight", type=number(float, at_least=0), default=2.0, help="weight of the texts' divergence")
