@@ -18,7 +18,7 @@ Both networks are perceptrons that take the label's embedding beside their input
 Jittor challenge (github.com/Jittor/JGAN, models/cgan), which follows github.com/eriklindernoren/PyTorch-GAN.
 --arch conv has convolutions, and a projection discriminator (Miyato and Koyama 2018, https://arxiv.org/abs/1802.05637).
 
-The default trains in three minutes on two CPU cores; digits fit their labels after 30 epochs. Departures:
+The default trains in four minutes on two CPU cores; digits fit their labels after 30 epochs. Departures:
   * samples come from an exponential moving average of G's weights (--ema_decay), which --paper undoes;
   * batch norm's eps is 1e-5, with --paper too: the contest's code passes 0.8 by position, for momentum.
 
