@@ -144,7 +144,7 @@ def test_each_stage_starts_at_the_full_rate(tiny_runs, tmp_path, monkeypatch):
 
 
 def test_stage_2_reads_stage_1s_images(tiny_runs, tmp_path, monkeypatch):
-    """From the averaged weights, which stay: equal noise and text give what the first rows of a picture show."""
+    """G starts from noise while stage I trains, then from its images, through which no gradient flows."""
     seen, real = [], script.train_step
     monkeypatch.setattr(script, "train_step", lambda *a, **k: seen.append((a[6], a[4].shape)) or real(*a, **k))
     run("stackgan", *tiny_runs("stackgan").flags, "--stage1_epochs", 1, "--out_dir", tmp_path)
