@@ -21,6 +21,7 @@ import threading
 from pathlib import Path
 
 from . import gpu
+from .compiler import compile_faster
 
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder in which Jittor 1.3 looks for oneDNN before it downloads it
 verdict = gpu.Verdict("cpu")  # on this machine's GPU; `prepare` decides
@@ -71,6 +72,7 @@ def import_jittor():
         jittor_utils.LOG.log_silent = 0
     close_compiler_pool(jittor_utils)
     compile_in_parallel(False)
+    compile_faster()
     return jittor
 
 

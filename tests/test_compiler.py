@@ -1,0 +1,121 @@
+"""Kernels by the precompiled header are those that Jittor's own script compiles."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from common.environment import compiler
+
+pytestmark = pytest.mark.skipif(not jt.flags.python_path.startswith("sh "), reason="Jittor compiles its own way here")
+LOOP = "for (int i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] * 3.0625f;"
+# Jittor's script rewrites the assembly between such marks, which Jittor sets itself in some kernels.
+MARKED = f'//@begin replace "vmovups" "vmovupd"\n{LOOP}\n//@end\n'
+
+
+def command_of_a_kernel():
+    """The command that compiled a kernel with this loop, as words, its source, and what the kernel gives for 2."""
+    result = jt.code([1], "float32", [jt.array([2.0])], cpu_src=LOOP).item()
+    for key in sorted((Path(jt.flags.cache_path) / "jit").glob("code_*.so.key"), key=os.path.getmtime, reverse=True):
+        words = shlex.split(key.read_text().splitlines()[0])
+        source = next(word for word in words if word.endswith("_op.cc"))
+        if LOOP in Path(source).read_text():
+            return words, source, result
+    raise AssertionError("the kernel was not found")
+
+
+def machine_code(words, source, folder, changed=(), body=LOOP):
+    """The program text that a command makes of a copy of the source in `folder`, and the assembly that it leaves there.
+
+    `changed` replaces words of the command, `body` the loop.
+    """
+    folder.mkdir()
+    copy = str(shutil.copy(source, folder))
+    Path(copy).write_text(Path(copy).read_text().replace(LOOP, body))
+    made = copy.replace("_op.cc", "_op.so")
+    words = [copy if word == source else made if word == source.replace(".cc", ".so") else word for word in words]
+    words = [dict(changed).get(word, word) for word in words]
+    subprocess.run(words, check=True, capture_output=True)
+    subprocess.run(["objcopy", "-O", "binary", "--only-section=.text", made, str(folder / "text")], check=True)
+    return (folder / "text").read_bytes(), sorted(file.name for file in folder.glob("*.s"))
+
+
+@pytest.mark.parametrize("body", [LOOP, MARKED], ids=["plain", "marked"])
+def test_same_machine_code(body, tmp_path):
+    words, source, result = command_of_a_kernel()
+    assert result == 6.125
+    assert words[0] == "sh"
+    ours, left = machine_code(words, source, tmp_path / "ours", body=body)
+    theirs, _ = machine_code([sys.executable, *words[2:]], source, tmp_path / "theirs", body=body)
+    assert len(ours) > 100
+    assert ours == theirs
+    assert left == []
+
+
+def test_header_is_used():
+    """g++ names each header that it reads, and marks a precompiled one by "!"."""
+    words, source, _ = command_of_a_kernel()
+    header = words[1].replace(".sh", ".h")
+    options = [word for word in words[5:-2] if not word.startswith(("-l", "-L", "-Wl", "-shared"))]
+    read = subprocess.run(
+        ["g++", "-H", "-fsyntax-only", source, *options, "-include", header], check=True, capture_output=True, text=True
+    ).stderr
+    assert read.startswith(f"! {header}.gch")
+
+
+@pytest.mark.parametrize("damage", ["header is gone", "precompiled header is damaged"])
+def test_falls_back(damage, tmp_path):
+    words, source, _ = command_of_a_kernel()
+    header = tmp_path / "kernels.h"
+    if damage != "header is gone":
+        header.write_text(compiler.HEADER)
+        Path(f"{header}.gch").write_bytes(b"no such thing")
+    script = tmp_path / "kernels.sh"
+    script.write_text(compiler.SCRIPT.format(python=shlex.quote(sys.executable), header=shlex.quote(str(header))))
+    expected, _ = machine_code(words, source, tmp_path / "expected")
+    assert machine_code(words, source, tmp_path / "found", {words[1]: str(script)})[0] == expected
+
+
+def test_an_error_stays_one(tmp_path):
+    words, source, _ = command_of_a_kernel()
+    broken = tmp_path / "broken_op.cc"
+    broken.write_text("no C++\n")
+    words = [str(broken) if word == source else word for word in words]
+    assert subprocess.run([*words[:-1], str(tmp_path / "broken_op.so")], capture_output=True).returncode != 0
+
+
+def test_without_a_header_jittors_own_way(tmp_path, monkeypatch):
+    """A compiler that fails leaves no half of a file, and Jittor's command as it was."""
+    failing = tmp_path / "g++"
+    failing.write_text("#!/bin/sh\nexit 1\n")
+    failing.chmod(0o755)
+    with pytest.raises(subprocess.CalledProcessError):
+        compiler.precompiled(tmp_path, str(failing), "-O2")
+    assert not list(tmp_path.glob("*.gch*"))
+
+    def fail(*arguments):
+        raise OSError
+
+    monkeypatch.setattr(compiler, "precompiled", fail)
+    before = jt.flags.python_path
+    compiler.compile_faster()
+    assert jt.flags.python_path == before
+
+
+def test_header_depends_on_flags_and_compiler(tmp_path):
+    working = tmp_path / "g++"
+    working.write_text('#!/bin/sh\nfor last; do :; done\necho made > "$last"\n')
+    working.chmod(0o755)
+    made = {compiler.precompiled(tmp_path, str(working), flags) for flags in ("-O2 -lm", "-O2 -L/lib", "-O3")}
+    assert len(made) == 2  # what concerns linking does not count
+    os.utime(working, (1, 1))
+    made.add(compiler.precompiled(tmp_path, str(working), "-O3"))
+    assert len(made) == 3
+    assert len(list(tmp_path.glob("*.gch"))) == 1  # 95 MB each: the older ones go
+    assert np.all([header.read_text() == compiler.HEADER for header in made])
