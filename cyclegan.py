@@ -139,28 +139,32 @@ def build(args):
 
 
 class ImagePool:
-    """Up to `size` earlier translations of (C, H, W) = shape, as numpy copies (Shrivastava 2017, section 2.3)."""
+    """Up to `size` earlier translations, (size, C, H, W), where the networks are (Shrivastava 2017, section 2.3)."""
 
     def __init__(self, size, shape):
-        self.images, self.count = np.zeros((size, *shape), np.float32), 0
+        self.images, self.count = jt.zeros((size, *shape)).stop_grad(), 0
 
     def exchange(self, images, rng):
         """(B, C, H, W) images; once the pool is full, about half of them change places with older ones."""
-        images = images.copy()
+        size = len(self.images)
+        kept, given = list(range(size)), list(range(size, size + len(images)))  # rows of pool and images together
         for i in range(len(images)):
-            if self.count < len(self.images):
-                self.images[self.count] = images[i]
+            if self.count < size:
+                kept[self.count] = given[i]
                 self.count += 1
             elif self.count and rng.random() < 0.5:
                 k = rng.integers(self.count)
-                self.images[k], images[i] = images[i].copy(), self.images[k].copy()
-        return images
+                kept[k], given[i] = given[i], kept[k]
+        together = jt.concat([self.images, images], dim=0)
+        self.images = together[kept].stop_grad()
+        self.images.sync()  # else the pool would be a chain of all the networks' earlier steps
+        return together[given]
 
     def state_dict(self):
-        return {"images": self.images, "count": self.count}
+        return {"images": self.images.numpy(), "count": self.count}
 
     def load_state_dict(self, state):
-        self.images, self.count = np.array(state["images"]), int(state["count"])
+        self.images, self.count = jt.array(state["images"]).stop_grad(), int(state["count"])
         if not 0 <= self.count <= len(self.images):
             raise ValueError("the pool holds more images than its size")
 
@@ -240,7 +244,7 @@ def train(run, args):
     parts |= {"optimizer_D": optimizer_D, "pool_A": pools[0], "pool_B": pools[1], "batches": batches}
     run.track(exports={"G": ema_G.module, "F": ema_F.module}, **parts)
 
-    recalls = [lambda fake, pool=pool: run.shard(pool.exchange(run.gather(fake).numpy(), run.rng)) for pool in pools]
+    recalls = [lambda fake, pool=pool: run.shard(pool.exchange(run.gather(fake), run.rng)) for pool in pools]
     weights = {"lambda_cycle": args.lambda_cycle, "lambda_identity": args.lambda_identity}
     watches = [run.watch(shown[k], f"translations to {'AB'[k]}", loss=f"loss_D_{'AB'[k]}") for k in range(2)]
     for epoch in run.epochs():

@@ -106,8 +106,9 @@ class Run:
         return self.gather(share)[self.shard(order)]
 
     def shard(self, array):
-        """This process's share of an array over the whole batch, as a Jittor variable."""
-        return jt.array(np.ascontiguousarray(shard(array)))
+        """This process's share of an array or a Jittor variable over the whole batch, as a Jittor variable."""
+        share = shard(array)
+        return share if isinstance(share, jt.Var) else jt.array(np.ascontiguousarray(share))
 
     def gather(self, share):
         """The batch over all processes, from each one's share, as a Jittor variable: the opposite of `shard`."""

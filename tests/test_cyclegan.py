@@ -100,23 +100,41 @@ def test_pool_by_hand():
     """It fills first; then each image is exchanged for an older one, or passes."""
     rng, pool = np.random.default_rng(0), script.ImagePool(2, (1, 1, 1))
     first = np.float32([1, 2]).reshape(2, 1, 1, 1)
-    assert np.array_equal(pool.exchange(first, rng), first)
+    assert np.array_equal(pool.exchange(jt.array(first), rng).numpy(), first)
     kept, passed, exchanged = [1.0, 2.0], 0, 0
     for value in range(3, 103):
-        (got,) = pool.exchange(np.full((1, 1, 1, 1), value, np.float32), rng).ravel()
+        got = pool.exchange(jt.array(np.full((1, 1, 1, 1), value, np.float32)), rng).item()
         if got == value:
             passed += 1
         else:
             exchanged += 1
             kept[kept.index(got)] = value
-        assert sorted(pool.images.ravel()) == sorted(kept)
+        assert sorted(pool.images.numpy().ravel()) == sorted(kept)
     assert 35 <= passed <= 65
     assert passed + exchanged == 100
 
 
+def test_pool_exchanges_a_batch_one_image_after_the_other():
+    """As a pool of numpy arrays would: an image may change places with an earlier one of its own batch."""
+    pool, rng, same_rng = script.ImagePool(3, (1, 1, 1)), np.random.default_rng(0), np.random.default_rng(0)
+    kept, of_own_batch = [], 0
+    for batch in np.arange(80, dtype=np.float32).reshape(10, 8):
+        expected = batch.copy()
+        for i, value in enumerate(batch):
+            if len(kept) < 3:
+                kept.append(value)
+            elif same_rng.random() < 0.5:
+                k = same_rng.integers(3)
+                kept[k], expected[i] = value, kept[k]
+        of_own_batch += sum(value in batch and value != batch[i] for i, value in enumerate(expected))
+        assert pool.exchange(jt.array(batch.reshape(8, 1, 1, 1)), rng).numpy().ravel().tolist() == expected.tolist()
+        assert pool.images.numpy().ravel().tolist() == kept
+    assert of_own_batch > 0
+
+
 def test_pool_of_size_zero_passes_everything():
     x = np.ones((3, 1, 1, 1), np.float32)
-    assert np.array_equal(script.ImagePool(0, (1, 1, 1)).exchange(x, np.random.default_rng(0)), x)
+    assert np.array_equal(script.ImagePool(0, (1, 1, 1)).exchange(jt.array(x), np.random.default_rng(0)).numpy(), x)
 
 
 # ---- both directions ----
