@@ -16,7 +16,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import common  # noqa: F401  # prepares Jittor before any test imports it
-from common.environment import compile_in_parallel
+from common.environment import compile_in_parallel, compiler
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    compiler.compile_without_lock()
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,8 @@ HEADER = """\
 """
 
 # Jittor calls `python .../asm_tuner.py --cc_path=g++ KERNEL_op.cc FLAGS -o KERNEL_op.so`, with this for `python`.
-# asm_tuner.py is needed for what stands between "@begin" and "@end"; the assembly that it leaves is 1.6 MB a kernel.
+# asm_tuner.py obeys marks in a kernel, "@begin ...", that rewrite its assembly; in the assembly of g++ 11 and newer it
+# does not find them. A kernel is renamed when it is whole: another process that needs it may not wait for the lock.
 SCRIPT = """\
 python={python}
 header={header}
@@ -56,14 +57,15 @@ case "$1" in
 *) exec "$python" "$@" ;;
 esac
 compiler=${{2#--cc_path=}}
-kernel=${{3%_op.cc}}
-if grep -q @begin "$3"; then
+kernel=${{3%.cc}}
+if {rewrites} && grep -q @begin "$3"; then
     "$python" "$@" -include "$header" || "$python" "$@"
 else
-    (shift 2; exec "$compiler" "$@" -include "$header") || "$python" "$@"
+    (shift 2; exec "$compiler" "$@" -include "$header" -o "$kernel.$$") && mv "$kernel.$$" "$kernel.so" ||
+        "$python" "$@"
 fi
 result=$?
-rm -f "${{kernel}}_op.s" "${{kernel}}_op.post.s"
+rm -f "$kernel.s" "$kernel.post.s" "$kernel.$$"
 exit $result
 """
 
@@ -79,12 +81,31 @@ def compile_faster():
     if not sys.platform.startswith("linux") or jittor_utils.cc_type != "g++":
         return
     try:
-        header = precompiled(Path(jt.flags.cache_path), shutil.which(jt.flags.cc_path), jt.flags.cc_flags)
+        compiler = shutil.which(jt.flags.cc_path)
+        header = precompiled(Path(jt.flags.cache_path), compiler, jt.flags.cc_flags)
         script = header.with_suffix(".sh")
-        place(script, SCRIPT.format(python=shlex.quote(sys.executable), header=shlex.quote(str(header))))
-    except (OSError, subprocess.SubprocessError):
+        place(script, script_for(header, compiler))
+    except (OSError, ValueError, subprocess.SubprocessError):
         return
     jt.flags.python_path = f'sh "{script}"'
+
+
+def compile_without_lock():
+    """Lets several processes compile kernels at the same time; else one of them waits for the other, for each kernel.
+
+    For tests. Two that compile the same kernel both make it, whole.
+    """
+    import jittor as jt
+
+    if jt.flags.python_path.startswith("sh "):
+        jt.flags.disable_lock = 1
+
+
+def script_for(header, compiler):
+    """The shell script that compiles a kernel with a header."""
+    version = subprocess.run([compiler, "-dumpversion"], check=True, capture_output=True, text=True).stdout
+    rewrites = "false" if int(version.split(".")[0]) >= 11 else "true"
+    return SCRIPT.format(python=shlex.quote(sys.executable), header=shlex.quote(str(header)), rewrites=rewrites)
 
 
 def precompiled(cache, compiler, flags):
