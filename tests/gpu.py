@@ -1,12 +1,14 @@
 """Checks of a GPU, by hand on a machine that has one; pytest does not collect them.
 
     python tests/gpu.py operators     layers, derivatives, optimizers, memory: GPU against CPU, some minutes
-    python tests/gpu.py scripts       every script resumed on both devices from one checkpoint, and its steps a second
+    python tests/gpu.py scripts       every script resumed on both devices from one checkpoint, and the time of its step
+                                      beside the same step in PyTorch on that GPU (needs torch with CUDA)
 
 Each check is a line with PASS or FAIL and what was measured; the exit code is 1 where one has failed. On a machine
 without a GPU, `operators --dry` compares the CPU's kernels with the operators that a GPU runs.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -198,16 +200,12 @@ def goes_on_alike(name, folder):
     return within(np.max(np.abs(last[0] - last[1]) / (np.abs(last[0]) + 1e-2)), 2e-2)
 
 
-def default_speed(name, folder):
-    """The steps a second of the default run's first minute, as it prints them."""
-    command = [sys.executable, ROOT / f"{name}.py", "--device", "cuda", "--out_dir", folder / "speed"]
-    with open(folder / "log", "w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
-        time.sleep(120)
-        process.terminate()
-        process.wait()
-    speeds = [line for line in (folder / "log").read_text().splitlines() if "steps/s" in line]
-    return bool(speeds), speeds[-1].split("  ")[-2] if speeds else "no step in two minutes"
+def speed(name, folder):
+    """A step of the default run beside the same in PyTorch, as `tools/benchmark.py` times them; float32 in both."""
+    command = [sys.executable, ROOT / "tools/benchmark.py", "--defaults", "--rounds", "1", "--out", folder / "speed"]
+    subprocess.run([*command, "--peer", "plain", "--peer", "tuned", name], check=True, capture_output=True, cwd=ROOT)
+    (row,) = json.loads((folder / "speed").read_text())["rows"]
+    return row["ratio"] > 0, "{ms:.1f} ms, {peer} PyTorch {peer_ms:.1f} ms, ratio {ratio:.2f}".format(**row)
 
 
 def without_a_visible_gpu(folder):
@@ -238,7 +236,7 @@ def main():
         for name in ROWS:
             folder = Path(tempfile.mkdtemp())
             results.append(check(f"{name} on both devices", lambda name=name, f=folder: goes_on_alike(name, f)))
-            results.append(check(f"{name}'s speed", lambda name=name, f=folder: default_speed(name, f)))
+            results.append(check(f"{name}'s step", lambda name=name, f=folder: speed(name, f)))
         results.append(check("no visible GPU", lambda: without_a_visible_gpu(Path(tempfile.mkdtemp()))))
     else:
         sys.exit(__doc__)

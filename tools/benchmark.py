@@ -70,8 +70,12 @@ class Timed:
         return len(self.batches)
 
     def __iter__(self):
+        import jittor as jt
+
         last, iterator = None, iter(self.batches)
         while True:
+            if jt.flags.use_cuda:
+                jt.sync_all(True)  # a step has ended when the GPU has
             now = time.perf_counter()
             if last is not None:
                 self.first = self.first or now - self.started
@@ -180,15 +184,22 @@ def measure_twin(name, flags, n_steps, tuned):
     """Milliseconds of the part in PyTorch of a step of the script's twin, in this process."""
     sys.path.insert(0, str(ROOT))
     import common  # isort: skip  # noqa: F401
+    import torch
 
     from tools.twins import Twin
 
     script, twin, times = importlib.import_module(name), Twin(name, write_back=False, tuned=tuned), []
     step = twin.source.train_step
 
+    def wait():
+        if twin.device == "cuda":
+            torch.cuda.synchronize()
+
     def timed(*args, **kwargs):
+        wait()
         start = time.perf_counter()
         losses = step(*args, **kwargs)
+        wait()
         times.append(time.perf_counter() - start)
         if len(times) == N_WARM + n_steps:
             raise Enough

@@ -110,15 +110,17 @@ class Twin:
     call puts PyTorch's weights into the Jittor modules, so that the script goes on with them.
 
     Args:
-        script: the script's name without `.py`.
+        script: the script's name without `.py`. It computes on the GPU where Jittor does.
         tuned: with channels_last and fused Adam, for speed.
     """
 
     def __init__(self, script, write_back=True, tuned=False):
         self.source, self.tuned = importlib.import_module(f"tools.twins.{script}"), tuned
         self.write_back, self.modules, self.optimizers, self.owners = write_back, {}, {}, {}
+        self.device = "cpu"  # the first call knows whether it is the GPU
 
     def train_step(self, *args, **kwargs):
+        self.device = "cuda" if jt.flags.use_cuda else "cpu"
         values = [*args, *kwargs.values()]
         for kind in (nn.Module, jt.optim.Optimizer):  # an optimizer's parameters belong to converted modules
             for value in values:
@@ -139,16 +141,16 @@ class Twin:
         if isinstance(value, jt.optim.Optimizer):
             return self.optimizer(value)
         if isinstance(value, jt.Var):
-            tensor = torch.tensor(value.numpy())
+            tensor = torch.tensor(value.numpy(), device=self.device)
             tuned = self.tuned and tensor.ndim == 4
             return tensor.contiguous(memory_format=torch.channels_last) if tuned else tensor
         if callable(value):  # takes and gives tensors, as it takes and gives variables in the script
-            return lambda *inputs: self.get(value(*(jt.array(x.detach().numpy()) for x in inputs)))
+            return lambda *inputs: self.get(value(*(jt.array(x.detach().cpu().numpy()) for x in inputs)))
         return value
 
     def module(self, module):
         if id(module) not in self.modules:
-            twin = convert(module, self.source.FORWARD)
+            twin = convert(module, self.source.FORWARD).to(self.device)
             if self.tuned:
                 twin = twin.to(memory_format=torch.channels_last)
             self.modules[id(module)] = module, twin
@@ -184,7 +186,7 @@ class Twin:
             theirs = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
             for name, parameter in module.named_parameters():
                 if name in theirs:
-                    parameter.assign(jt.array(theirs[name].detach().numpy().copy()))
+                    parameter.assign(jt.array(theirs[name].detach().cpu().numpy().copy()))
 
 
 # ---- comparison after one step ----
