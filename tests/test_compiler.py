@@ -19,7 +19,8 @@ LOOP = "for (int i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] * 3.0625f;"
 MARKED = f'//@begin replace "vmovups" "vmovupd"\n{LOOP}\n//@end\n'
 
 
-def command_of_a_kernel():
+@pytest.fixture(scope="module")
+def kernel():
     """The command that compiled a kernel with this loop, as words, its source, and what the kernel gives for 2."""
     result = jt.code([1], "float32", [jt.array([2.0])], cpu_src=LOOP).item()
     for key in sorted((Path(jt.flags.cache_path) / "jit").glob("code_*.so.key"), key=os.path.getmtime, reverse=True):
@@ -48,8 +49,8 @@ def machine_code(words, source, folder, changed=(), body=LOOP):
 
 
 @pytest.mark.parametrize("body", [LOOP, MARKED], ids=["plain", "marked"])
-def test_same_machine_code(body, tmp_path):
-    words, source, result = command_of_a_kernel()
+def test_same_machine_code(body, kernel, tmp_path):
+    words, source, result = kernel
     assert result == 6.125
     assert words[0] == "sh"
     ours, left = machine_code(words, source, tmp_path / "ours", body=body)
@@ -77,9 +78,9 @@ def test_older_compilers_rewrite_assembly(tmp_path):
         assert (tmp_path / "kernel_op.so").read_text() == f"{taken}\n"
 
 
-def test_header_is_used():
+def test_header_is_used(kernel):
     """g++ names each header that it reads, and marks a precompiled one by "!"."""
-    words, source, _ = command_of_a_kernel()
+    words, source, _ = kernel
     header = words[1].replace(".sh", ".h")
     options = [word for word in words[5:-2] if not word.startswith(("-l", "-L", "-Wl", "-shared"))]
     read = subprocess.run(
@@ -89,8 +90,8 @@ def test_header_is_used():
 
 
 @pytest.mark.parametrize("damage", ["header is gone", "precompiled header is damaged"])
-def test_falls_back(damage, tmp_path):
-    words, source, _ = command_of_a_kernel()
+def test_falls_back(damage, kernel, tmp_path):
+    words, source, _ = kernel
     header = tmp_path / "kernels.h"
     if damage != "header is gone":
         header.write_text(compiler.HEADER)
@@ -101,8 +102,8 @@ def test_falls_back(damage, tmp_path):
     assert machine_code(words, source, tmp_path / "found", {words[1]: str(script)})[0] == expected
 
 
-def test_an_error_stays_one(tmp_path):
-    words, source, _ = command_of_a_kernel()
+def test_an_error_stays_one(kernel, tmp_path):
+    words, source, _ = kernel
     broken = tmp_path / "broken_op.cc"
     broken.write_text("no C++\n")
     words = [str(broken) if word == source else word for word in words]
