@@ -22,6 +22,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     compiler.compile_without_lock()
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left with one at the end, but not two that compile the same.
+
+    The processes' kernels are those of the scripts' tiny runs, which the files in the middle of this order repeat.
+    """
+    order = ["test_processes", "test_text2img", "test_began", "test_dcgan", "test_judge_codes", "test_infogan"]
+    order += ["test_spade", "test_scripts", "test_contract"]
+    items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else len(order))
+
+
 @pytest.fixture(autouse=True)
 def several_kernels_at_once():
     """What a test computes first is compiled on all cores, as in a run's first step."""
