@@ -168,17 +168,12 @@ def build(args):
 # ---- losses and the step ----
 
 
-def softplus(x):
-    """log(1 + exp(x)) without overflow, and without the saturation of Jittor's own below -20."""
-    return jt.maximum(x, 0) + jt.log(1 + jt.exp(-jt.abs(x)))
-
-
 def discriminator_loss(real_logits, fake_logits, loss):
     """Logits (B,) of real and of generated images; -log s(x) = softplus(-x)."""
     if real_logits.shape != fake_logits.shape:
         raise ValueError(f"logits of different shapes: {real_logits.shape} and {fake_logits.shape}")
     if loss == "bce":
-        return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+        return fast.softplus(-real_logits).mean() + fast.softplus(fake_logits).mean()
     if loss == "lsgan":
         return (((real_logits - 1) ** 2).mean() + (fake_logits**2).mean()) / 2
     return jt.maximum(1 - real_logits, 0).mean() + jt.maximum(1 + fake_logits, 0).mean()
@@ -187,7 +182,7 @@ def discriminator_loss(real_logits, fake_logits, loss):
 def generator_loss(fake_logits, loss):
     """Non-saturating: G raises the logits of its images."""
     if loss == "bce":
-        return softplus(-fake_logits).mean()
+        return fast.softplus(-fake_logits).mean()
     if loss == "lsgan":
         return ((fake_logits - 1) ** 2).mean() / 2
     return -fake_logits.mean()

@@ -157,21 +157,16 @@ def build(args):
 # ---- losses and the step ----
 
 
-def softplus(x):
-    """log(1 + exp(x)) without overflow, and without the saturation of Jittor's own below -20."""
-    return jt.maximum(x, 0) + jt.log(1 + jt.exp(-jt.abs(x)))
-
-
 def discriminator_loss(real_logits, fake_logits):
     """-V / 2 from logits (B,) of real and of generated images; -log s(x) = softplus(-x)."""
     if real_logits.shape != fake_logits.shape:
         raise ValueError(f"logits of different shapes: {real_logits.shape} and {fake_logits.shape}")
-    return (softplus(-real_logits).mean() + softplus(fake_logits).mean()) / 2
+    return (fast.softplus(-real_logits).mean() + fast.softplus(fake_logits).mean()) / 2
 
 
 def generator_loss(fake_logits):
     """Non-saturating: G raises the logits of its images."""
-    return softplus(-fake_logits).mean()
+    return fast.softplus(-fake_logits).mean()
 
 
 def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G):

@@ -159,16 +159,11 @@ def build(args):
 # ---- losses and the step ----
 
 
-def softplus(x):
-    """log(1 + exp(x)) without overflow, and without the saturation of Jittor's own below -20."""
-    return jt.maximum(x, 0) + jt.log(1 + jt.exp(-jt.abs(x)))
-
-
 def discriminator_loss(real_logits, fake_logits):
     """Logits (B,) of real and of generated images; -log s(x) = softplus(-x)."""
     if real_logits.shape != fake_logits.shape:
         raise ValueError(f"logits of different shapes: {real_logits.shape} and {fake_logits.shape}")
-    return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+    return fast.softplus(-real_logits).mean() + fast.softplus(fake_logits).mean()
 
 
 def information(posterior, categories, continuous):
@@ -204,7 +199,7 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, latent_
     optimizer_D.step(loss_D - lambdas[0] * category - lambdas[1] * continuous)
 
     fake_logits, *posterior = discriminator(generator(*latent_G))
-    loss_G = softplus(-fake_logits).mean()  # -log s(x) = softplus(-x)
+    loss_G = fast.softplus(-fake_logits).mean()  # -log s(x) = softplus(-x)
     category, continuous = information(posterior, *latent_G[1:])
     optimizer_G.step(loss_G - lambdas[0] * category - lambdas[1] * continuous)
     return {"loss_D": loss_D, "loss_G": loss_G, "info_category": category, "info_continuous": continuous}

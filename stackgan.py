@@ -172,14 +172,10 @@ def build(args):
     return networks | {f"ema{n}": common.EMA(networks[f"generator{n}"], args.ema_decay) for n in "12"}
 
 
-def softplus(x):
-    """log(1 + exp(x)) without overflow, and without the saturation of Jittor's own below -20."""
-    return jt.maximum(x, 0) + jt.log(1 + jt.exp(-jt.abs(x)))
-
-
 def discriminator_loss(right_logits, wrong_logits, fake_logits):
     """Logits (B,) of real images with right and with wrong texts, and of generated ones; -log s(x) = softplus(-x)."""
-    return softplus(-right_logits).mean() + (softplus(wrong_logits).mean() + softplus(fake_logits).mean()) / 2
+    wrong, fake = fast.softplus(wrong_logits).mean(), fast.softplus(fake_logits).mean()
+    return fast.softplus(-right_logits).mean() + (wrong + fake) / 2
 
 
 def kl_divergence(mean, log_deviation):
@@ -204,7 +200,7 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, texts, 
 
     fake, *moments = generator(sources[1], texts[0], noise[1])
     (logits,) = discriminator(fake, texts[0])
-    loss_G, divergence = softplus(-logits).mean(), kl_divergence(*moments)
+    loss_G, divergence = fast.softplus(-logits).mean(), kl_divergence(*moments)
     optimizer_G.step(loss_G + kl_weight * divergence)
     return {"loss_D": loss_D, "loss_G": loss_G, "KL": divergence}
 

@@ -59,11 +59,6 @@ def test_losses_by_hand(loss, expected_D, expected_G):
     assert np.isclose(script.generator_loss(fake, loss).item(), expected_G)
 
 
-@pytest.mark.parametrize("x", [-80.0, -30.0, 0.0, 30.0, 80.0])
-def test_softplus_does_not_saturate(x):
-    assert np.isclose(script.softplus(jt.array([x])).item(), np.logaddexp(0, x), rtol=1e-5, atol=1e-12)
-
-
 def test_losses_refuse_shapes_that_would_broadcast():
     with pytest.raises(ValueError, match="different shapes"):
         script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)), "bce")

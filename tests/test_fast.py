@@ -38,6 +38,15 @@ def gradients(ours, theirs, x, d):
 # ---- norms ----
 
 
+@pytest.mark.parametrize("x", [-80.0, -25.0, -1.0, 1.0, 25.0, 80.0])
+def test_softplus_does_not_saturate(x):
+    """Neither do its slopes, which are the logistic function's."""
+    var = jt.array([x])
+    y = fast.softplus(var)
+    assert np.isclose(y.item(), np.logaddexp(0, x), rtol=1e-5, atol=1e-10)
+    assert np.isclose(jt.grad(y, var).item(), 1 / (1 + np.exp(-x)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_instance_norm(shape):
     ours, theirs = fast.InstanceNorm2d(shape[1]), torch.nn.InstanceNorm2d(shape[1], affine=True)

@@ -63,11 +63,6 @@ def test_a_discriminator_that_can_tell_nothing_has_a_loss_of_log_2():
     assert np.isclose(script.discriminator_loss(jt.zeros(4), jt.zeros(4)).item(), np.log(2))
 
 
-@pytest.mark.parametrize("x", [-80.0, -30.0, 0.0, 30.0, 80.0])
-def test_softplus_does_not_saturate(x):
-    assert np.isclose(script.softplus(jt.array([x])).item(), np.logaddexp(0, x), rtol=1e-5, atol=1e-12)
-
-
 def test_losses_refuse_shapes_that_would_broadcast():
     with pytest.raises(ValueError, match="different shapes"):
         script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)))

@@ -8,7 +8,7 @@ its checkpoints and its optimizer's state do not depend on which of the two it u
     Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Upsample,
     Adam, ema_update, set_seed
 
-Adagrad and SpectralNorm, which Jittor has not, and avg_pool2d, where Jittor's is wrong, are here too.
+Adagrad and SpectralNorm, which Jittor has not, and avg_pool2d and softplus, where Jittor's are wrong, are here too.
 
 On a GPU, for other types than float32, and for batch norm of (N, C) or under mpirun, Jittor's operators run instead.
 A compiler without OpenMP ignores the pragmas: the same numbers come out, on one thread.
@@ -24,7 +24,17 @@ equal bits, also where they stop and go on: which way a convolution takes is kep
 """
 
 from common.fast.convolution import Conv, ConvTranspose
-from common.fast.layers import Dropout, LeakyReLU, ReflectionPad2d, ReLU, Tanh, Upsample, avg_pool2d, set_seed
+from common.fast.layers import (
+    Dropout,
+    LeakyReLU,
+    ReflectionPad2d,
+    ReLU,
+    Tanh,
+    Upsample,
+    avg_pool2d,
+    set_seed,
+    softplus,
+)
 from common.fast.norms import BatchNorm, InstanceNorm2d
 from common.fast.optim import Adagrad, Adam, ema_update
 from common.fast.spectral import SpectralNorm
@@ -46,4 +56,5 @@ __all__ = [
     "avg_pool2d",
     "ema_update",
     "set_seed",
+    "softplus",
 ]

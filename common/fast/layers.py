@@ -94,6 +94,11 @@ class Tanh(nn.Module):
         return TanhFunction(x)(x)
 
 
+def softplus(x):
+    """log(1 + exp(x)), of any shape, without overflow, and without the saturation of Jittor's own below -20."""
+    return jt.maximum(x, 0) + jt.log(1 + jt.exp(-jt.abs(x)))
+
+
 # ---- padding ----
 
 PAD = """
