@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jittor as jt
+import jittor_utils
 import numpy as np
 import pytest
 
@@ -94,7 +95,7 @@ def test_falls_back(damage, kernel, tmp_path):
     words, source, _ = kernel
     header = tmp_path / "kernels.h"
     if damage != "header is gone":
-        header.write_text(compiler.HEADER)
+        header.write_text(compiler.KERNEL_HEADER)
         Path(f"{header}.gch").write_bytes(b"no such thing")
     script = tmp_path / "kernels.sh"
     script.write_text(compiler.script_for(header, "g++"))
@@ -110,13 +111,17 @@ def test_an_error_stays_one(kernel, tmp_path):
     assert subprocess.run([*words[:-1], str(tmp_path / "broken_op.so")], capture_output=True).returncode != 0
 
 
+def precompiled(folder, program, *options):
+    return compiler.precompiled(folder, "kernels", compiler.KERNEL_HEADER, str(program), list(options))
+
+
 def test_without_a_header_jittors_own_way(tmp_path, monkeypatch):
     """A compiler that fails leaves no half of a file, and Jittor's command as it was."""
     failing = tmp_path / "g++"
     failing.write_text("#!/bin/sh\nexit 1\n")
     failing.chmod(0o755)
     with pytest.raises(subprocess.CalledProcessError):
-        compiler.precompiled(tmp_path, str(failing), "-O2")
+        precompiled(tmp_path, failing, "-O2")
     assert not list(tmp_path.glob("*.gch*"))
 
     def fail(*arguments):
@@ -124,7 +129,7 @@ def test_without_a_header_jittors_own_way(tmp_path, monkeypatch):
 
     monkeypatch.setattr(compiler, "precompiled", fail)
     before = jt.flags.python_path
-    compiler.compile_faster()
+    compiler.compile_kernels_faster()
     assert jt.flags.python_path == before
 
 
@@ -132,10 +137,55 @@ def test_header_depends_on_flags_and_compiler(tmp_path):
     working = tmp_path / "g++"
     working.write_text('#!/bin/sh\nfor last; do :; done\necho made > "$last"\n')
     working.chmod(0o755)
-    made = {compiler.precompiled(tmp_path, str(working), flags) for flags in ("-O2 -lm", "-O2 -L/lib", "-O3")}
+    made = {precompiled(tmp_path, working, *flags.split()) for flags in ("-O2 -lm", "-O2 -L/lib", "-O3")}
     assert len(made) == 2  # what concerns linking does not count
     os.utime(working, (1, 1))
-    made.add(compiler.precompiled(tmp_path, str(working), "-O3"))
+    made.add(precompiled(tmp_path, working, "-O3"))
     assert len(made) == 3
     assert len(list(tmp_path.glob("*.gch"))) == 1  # 95 MB each: the older ones go
-    assert np.all([header.read_text() == compiler.HEADER for header in made])
+    assert np.all([header.read_text() == compiler.KERNEL_HEADER for header in made])
+
+
+# ---- many files at once, as Jittor's own ----
+
+
+class Compilations:
+    """`run_cmds` of files `folder/<name>.cc`, and Jittor's record of what it has compiled."""
+
+    def __init__(self, folder, **texts):
+        self.folder, self.calls, self.cmds = folder, [], []
+        for name, text in texts.items():
+            (folder / f"{name}.cc").write_text(text)
+            include = f'-I"{jt.flags.jittor_path}/src" -I"{jt.flags.cache_path}"'
+            self.cmds.append(f'"g++" "{folder}/{name}.cc" {include} -fPIC -c -o "{folder}/{name}.o"')
+
+    def run_cmds(self, cmds, cache_path, jittor_path):
+        self.calls.append([cmd.replace("  ", " ") for cmd in cmds])
+        return [jittor_utils.cc.cache_compile(cmd, cache_path, jittor_path) for cmd in cmds]
+
+    def run(self):
+        """Whether each was compiled by the last call, which is the one without the header."""
+        run = compiler.reading_headers_once(self.run_cmds, at_least=2)
+        return run(self.cmds, str(self.folder), jt.flags.jittor_path)
+
+
+def test_files_are_compiled_once_and_recorded_as_by_jittor(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler, "CORE_HEADER", "#include <vector>\nint from_the_header();\n")
+    files = Compilations(tmp_path, one="int one() { return from_the_header(); }", two="int two() { return 2; }")
+    assert files.run() == [False, False]  # done before, with the header: the first does not compile without it
+    assert len(files.calls) == 2 and all("-include" in cmd for cmd in files.calls[0])
+    assert files.run_cmds(files.cmds, str(tmp_path), jt.flags.jittor_path) == [False, False]
+    assert not list(tmp_path.glob("core_*"))
+    assert len(files.calls) == 3
+    files.run()
+    assert len(files.calls) == 4  # nothing is missing, nothing is compiled with the header
+
+
+@pytest.mark.parametrize("header", ["no C++", "int two();\n"], ids=["header fails", "a file fails with it"])
+def test_files_that_fail_with_the_header_are_compiled_without(header, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler, "CORE_HEADER", header)
+    files = Compilations(tmp_path, one="int one() { return 1; }", two="float two() { return 2; }")
+    made = files.run()
+    assert made[1] and (tmp_path / "one.o").exists() and (tmp_path / "two.o").exists()
+    assert files.run_cmds(files.cmds, str(tmp_path), jt.flags.jittor_path) == [False, False]
+    assert not list(tmp_path.glob("core_*"))

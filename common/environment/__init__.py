@@ -21,7 +21,7 @@ import threading
 from pathlib import Path
 
 from . import gpu
-from .compiler import compile_faster
+from .compiler import compile_core_faster, compile_kernels_faster
 
 ONEDNN = "dnnl_lnx_2.2.0_cpu_gomp"  # the folder in which Jittor 1.3 looks for oneDNN before it downloads it
 verdict = gpu.Verdict("cpu")  # on this machine's GPU; `prepare` decides
@@ -58,6 +58,7 @@ def import_jittor():
 
     # Jittor's libraries make the processor flush subnormals to zero; numpy warns if it notices that too late.
     numpy.finfo(numpy.float32), numpy.finfo(numpy.float64)
+    compile_core_faster()
     https_context, image_open = ssl._create_default_https_context, PIL.Image.open
     import jittor
     import jittor_utils
@@ -72,7 +73,7 @@ def import_jittor():
         jittor_utils.LOG.log_silent = 0
     close_compiler_pool(jittor_utils)
     compile_in_parallel(False)
-    compile_faster()
+    compile_kernels_faster()
     return jittor
 
 
