@@ -200,6 +200,9 @@ def precompiled(folder, name, text, compiler, options):
             for older in folder.glob(f"{name}_*.gch"):
                 older.unlink(missing_ok=True)
             os.replace(temporary, made)
+        except (OSError, subprocess.SubprocessError):
+            header.unlink(missing_ok=True)
+            raise
         finally:
             temporary.unlink(missing_ok=True)
     return header
