@@ -165,16 +165,19 @@ class Compilations:
 
     def run(self):
         """Whether each was compiled by the last call, which is the one without the header."""
-        run = compiler.reading_headers_once(self.run_cmds, at_least=2)
+        run = compiler.reading_headers_once(self.run_cmds, "g++", at_least=2)
         return run(self.cmds, str(self.folder), jt.flags.jittor_path)
 
 
 def test_files_are_compiled_once_and_recorded_as_by_jittor(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "CORE_HEADER", "#include <vector>\nint from_the_header();\n")
     files = Compilations(tmp_path, one="int one() { return from_the_header(); }", two="int two() { return 2; }")
-    assert files.run() == [False, False]  # done before, with the header: the first does not compile without it
-    assert len(files.calls) == 2 and all("-include" in cmd for cmd in files.calls[0])
-    assert files.run_cmds(files.cmds, str(tmp_path), jt.flags.jittor_path) == [False, False]
+    nvcc = files.cmds[1].replace('"g++"', f'"{shutil.which("g++")}"').replace("two.o", "three.o")
+    files.cmds.append(nvcc)  # another compiler's
+    # Done before, with the header: the first does not compile without it.
+    assert files.run() == [False, False, True]
+    assert len(files.calls) == 2 and [cmd.count("-include") for cmd in files.calls[0]] == [1, 1]
+    assert files.run_cmds(files.cmds, str(tmp_path), jt.flags.jittor_path) == [False, False, False]
     assert not list(tmp_path.glob("core_*"))
     assert len(files.calls) == 3
     files.run()

@@ -96,21 +96,22 @@ def compile_core_faster():
     import jittor_utils
 
     if usable(jittor_utils):
-        jittor_utils.run_cmds = reading_headers_once(jittor_utils.run_cmds)
+        jittor_utils.run_cmds = reading_headers_once(jittor_utils.run_cmds, jittor_utils.cc_path)
 
 
-def reading_headers_once(run_cmds, at_least=50):
-    """`jittor_utils.run_cmds`, which runs what is not yet done of these commands, first with a precompiled header.
+def reading_headers_once(run_cmds, compiler, at_least=50):
+    """`jittor_utils.run_cmds`, which runs the compiler's commands first with a precompiled header.
 
-    Jittor keeps the command beside the file that it has made, and compiles again when that changes. So the precompiled
+    It does so where many of the files are not yet made. Jittor keeps the command beside the file that it has made, and compiles again when that changes. So the precompiled
     header is taken out of what was kept: a Jittor imported without this module finds everything done.
     """
 
     def run(cmds, cache_path, jittor_path, *message):
-        missing = [cmd for cmd in cmds if " -c -o " in cmd and not made_by(cmd).exists()]
+        own = [cmd for cmd in cmds if cmd.startswith(f'"{compiler}" ') and " -c -o " in cmd]  # not nvcc's
+        missing = [cmd for cmd in own if not made_by(cmd).exists()]
         if len(missing) >= at_least:
             with contextlib.suppress(Exception):  # then all are compiled as ever
-                compiler, _, *options = shlex.split(missing[0].split(" -c -o ")[0])
+                options = shlex.split(missing[0].split(" -c -o ")[0])[2:]
                 header = precompiled(Path(cache_path), "core", CORE_HEADER, compiler, options)
                 include = f' -include"{header}"'
                 including = [cmd.replace(" -c -o ", f"{include} -c -o ") for cmd in missing]
@@ -120,8 +121,11 @@ def reading_headers_once(run_cmds, at_least=50):
                     for kept in [Path(f"{made_by(cmd)}.key") for cmd in missing]:
                         if kept.exists():
                             kept.write_text(kept.read_text().replace(include, "", 1))
-                    header.unlink(missing_ok=True), Path(f"{header}.gch").unlink(missing_ok=True)
-        return run_cmds(cmds, cache_path, jittor_path, *message)
+        try:
+            return run_cmds(cmds, cache_path, jittor_path, *message)
+        finally:
+            for used in Path(cache_path).glob("core_*.h*"):
+                used.unlink(missing_ok=True)
 
     return run
 
