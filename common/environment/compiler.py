@@ -102,8 +102,9 @@ def compile_core_faster():
 def reading_headers_once(run_cmds, compiler, at_least=50):
     """`jittor_utils.run_cmds`, which runs the compiler's commands first with a precompiled header.
 
-    It does so where many of the files are not yet made. Jittor keeps the command beside the file that it has made, and compiles again when that changes. So the precompiled
-    header is taken out of what was kept: a Jittor imported without this module finds everything done.
+    It does so where many of the files are not yet made. Jittor keeps the command beside the file that it has made, and
+    compiles again when that changes. So the precompiled header is taken out of what was kept: a Jittor imported without
+    this module finds everything done.
     """
 
     def run(cmds, cache_path, jittor_path, *message):
