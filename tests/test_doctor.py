@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from test_gpu import DRIVER
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -56,3 +59,41 @@ def test_a_cache_with_a_space_in_its_path(tmp_path):
     assert lines["cache"][0] == "note"
     assert "set JITTOR_HOME" in lines["cache"][1]
     assert "not compiled yet" in lines["Jittor"][1]
+
+
+# ---- with a stand-in for a GPU's driver, nvcc and cuDNN ----
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory):
+    """Variables under which a driver for CUDA 13, nvcc of the version in NVCC and cuDNN 8 are found."""
+    root = tmp_path_factory.mktemp("gpu")
+    (root / "driver.cc").write_text(DRIVER)
+    numbers = [f"-D{name}" for name in ("VERSION=13000", "COUNT=1", "INIT=0", "CAPABILITY=86")]
+    library = ["-shared", "-fPIC", *numbers, root / "driver.cc", "-o", root / "libcuda.so.1"]
+    subprocess.run(["g++", *map(str, library)], check=True)
+    for folder in ("bin", "include"):
+        (root / folder).mkdir()
+    nvcc = f'#!/bin/sh\ncase "$1" in --dryrun) echo "#$ TOP={root}";; *) echo release $NVCC,;; esac\n'
+    (root / "bin/nvcc").write_text(nvcc)
+    (root / "bin/nvcc").chmod(0o755)
+    (root / "include/cudnn_version.h").write_text("#define CUDNN_MAJOR 8\n")
+    path = f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {"LD_LIBRARY_PATH": str(root), "PATH": path, "nvcc_path": ""}
+
+
+def test_a_gpu_that_can_be_tried(gpu, tmp_path):
+    code, lines, _ = doctor(**gpu, NVCC="12.2", HOME=str(tmp_path))
+    assert code == 0
+    assert lines["GPU"] == ("ok", "Stand-in (capability 8.6); the driver is for CUDA 13.0")
+    assert lines["nvcc"][1].startswith("12.2 at ")
+    assert lines["cuDNN"][1].endswith("cudnn_version.h")
+    assert lines["verdict"] == ("ok", "nothing speaks against it; --probe, or the first run, tries it")
+
+
+@pytest.mark.parametrize(("version", "reason"), [("13.0", "does not compile with CUDA 13.0"), ("14.1", "driver")])
+def test_a_gpu_that_cannot_be_used(version, reason, gpu, tmp_path):
+    code, lines, _ = doctor(**gpu, NVCC=version, HOME=str(tmp_path))
+    assert code == 0
+    assert lines["verdict"][0] == "note" and reason in lines["verdict"][1]
+    assert "cuDNN" not in lines

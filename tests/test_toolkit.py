@@ -1,8 +1,13 @@
 """The folder that stands for a CUDA toolkit: its links, and its headers, compiled against stand-ins."""
 
+import os
+import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from test_gpu import DRIVER
 
 from common.environment import gpu, toolkit
 
@@ -154,3 +159,59 @@ def test_settings_of_cuda_13(monkeypatch):
     assert wanted["NVCC_APPEND_FLAGS"] == "-std=c++17 -code=compute_90"
     assert wanted["cache_name"] == "cxx17_ptx90"
     assert "NVCC_APPEND_FLAGS" not in gpu.settings("nvcc", (12, 2), [90])
+
+
+# ---- the real CUDA 13, without a GPU ----
+
+REDUCTION = """
+#include <cuda_runtime.h>
+#include <cub/cub.cuh>
+struct Square { __device__ float operator()(float x) const { return x * x; } };
+int main() {
+    float *x = nullptr, *y = nullptr;
+    size_t bytes = 0;
+    cub::TransformInputIterator<float, Square, float*> squares(x, Square());
+    cub::DeviceReduce::Reduce(nullptr, bytes, squares, y, 9, cub::Max(), 0.f);
+    cub::DeviceReduce::Reduce(nullptr, bytes, cub::CountingInputIterator<int>(0), y, 9, cub::Sum(), 0.f);
+    cub::DeviceReduce::Reduce(nullptr, bytes, x, y, 9, cub::Min(), 0.f);
+}
+"""
+
+
+def has_wheels():
+    headers = [path for folder in toolkit.wheels() for path in folder.glob("*/include/cudnn.h")]
+    return toolkit.wheel_nvcc() is not None and bool(headers)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_wheels(), reason="needs the wheels of requirements-cuda.txt")
+def test_jittor_compiles_with_cuda_13(tmp_path):
+    """Its core by the real way, until it calls the stand-in driver; then what it compiles for the libraries."""
+    (tmp_path / "driver.cc").write_text(DRIVER)
+    numbers = [f"-D{name}" for name in ("VERSION=13000", "COUNT=1", "INIT=0", "CAPABILITY=86")]
+    library = ["-shared", "-fPIC", *numbers, tmp_path / "driver.cc", "-o", tmp_path / "libcuda.so.1"]
+    subprocess.run(["g++", *map(str, library)], check=True)
+    variables = {"HOME": str(tmp_path), "JITTOR_HOME": "", "LD_LIBRARY_PATH": str(tmp_path), toolkit.OPT_IN: "1"}
+    command = [sys.executable, str(Path(__file__).parents[1] / "tools/doctor.py"), "--probe"]
+    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True)
+    cache = tmp_path / ".cache/jittor"
+    assert done.returncode == 0
+    assert "the trial of the GPU ended with code -6" in done.stdout
+    assert "cudaErrorCallRequiresNewerDriver" in (cache / "gpu_probe.log").read_text(errors="replace")
+    (core,) = cache.glob("jt*/**/jittor_core*.so")
+    assert core.parent.name.startswith("cu13") and core.parent.parent.name == "cxx17"
+
+    compiler, source, *options = shlex.split((core.parent / "obj_files/array_op.cc.o.key").read_text().splitlines()[0])
+    options = [*options[: options.index("-c")], "-fsyntax-only"]
+    libraries = Path(source).parents[2] / "extern/cuda"
+    for name in ("cudnn", "cublas", "curand", "cub"):
+        include = [f"-I{libraries / path}" for path in ("inc", f"{name}/inc", f"{name}/ops")]
+        sources = sorted(map(str, (libraries / name).rglob("*.cc")))
+        assert sources
+        for each in sources:
+            subprocess.run([compiler, *options, *include, each], check=True)
+
+    (tmp_path / "reduction.cu").write_text(REDUCTION)
+    (nvcc,) = cache.glob("cuda13.*/bin/nvcc")
+    flags = [toolkit.CXX17, f"-I{nvcc.parents[1] / 'include'}", "-arch=sm_86", "-c", "-o", tmp_path / "reduction.o"]
+    subprocess.run([nvcc, *flags, tmp_path / "reduction.cu"], check=True)

@@ -102,7 +102,7 @@ def check_cache(report):
     else:
         report.line("cache", str(cache))
     free = shutil.disk_usage(cache).free / GIB
-    report.line("disk", f"{free:.1f} GiB free there; Jittor's kernels take about 1", "ok" if free > 2 else "note")
+    report.line("disk", f"{free:.1f} GiB free there; Jittor takes about 0.5", "ok" if free > 2 else "note")
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
         report.line("memory", f"{memory:.1f} GiB, {os.cpu_count()} cores", "ok" if memory > 3 else "note")
@@ -127,10 +127,7 @@ def check_gpu(report, cache, probe):
     names = ", ".join(f"{name} (capability {capability / 10:.1f})" for name, capability in devices)
     report.line("GPU", f"{names}; the driver is for CUDA {driver[0]}.{driver[1]}")
     try:
-        nvcc, version = gpu.find_nvcc(cache)
-        report.line("nvcc", f"{version[0]}.{version[1]} at {nvcc}")
-        gpu.check_versions(driver, version)
-        report.line("cuDNN", gpu.find_cudnn(nvcc))
+        gpu.find_toolkit(driver, cache, report.line)
         if probe:
             verdict = gpu.decide([], cache)
             report.line("verdict", verdict.reason or "Jittor computes right numbers on it", state(verdict.reason))

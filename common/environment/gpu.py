@@ -86,13 +86,7 @@ def decide(argv, cache):
             return use_cpu(Verdict("cpu"))
         devices = [devices[own_device(len(devices))]]
         gpu = devices[0][0]
-        adapts = os.environ.get(toolkit.OPT_IN) == "1"
-        newest = NEWEST_ADAPTED if adapts else NEWEST
-        nvcc, cuda_version = find_nvcc(cache, toolkit.wheel_nvcc() if adapts else None)
-        check_versions(driver_version, cuda_version, newest["CUDA"])
-        if adapts:
-            nvcc = adapted(nvcc, cuda_version, cache)
-        cudnn = find_cudnn(nvcc, newest["cuDNN"])
+        nvcc, cuda_version, cudnn = find_toolkit(driver_version, cache)
         os.environ.update(settings(nvcc, cuda_version, [capability for _, capability in devices]))
         verdict_of_probe(cache, [driver_version, devices, nvcc, cudnn])
     except No as reason:
@@ -149,6 +143,20 @@ def ask_driver():
             return (0, 0), []
         return (major, minor), devices
     return (0, 0), []
+
+
+def find_toolkit(driver_version, cache, tell=lambda name, text: None):
+    """nvcc, its version (major, minor), and the header of a cuDNN, that Jittor can use; `tell` hears of each."""
+    adapts = os.environ.get(toolkit.OPT_IN) == "1"
+    newest = NEWEST_ADAPTED if adapts else NEWEST
+    nvcc, cuda_version = find_nvcc(cache, toolkit.wheel_nvcc() if adapts else None)
+    tell("nvcc", f"{cuda_version[0]}.{cuda_version[1]} at {nvcc}")
+    check_versions(driver_version, cuda_version, newest["CUDA"])
+    if adapts:
+        nvcc = adapted(nvcc, cuda_version, cache)
+    cudnn = find_cudnn(nvcc, newest["cuDNN"])
+    tell("cuDNN", cudnn)
+    return nvcc, cuda_version, cudnn
 
 
 def find_nvcc(cache, last=None):
