@@ -67,8 +67,9 @@ def test_cache_folder_follows_jittor_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "other"))
     assert environment.cache_folder() == tmp_path / "other" / ".cache" / "jittor"
-    monkeypatch.delenv("JITTOR_HOME")
+    monkeypatch.setenv("JITTOR_HOME", "")
     assert environment.cache_folder() == tmp_path / "home" / ".cache" / "jittor"
+    assert "JITTOR_HOME" not in os.environ  # Jittor would take an empty one for a path
     # Jittor remembers an earlier JITTOR_HOME in this file.
     (tmp_path / "home/.cache/jittor/config.json").write_text(f'{{"JITTOR_HOME": "{tmp_path / "kept"}"}}')
     assert environment.cache_folder() == tmp_path / "kept" / ".cache" / "jittor"

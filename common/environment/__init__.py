@@ -58,8 +58,8 @@ def import_jittor():
 
     # Jittor's libraries make the processor flush subnormals to zero; numpy warns if it notices that too late.
     numpy.finfo(numpy.float32), numpy.finfo(numpy.float64)
-    compile_core_faster()
     https_context, image_open = ssl._create_default_https_context, PIL.Image.open
+    compile_core_faster()
     import jittor
     import jittor_utils
 
@@ -172,6 +172,8 @@ def cache_folder():
         remembered = json.loads(settings.read_text()).get("JITTOR_HOME") if settings.is_file() else None
     except (OSError, ValueError):
         remembered = None
+    if os.environ.get("JITTOR_HOME") == "":
+        del os.environ["JITTOR_HOME"]  # Jittor would take it for a path
     home = Path(os.environ.get("JITTOR_HOME") or remembered or Path.home())
     cache = Path(os.path.abspath(home)) / ".cache" / "jittor"
     for folder in {cache, settings.parent}:
