@@ -15,7 +15,7 @@ from pathlib import Path
 
 OPT_IN = "JITTOR_NEW_CUDA"
 CXX17 = "-std=c++17"  # CUDA 13's libraries refuse the C++14 that Jittor asks for; of two, nvcc takes the last
-VERSION = 1  # of the folder's content
+VERSION = 2  # of the folder's content
 
 # CUDA 13 has no cudaDeviceProp::clockRate and ::computeMode any more, which a header of Jittor reads to rate devices;
 # and one source of Jittor uses std::array without including it, which older headers did.
@@ -38,7 +38,7 @@ CUB = """#pragma once
 #include <thrust/iterator/transform_iterator.h>
 CUB_NAMESPACE_BEGIN
 #define JITTOR_OPERATOR(Name, expression) \\
-    struct Name {{ template<class T> __host__ __device__ T operator()(const T& a, const T& b) const {{ \\
+    struct Name {{ template<class A, class B> __host__ __device__ auto operator()(const A& a, const B& b) const {{ \\
         return expression; }} }};
 JITTOR_OPERATOR(Max, a < b ? b : a)
 JITTOR_OPERATOR(Min, b < a ? b : a)
