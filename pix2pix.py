@@ -22,7 +22,8 @@ outputs and targets of the validation part; validation.csv has the mean |y - G(x
 
 The default departs from the paper, which --paper undoes:
   * a quarter of the width and 64 x 64 pixels, where two upward layers have the full width that dropout follows;
-  * least squares, and instance norm without a scale and a shift, as the authors' code offers both.
+  * least squares, and instance norm without a scale and a shift, so that a picture does not depend on the others of
+    its batch; the authors' code offers both.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`

@@ -110,7 +110,7 @@ def check_cache(report):
         compiled = environment.core_is_compiled(cache)
     except AttributeError:  # without Jittor, of which an earlier line has told
         compiled = False
-    report.line("Jittor", "compiled for this machine" if compiled else "not compiled yet: two minutes at the first run")
+    report.line("Jittor", "compiled for this machine" if compiled else "not compiled yet: minutes at the first run")
     wheels = environment.wheel_folder("onednn-cpu-gomp", "libmkldnn.so")
     linked = (cache / "mkl" / environment.ONEDNN / "lib/libmkldnn.so").is_file()
     text = "there" if wheels or linked else "not there: Jittor downloads it, or run 'pip install -r requirements.txt'"

@@ -48,7 +48,7 @@ def prepare():
     global verdict
     verdict = gpu.decide(sys.argv, cache)  # its trial must compile the Jittor that the run then imports
     if not core_is_compiled(cache):
-        print("Compiling Jittor, once on this machine: about two minutes.", file=sys.stderr, flush=True)
+        print("Compiling Jittor, once on this machine: about three minutes on two cores.", file=sys.stderr, flush=True)
 
 
 def import_jittor():
