@@ -3,7 +3,8 @@
 Jittor compiles itself from 160 files at the first import, and later a kernel for each new kind of operation, by a
 Python script that calls the compiler twice. Most of the time goes into reading the same headers again. Here they are
 compiled once (precompiled headers of g++), and a shell script calls the compiler directly for a kernel. The machine
-code of kernels is the same (but for calls of oneDNN). Whatever does not get through this way is compiled in Jittor's own.
+code of kernels is the same, but for a detail of calls of oneDNN. Whatever does not get through this way is compiled in
+Jittor's own.
 """
 
 import contextlib
