@@ -146,6 +146,8 @@ def check_processes(report):
         found = shutil.which(command)
         text = found or f"not there; only several processes need it (Debian: {package})"
         report.line(command, text, "ok" if found else "note")
+    on = os.environ.get("use_nccl", "0") != "0"
+    report.line("NCCL", "as use_nccl says" if on else "not used: gradients of several processes go through the host")
 
 
 def import_jittor():
