@@ -23,9 +23,8 @@ CHECKPOINT_SECONDS = 600  # a longer epoch is saved in its middle too
 class Run:
     """One call of a script, used as `with Run(args) as run:`.
 
-    Entering chooses the device, seeds everything, makes `out_dir` and proves it writable. Leaving turns a user's
-    mistake into one line and exit code 2, a number that is not finite into one line and exit code 3,
-    and what a signal broke off within a step into one line and exit code 128 + its number.
+    Entering chooses the device, seeds everything, makes `out_dir` and proves it writable. Leaving turns into one line a
+    user's mistake (exit code 2), a number that is not finite (3), and what a signal broke off within a step (128 + it).
 
     Attributes:
         step, epoch: the number of the step at work, and of epochs done.
@@ -232,7 +231,8 @@ class Run:
         """Which of the wishes any process has; under mpirun all must take the same way after the same step."""
         if not jt.in_mpi:
             return wishes
-        return jt.array(np.float32(wishes)).mpi_all_reduce("add").numpy() > 0
+        with jt.flag_scope(use_cuda=0):  # a number that no GPU needs to wait for
+            return jt.array(np.float32(wishes)).mpi_all_reduce("add").numpy() > 0
 
     def every(self, interval):
         """Whether this step is the interval's last, in the process that writes."""
