@@ -15,10 +15,13 @@ from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, holds_idx, read_idx
 TWO_IMAGES = b"\x00\x00\x08\x03\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x03" + bytes([1, 2, 3, 4, 5, 255])
 
 
+ZIPPED = gzip.compress(TWO_IMAGES, mtime=0)  # with the time, the tests' names would differ from second to second
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_hand_made_bytes(tmp_path, zipped):
     path = tmp_path / "images"  # whether it is gzipped is told by its content, not by its name
-    path.write_bytes(gzip.compress(TWO_IMAGES) if zipped else TWO_IMAGES)
+    path.write_bytes(ZIPPED if zipped else TWO_IMAGES)
     assert read_idx(path, IMAGES_MAGIC).tolist() == [[[1, 2, 3]], [[4, 5, 255]]]
 
 
@@ -30,8 +33,8 @@ def test_hand_made_bytes(tmp_path, zipped):
         (TWO_IMAGES + b"\x00", "more bytes"),
         (TWO_IMAGES[:9], "magic"),
         (b"", "magic"),
-        (gzip.compress(TWO_IMAGES)[:-9], "cannot be read|fewer bytes"),
-        (gzip.compress(TWO_IMAGES)[:-8] + bytes(8), "CRC check failed"),
+        (ZIPPED[:-9], "cannot be read|fewer bytes"),
+        (ZIPPED[:-8] + bytes(8), "CRC check failed"),
         (b"\x00\x00\x08\x03" + b"\xff" * 12, "claims"),
     ],
 )
