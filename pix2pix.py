@@ -22,8 +22,9 @@ outputs and targets of the validation part; validation.csv has the mean |y - G(x
 
 The default departs from the paper, which --paper undoes:
   * a quarter of the width and 64 x 64 pixels, where two upward layers have the full width that dropout follows;
-  * least squares, and instance norm without a scale and a shift, so that a picture does not depend on the others of
-    its batch; the authors' code offers both.
+  * least squares, of which the authors' code gives the choice;
+  * --norm instance, over each image by itself: what batch norm is in a batch of one image (section 3.3). In larger
+    ones a picture would depend on the others of its batch.
 """
 
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
@@ -98,7 +99,7 @@ class BatchNorm(fast.BatchNorm):
 
 
 def norm_layer(norm, channels):
-    return BatchNorm(channels) if norm == "batch" else fast.InstanceNorm2d(channels, affine=False)
+    return BatchNorm(channels) if norm == "batch" else fast.InstanceNorm2d(channels)
 
 
 class UNet(nn.Module):
@@ -156,7 +157,7 @@ class PatchGAN(nn.Module):
 def initialize(module):
     """Weights from N(0, 0.02^2) (Isola 2017, section 6.2), of norms from N(1, 0.02^2); biases 0."""
     for layer in module.modules():
-        is_norm = isinstance(layer, nn.BatchNorm)
+        is_norm = isinstance(layer, (nn.BatchNorm, nn.InstanceNorm2d))
         if is_norm or isinstance(layer, (nn.Conv, nn.ConvTranspose)):
             nn.init.gauss_(layer.weight, mean=float(is_norm), std=0.02)
             if layer.bias is not None:
@@ -172,7 +173,7 @@ def build(args):
     else:
         layers = partial(norm_layer, args.norm), partial(Noise, args.dropout), args.upsample
         n = 6 if max(args.shape) <= 128 else 9
-        generator = ResNet(n, *channels, args.width, *layers, bias=args.norm == "instance")
+        generator = ResNet(n, *channels, args.width, *layers)
     discriminator = PatchGAN(sum(channels), args.width, args.norm)
     for module in (generator, discriminator):
         initialize(module)

@@ -34,11 +34,11 @@ def doubled(upsample, c_in, c_out, size, bias=True):
 class Residual(nn.Module):
     """x + f(x), with f two convolutions and noise between them; (B, C, H, W) both."""
 
-    def __init__(self, channels, norm, noise, bias):
+    def __init__(self, channels, norm, noise):
         super().__init__()
         layers = []
         for between in ([fast.ReLU(), noise()], []):
-            conv = fast.Conv(channels, channels, 3, bias=bias)
+            conv = fast.Conv(channels, channels, 3, bias=False)
             layers += [fast.ReflectionPad2d(1), conv, norm(channels), *between]
         self.layers = nn.Sequential(*layers)
 
@@ -53,21 +53,21 @@ class ResNet(nn.Module):
 
     Args:
         n_blocks: residual blocks; 6 up to 128 pixels and 9 above, in the authors' code.
-        norm: a function of a number of channels that gives a layer.
+        norm: a function of a number of channels that gives a layer with a shift, so that the convolution before it
+            has no bias.
         noise: a function that gives the layer within each block.
         upsample: of `doubled`.
-        bias: whether convolutions that a norm follows have one.
     """
 
-    def __init__(self, n_blocks, c_in, c_out, width, norm, noise, upsample, bias):
+    def __init__(self, n_blocks, c_in, c_out, width, norm, noise, upsample):
         super().__init__()
-        layers, c = [fast.ReflectionPad2d(3), fast.Conv(c_in, width, 7, bias=bias), norm(width), fast.ReLU()], width
+        layers, c = [fast.ReflectionPad2d(3), fast.Conv(c_in, width, 7, bias=False), norm(width), fast.ReLU()], width
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
-            layers += [fast.Conv(c, 2 * c, 3, stride=2, padding=1, bias=bias), norm(2 * c), fast.ReLU()]
+            layers += [fast.Conv(c, 2 * c, 3, stride=2, padding=1, bias=False), norm(2 * c), fast.ReLU()]
             c *= 2
-        layers += [Residual(c, norm, noise, bias) for _ in range(n_blocks)]
+        layers += [Residual(c, norm, noise) for _ in range(n_blocks)]
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, width, H, W)
-            layers += [*doubled(upsample, c, c // 2, size=3, bias=bias), norm(c // 2), fast.ReLU()]
+            layers += [*doubled(upsample, c, c // 2, size=3, bias=False), norm(c // 2), fast.ReLU()]
             c //= 2
         self.layers = nn.Sequential(*layers, fast.ReflectionPad2d(3), fast.Conv(width, c_out, 7), fast.Tanh())
 
