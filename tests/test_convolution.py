@@ -22,6 +22,7 @@ SHAPES = [
     (1, 4, 40, 50, 8, 4, 2, 1),  # more tiles than a chunk
     (2, 6, 9, 7, 3, 4, 1, 1),  # fewer outputs than inputs: mirrored columns
 ]
+COVERED = [(3, 5, 4, 4, 6, 4, 1, 0), (2, 4, 3, 3, 1, 3, 2, 0)]  # the filter is as large as the image
 OTHER = [(1, 3, 12, 11, 4, 7, 1, 3), (2, 2, 9, 9, 5, 3, 2, 1), (1, 5, 8, 7, 2, 7, 1, 0), (1, 3, 5, 5, 2, 1, 1, 0)]
 ALL_WAYS = ("direct", "columns", "winograd2", "winograd4")
 
@@ -91,6 +92,7 @@ def cases():
             tiled = {(3, 1): ALL_WAYS, (4, 2): ALL_WAYS, (4, 1): ALL_WAYS[:3]}.get(shape[5:7], ALL_WAYS[:2])
             if way in tiled:
                 yield shape, way
+    yield from ((shape, way) for shape in COVERED for way in ("direct", "columns", "product"))
 
 
 @pytest.mark.parametrize("name", ["Conv", "ConvTranspose"])
@@ -99,6 +101,8 @@ def test_values_and_both_derivatives(name, shape, way, monkeypatch):
     calls = taking(way, monkeypatch)
     torch = pytest.importorskip("torch", reason="PyTorch is the reference of this test")
     images, inputs, height, width, outputs, k, stride, padding = shape
+    if shape in COVERED and name == "ConvTranspose":
+        height = width = 1  # from one pixel to an image
     ours = getattr(fast, name)(inputs, outputs, k, stride=stride, padding=padding)
     theirs = getattr(torch.nn, f"{name}2d")(inputs, outputs, k, stride=stride, padding=padding)
     theirs.weight.data, theirs.bias.data = (torch.tensor(v.numpy()) for v in (ours.weight, ours.bias))
@@ -148,6 +152,7 @@ def test_the_likely_way():
     assert shapes_of(256, 512, 32, 4).likely() == "winograd2"
     assert shapes_of(1024, 1024, 4).likely() == "direct"  # 4 tiles
     assert shapes_of(64, 64, 16).likely() == "direct"  # too small to matter
+    assert convolution.Shapes((2, 8, 4, 4), (9, 8, 4, 4), (2, 9, 1, 1), 1, 0).likely() == "product"
 
 
 class Clock:

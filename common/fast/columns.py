@@ -5,7 +5,11 @@ image is the weights, (O, C * k * k), times this matrix; so are both gradients p
 direct convolution fills up its vectors with zeros where there are three channels; here they lie along the rows of the
 image. The narrow image is the input, or, at stride 1, the output: then the convolution's gradient for its input, a
 convolution with the mirrored filter, is run in its place.
+
+A filter as large as the image has one patch in each, and all images together are one product (`product`).
 """
+
+import math
 
 from common.fast.kernels import kernel
 
@@ -180,3 +184,19 @@ def run(shapes, result, first, second):
     kind = "w" if result == "w" else "N" if (result == "y") == mirrored else "W"
     shape = getattr(shapes, result)
     return kernel([list(shape)], [first, second], SOURCE, HEADER, result=ord(kind), **numbers)[0]
+
+
+# in: two of images (images, K), outputs (images, O) and weights (O, K), in this order. out: the third.
+PRODUCT = """
+    const int64_t images = data["images"], O = data["O"], K = data["K"];
+    if (data["result"] == 'y') dnnl_sgemm('N', 'T', images, O, K, 1, in0_p, K, in1_p, K, 0, out0_p, O);
+    if (data["result"] == 'x') dnnl_sgemm('N', 'N', images, K, O, 1, in0_p, O, in1_p, K, 0, out0_p, K);
+    if (data["result"] == 'w') dnnl_sgemm('T', 'N', O, K, images, 1, in1_p, O, in0_p, K, 0, out0_p, K);
+"""
+
+
+def product(shapes, result, first, second):
+    """`run` where the filter covers the whole image."""
+    sizes = {"images": shapes.x[0], "O": shapes.w[0], "K": math.prod(shapes.w[1:])}
+    shape = list(getattr(shapes, result))
+    return kernel([shape], [first, second], PRODUCT, HEADER, result=ord(result), **sizes)[0]

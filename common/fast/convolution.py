@@ -1,10 +1,11 @@
 """Convolutions by the fastest of several ways, with first and second derivatives.
 
 A convolution y of an image x with weights w is bilinear, and so are its two gradients; each of the three is a function
-of the two others, and their derivatives are made of the same three. There are up to four ways to run each:
+of the two others, and their derivatives are made of the same three. There are up to five ways to run each:
 
     direct      oneDNN's, over blocks of 8 or 16 channels
     columns     one product of matrices for each piece of an image, best with few channels (`common.fast.columns`)
+    product     one product of matrices in all, where the filter covers the whole image (`common.fast.columns`)
     winograd2   fewer multiplications, for 3 x 3 and 4 x 4 filters (`common.fast.winograd`)
     winograd4   fewer still, in larger tiles; not for 4 x 4 with stride 1
 
@@ -46,14 +47,20 @@ class Shapes:
     def multiplications(self):
         return self.y[0] * self.y[2] * self.y[3] * self.w[0] * self.w[1] * self.w[2] * self.w[3]
 
+    def covers(self):
+        """Whether the filter covers the whole image, as in a generator's first layer and a discriminator's last."""
+        return self.x[2:] == self.w[2:] and self.padding == 0
+
     def possible(self):
         """The ways that this convolution can take."""
         tiles = {(3, 1): (2, 4), (4, 2): (2, 4), (4, 1): (2,)}.get((self.w[2], self.stride), ())
-        return ["direct", "columns"] + [f"winograd{tile}" for tile in tiles]
+        return ["direct", "columns", *["product"] * self.covers()] + [f"winograd{tile}" for tile in tiles]
 
     def likely(self):
         """The way that is mostly the fastest on two cores of an AMD EPYC: for small layers, and under mpirun."""
         narrow = self.y[1] if self.mirrored() else self.x[1]
+        if self.covers():
+            return "product"
         if narrow <= 4:
             return "columns"
         for tile in (4, 2):
@@ -77,6 +84,7 @@ def direct(shapes, result, first, second):
 WAYS = {
     "direct": direct,
     "columns": columns.run,
+    "product": columns.product,
     "winograd2": functools.partial(winograd.run, 2),
     "winograd4": functools.partial(winograd.run, 4),
 }
