@@ -103,6 +103,7 @@ def test_values_and_both_derivatives(name, shape, way, monkeypatch):
     images, inputs, height, width, outputs, k, stride, padding = shape
     if shape in COVERED and name == "ConvTranspose":
         height = width = 1  # from one pixel to an image
+    jt.set_global_seed(0)  # a sum that nearly cancels would be off by more of its own size
     ours = getattr(fast, name)(inputs, outputs, k, stride=stride, padding=padding)
     theirs = getattr(torch.nn, f"{name}2d")(inputs, outputs, k, stride=stride, padding=padding)
     theirs.weight.data, theirs.bias.data = (torch.tensor(v.numpy()) for v in (ours.weight, ours.bias))
