@@ -32,7 +32,7 @@ from jittor import nn
 
 from common import fast
 from common.data.captions import encode, load_captions
-from common.data.text_codes import Encoders
+from common.data.text_codes import Encoders, KnownCodes
 
 # Zhang 2017, section 4 (here after 20 epochs of the encoders); widths, kl_weight: github.com/hanzhanggit/StackGAN
 PAPER = {"n_epochs": 1220, "text_epochs": 20, "stage1_epochs": 600, "halve_every": 100, "batch_size": 64, "lr": 0.0002}
@@ -213,6 +213,7 @@ def train(run, args):
     parts |= {f"optimizer_{name}": fast.Adam(parts[name].parameters(), **adam) for name in NETWORKS}
     run.track({f"generator{n}": parts[f"ema{n}"].module for n in "12"}, **parts, batches=batches)
     watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], loss="loss_D")
+    known_codes = None
     for epoch in run.epochs():
         stage = 2 if epoch > args.text_epochs + args.stage1_epochs else 1
         trained = [parts[f"{name}{stage}"] for name in OF_A_STAGE]
@@ -227,10 +228,11 @@ def train(run, args):
                 continue
             sources = [run.normal(args.batch_size, args.latent_dim) for _ in range(2)]
             noise = [run.normal(args.batch_size, N_C) for _ in range(4)]
-            with jt.no_grad():
-                texts = encoders.text(text), encoders.text(wrong)
-                if stage == 2:
-                    parts["ema1"].module.eval()
+            known_codes = known_codes or KnownCodes(encoders.text, data.codes)
+            texts = known_codes(text), known_codes(wrong)
+            if stage == 2:
+                parts["ema1"].module.eval()
+                with jt.no_grad():
                     sources = [parts["ema1"].module(z, texts[0], e)[0] for z, e in zip(sources, noise[2:])]
             images = small if stage == 1 else real
             run.log(train_step(*trained, images, texts, sources, noise[:2], kl_weight=args.kl_weight))

@@ -31,7 +31,7 @@ from jittor import nn
 
 from common import fast
 from common.data.captions import encode, load_captions, read_texts
-from common.data.text_codes import TextEncoder, matching_loss
+from common.data.text_codes import KnownCodes, TextEncoder, matching_loss
 
 # Reed 2016, section 5, and the authors' code, which halves the rate every 100 epochs.
 PAPER = {
@@ -199,6 +199,7 @@ def train(run, args):
         {"generator": ema.module}, **networks, image_encoder=image_encoder, ema=ema, **optimizers, batches=batches
     )
     watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], loss="loss_D")
+    known_codes = None
     for epoch in run.epochs():
         optimizer_G.lr = optimizer_D.lr = args.lr / 2 ** ((epoch - 1) // (args.halve_every or args.n_epochs))
         for real, text, wrong in run.steps(batches):
@@ -207,8 +208,8 @@ def train(run, args):
                 optimizer_T.step(matching)
                 run.log({"matching": matching})
                 continue
-            with jt.no_grad():
-                texts = text_encoder(text), text_encoder(wrong)
+            known_codes = known_codes or KnownCodes(text_encoder, data.codes)
+            texts = known_codes(text), known_codes(wrong)
             noise = [run.normal(args.batch_size, args.latent_dim) for _ in range(2)]
             terms = not args.no_wrong_texts, args.interpolate
             run.log(train_step(generator, discriminator, optimizer_G, optimizer_D, real, texts, noise, *terms))

@@ -72,6 +72,14 @@ def test_text_encoder_is_pytorchs():
         assert np.allclose(grad.numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()), name
 
 
+def test_known_codes_are_the_encoders():
+    encoder, texts = script.TextEncoder(8), encode(TEXTS)
+    known = script.KnownCodes(encoder, texts)
+    expected = encoder(jt.array(texts)).numpy()
+    encoder.output.weight *= 2  # they stay
+    assert np.allclose(known(jt.array(texts[[2, 0, 2]])).numpy(), expected[[2, 0, 2]], atol=1e-6)
+
+
 def test_a_codes_mean_square_is_one_and_its_text_counts_to_the_end():
     """However many zeros follow; in any language; small letters or not."""
     encoder = script.TextEncoder(8)

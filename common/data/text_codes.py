@@ -5,6 +5,7 @@ from jittor import nn
 
 from common import fast
 from common.data.captions import N_BYTES
+from common.networks import in_chunks
 
 
 def unit(x):
@@ -31,6 +32,23 @@ class TextEncoder(nn.Module):
         h = self.layers(self.embedding(texts).transpose(0, 2, 1).unsqueeze(2))  # (B, 2 * width, 1, L)
         h *= (texts > 0).float32().unsqueeze(1).unsqueeze(1)  # what fills up counts for nothing
         return unit(self.output(h.max(dim=3).reshape(texts.shape[0], -1)))
+
+
+class KnownCodes:
+    """The codes of texts by an encoder that learns no more, computed once: a step looks them up.
+
+    Called with (B, L) of these texts, it gives their (B, text_dim) codes.
+
+    Args:
+        encoder: a TextEncoder.
+        texts: all texts, (N, L) int32 of numpy.
+    """
+
+    def __init__(self, encoder, texts):
+        self.codes, self.rows = in_chunks(encoder, texts), {text.tobytes(): row for row, text in enumerate(texts)}
+
+    def __call__(self, texts):
+        return jt.array(self.codes[[self.rows[text.tobytes()] for text in texts.numpy()]])
 
 
 def matching_loss(images, texts):
