@@ -133,7 +133,7 @@ class Generator2(nn.Module):
 
     def execute(self, images, text, e):
         h, (c, *moments) = self.down(images), self.augmentation(text, e)
-        c = c.unsqueeze(2).unsqueeze(3).repeat(1, 1, *h.shape[2:])
+        c = c.unsqueeze(2).unsqueeze(3).expand(-1, -1, *h.shape[2:])
         return self.up(self.join(jt.concat([h, c], dim=1))), *moments
 
 
@@ -152,7 +152,7 @@ class Discriminator(nn.Module):
 
     def execute(self, images, *texts):
         h = self.body(images)
-        projected = [self.project(text).reshape(-1, N_C, 1, 1).repeat(1, 1, 4, 4) for text in texts]
+        projected = [self.project(text).reshape(-1, N_C, 1, 1).expand(-1, -1, 4, 4) for text in texts]
         return tuple(self.head(jt.concat([h, text], dim=1)).reshape(-1) for text in projected)
 
 

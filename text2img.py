@@ -120,7 +120,7 @@ class Discriminator(nn.Module):
 
     def execute(self, images, *texts):
         h = self.body(images)
-        projected = [self.project(text).reshape(-1, N_PROJECTED, 1, 1).repeat(1, 1, 4, 4) for text in texts]
+        projected = [self.project(text).reshape(-1, N_PROJECTED, 1, 1).expand(-1, -1, 4, 4) for text in texts]
         return tuple(self.head(jt.concat([h, text], dim=1)).reshape(-1) for text in projected)
 
 
