@@ -19,6 +19,7 @@ Below some 64 channels or 32 tiles, the transforms take what the products save. 
 those of a direct convolution, by some 1e-6 of the largest output, and 1e-5 with tiles of 4 x 4.
 """
 
+import functools
 from fractions import Fraction
 
 from common.fast.kernels import kernel
@@ -331,6 +332,14 @@ SOURCE = """
 """
 
 
+@functools.lru_cache(None)
+def header(taps, stride, tile):
+    """HEADER with its sizes and matrices."""
+    defines = {"TAPS": taps, "STRIDE": stride, "TILE": tile, "CHUNK": CHUNK[taps + tile - 1]}
+    defines |= zip(("MATRIX_B", "MATRIX_G", "MATRIX_A"), map(in_c, matrices(tile, taps)))
+    return "".join(f"#define {name} {value}\n" for name, value in defines.items()) + HEADER
+
+
 def run(tile, shapes, result, first, second):
     """The operation with this result, "y", "x" or "w", on the two other operands in the order x, y, w.
 
@@ -340,9 +349,6 @@ def run(tile, shapes, result, first, second):
     """
     taps, (images, inputs, height, width), (outputs, out_height, out_width) = shapes.taps, shapes.x, shapes.y[1:]
     n = taps + tile - 1
-    defines = {"TAPS": taps, "STRIDE": shapes.stride, "TILE": tile, "CHUNK": CHUNK[n]}
-    defines |= zip(("MATRIX_B", "MATRIX_G", "MATRIX_A"), map(in_c, matrices(tile, taps)))
-    header = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + HEADER
     k = inputs * shapes.stride**2
     scratch = n**2 * (outputs * k + (outputs + k) * CHUNK[n])
     numbers = {
@@ -356,4 +362,5 @@ def run(tile, shapes, result, first, second):
         "padding": shapes.padding,
     }
     output = [list(getattr(shapes, result)), [scratch]]
-    return kernel(output, [first, second], SOURCE, header, result=ord(result), **numbers)[0]
+    source = SOURCE, header(taps, shapes.stride, tile)
+    return kernel(output, [first, second], *source, result=ord(result), **numbers)[0]
