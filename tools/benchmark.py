@@ -7,12 +7,12 @@
     python tools/benchmark.py --ways                                which way convolutions take on this machine
 
 A script runs its own `main` on its built-in data; a step is everything between two batches: noise, all updates,
-moving average, fetching the next batch. `plain` and `tuned` are the script's twin (`tools/twins`): the same networks
-and losses on the same batches, of which the part in PyTorch alone is timed, losses and updates; tuned is with
-channels_last and fused Adam. Another peer is a file that takes `MODEL --steps N --json` and prints
-{"ms_per_step": ...}; words NAME=VALUE before the file are its environment. Every timing is a process of its own, in
-turn: ours, one peer, the next peer, ours, ... The table gives medians over all rounds. The peer to beat is the fastest:
-`ratio` is the median of its time through ours, round by round. Nothing else should run meanwhile.
+moving average, fetching the next batch. `plain`, `tuned` and `compiled` are the script's twin (`tools/twins`): the same
+networks and losses on the same batches, of which the part in PyTorch alone is timed, losses and updates; tuned is with
+channels_last and fused Adam, compiled with torch.compile as well. Another peer is a file that takes `MODEL --steps N
+--json` and prints {"ms_per_step": ...}; words NAME=VALUE before the file are its environment. Every timing is a process
+of its own, in turn: ours, one peer, the next peer, ours, ... The table gives medians over all rounds. The peer to beat
+is the fastest: `ratio` is the median of its time through ours, round by round. Nothing else should run meanwhile.
 
     of_peak         floating-point operations of convolutions and matrix products in a step, per second, as a share of
                     what a product of two large matrices reaches on this machine; second derivatives are not counted.
@@ -51,7 +51,7 @@ PEER_SIZES = {  # beside a peer; other scripts have their own defaults
 }
 # Without the epochs of other networks that come first.
 FIRST = {"text2img": "--text_epochs 0", "stackgan": "--text_epochs 0 --stage1_epochs 0"}
-TWINS = ("plain", "tuned")
+TWINS = {"plain": {}, "tuned": {"tuned": True}, "compiled": {"tuned": True, "compiled": True}}
 N_WARM = 3  # steps that are not timed: they compile, and fill caches
 
 
@@ -180,7 +180,7 @@ def measure(name, flags, n_steps, cold=False):
     }
 
 
-def measure_twin(name, flags, n_steps, tuned):
+def measure_twin(name, flags, n_steps, **options):
     """Milliseconds of the part in PyTorch of a step of the script's twin, in this process."""
     sys.path.insert(0, str(ROOT))
     import common  # isort: skip  # noqa: F401
@@ -188,7 +188,7 @@ def measure_twin(name, flags, n_steps, tuned):
 
     from tools.twins import Twin
 
-    script, twin, times = importlib.import_module(name), Twin(name, write_back=False, tuned=tuned), []
+    script, twin, times = importlib.import_module(name), Twin(name, write_back=False, **options), []
     step = twin.source.train_step
 
     def wait():
@@ -207,7 +207,12 @@ def measure_twin(name, flags, n_steps, tuned):
 
     twin.source.train_step, script.train_step = timed, twin.train_step
     with tempfile.TemporaryDirectory() as out, contextlib.suppress(Enough):
-        script.main([*flags, "--n_epochs", "1000", "--out_dir", out])
+        try:
+            script.main([*flags, "--n_epochs", "1000", "--out_dir", out])
+        except RuntimeError as error:
+            if "double backward" not in str(error):
+                raise
+            return {"ms_per_step": float("inf")}  # torch.compile cannot do a gradient penalty
     return {"ms_per_step": 1000 * statistics.median(times[N_WARM:])}
 
 
@@ -242,7 +247,7 @@ def ours(name, flags, n_steps, *more, env=None):
 
 
 def peer_ms(peer, name, flags, n_steps):
-    """Milliseconds of a step of a peer: `plain`, `tuned` or `[NAME=VALUE ...] FILE`."""
+    """Milliseconds of a step of a peer: one of TWINS, or `[NAME=VALUE ...] FILE`."""
     if peer in TWINS:
         return ours(name, flags, n_steps, "--twin", peer)["ms_per_step"]
     *settings, file = shlex.split(peer)
@@ -381,7 +386,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("scripts", nargs="*", metavar="SCRIPT", help=f"of {', '.join(SCRIPTS)}; all by default")
-    add("--peer", action="append", default=[], help="plain, tuned, or a file; may be given several times")
+    add("--peer", action="append", default=[], help="plain, tuned, compiled, or a file; may be given several times")
     add("--ways", action="store_true", help="list the ways that convolutions take on this machine")
     add("--defaults", action="store_true", help="the scripts' default sizes")
     add("--growth", action="store_true", help="how the times grow")
@@ -407,7 +412,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.child:
         what = args.child, json.loads(args.flags), args.steps
-        print(json.dumps(measure_twin(*what, args.twin == "tuned") if args.twin else measure(*what, args.cold)))
+        print(json.dumps(measure_twin(*what, **TWINS[args.twin]) if args.twin else measure(*what, args.cold)))
         return
     print(machine() + "\n", flush=True)
     rows = print_table(ways() if args.ways else growth(args) if args.growth else compare(args.scripts, args))

@@ -112,10 +112,12 @@ class Twin:
     Args:
         script: the script's name without `.py`. It computes on the GPU where Jittor does.
         tuned: with channels_last and fused Adam, for speed.
+        compiled: networks by torch.compile too.
     """
 
-    def __init__(self, script, write_back=True, tuned=False):
+    def __init__(self, script, write_back=True, tuned=False, compiled=False):
         self.source, self.tuned = importlib.import_module(f"tools.twins.{script}"), tuned
+        self.compiled = compiled
         self.write_back, self.modules, self.optimizers, self.owners = write_back, {}, {}, {}
         self.device = "cpu"  # the first call knows whether it is the GPU
 
@@ -153,7 +155,7 @@ class Twin:
             twin = convert(module, self.source.FORWARD).to(self.device)
             if self.tuned:
                 twin = twin.to(memory_format=torch.channels_last)
-            self.modules[id(module)] = module, twin
+            self.modules[id(module)] = module, torch.compile(twin) if self.compiled else twin
             theirs = dict(twin.named_parameters())
             for name, parameter in module.named_parameters():
                 if name in theirs:
