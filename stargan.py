@@ -27,6 +27,7 @@ cls is the loss for domains in folders too, where the authors' code takes one so
 import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
 
 import math
+from functools import partial
 
 import jittor as jt
 import numpy as np
@@ -74,8 +75,10 @@ def parse_args(argv=None):
     parser.add_decay(20)
     add("--no_flip", action="store_true", help="without mirroring the training images of folders")
     add("--set", metavar="NAME=0|1,...", help="with --input: the attributes to give it, such as blue=1,bold=0")
+    parser.add_tile()
     args = parser.parse(argv)
     parser.shape_is_multiple_of(args, 32, at_least=32)
+    parser.multiple_of(args, "tile", 4, at_least=32)
     if (args.input is None) != (args.set is None):
         parser.error("--input and --set belong together: --input my_folder --set blue=1,bold=0")
     return args
@@ -258,13 +261,14 @@ def generate(run, args):
     attributes = Attributes(args.selected_attrs, args.exclusive, args.may_have_none)
     changes = attributes.parse_changes(args.set)
 
-    def translate(images):
+    def target(images):
         rows, columns = (slice((n - m) // 2, (n + m) // 2) for n, m in zip(images.shape[2:], args.shape))
         middle = images[:, :, rows, columns]  # of the size that D takes
         _, logits = common.in_chunks(discriminator, np.ascontiguousarray(middle))
-        return common.in_chunks(generator, images, attributes.change(attributes.from_logits(logits), changes))
+        return attributes.change(attributes.from_logits(logits), changes)
 
-    common.translate_folder(run, args.input, translate, args.shape, args.channels, multiple=4)
+    translate, place = partial(common.in_chunks, generator), (args.shape, args.channels)
+    common.translate_folder(run, args.input, translate, *place, multiple=4, tile=args.tile, look=target)
 
 
 def main(argv=None):

@@ -110,7 +110,7 @@ def make_grid(pixels, nrow, padding):
 # ---- one's own pictures through a trained translator ----
 
 
-def translate_folder(run, source, translate, shape, channels, multiple, tile=None):
+def translate_folder(run, source, translate, shape, channels, multiple, tile=None, look=None):
     """Writes one translation for each image of `source`, under the same name and at the same aspect ratio.
 
     An image is scaled until it just covers `shape`, (height, width), which the network was trained at. Where the
@@ -143,49 +143,62 @@ def translate_folder(run, source, translate, shape, channels, multiple, tile=Non
     for file in files:
         target = out_dir / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(translate_file(file, translate, shape, channels, multiple, tile), target)
+        write_picture(translate_file(file, translate, shape, channels, multiple, tile, look), target)
     say(f"Translated {len(files)} images into {out_dir}.")
     return len(files)
 
 
-def translate_file(source, translate, shape, channels, multiple, tile=None):
+def translate_file(source, translate, shape, channels, multiple, tile=None, look=None):
     """The translation (C, H, W) of one file; see `translate_folder`."""
-    image = open_picture(source, channels, at_least=None if tile else shape)
-    if tile:
-        return in_tiles(translate, to_float(pixels_of(image))[None], tile)[0]
+    image, known = open_picture(source, channels, at_least=None if tile else shape), []
+    if tile is None or look:
+        covering = cover(image, source, shape)
+        height, width = covering.shape[1:]
+        padded = np.pad(covering, [(0, 0), (0, -height % multiple), (0, -width % multiple)], mode="reflect")
+        whole = to_float(padded)[None]
+        known = [look(whole)] if look else []
+    if tile is None:
+        return translate(whole, *known)[0, :, :height, :width]
+    return in_tiles(lambda images: translate(images, *known), to_float(pixels_of(image))[None], (tile, tile))[0]
+
+
+def cover(image, source, shape):
+    """Pixels (C, H, W) of an image that is scaled until it just covers `shape`, (height, width)."""
     if max(image.size) > LONGEST * min(image.size):
         raise UserError(f"{source}: {image.width} x {image.height} pixels are longer than {LONGEST} to 1")
     scale = max(side / own for side, own in zip(shape, image.size[::-1]))
     height, width = (max(side, round(own * scale)) for side, own in zip(shape, image.size[::-1]))
-    pixels = pixels_of(image.resize((width, height), Image.BICUBIC))
-    padded = np.pad(pixels, [(0, 0), (0, -height % multiple), (0, -width % multiple)], mode="reflect")
-    return translate(to_float(padded)[None])[0, :, :height, :width]
+    return pixels_of(image.resize((width, height), Image.BICUBIC))
 
 
 def in_tiles(translate, images, tile):
-    """`translate` of (N, C, H, W) images in squares of `tile` pixels, joined without seams.
+    """`translate` of (N, C, H, W) images in tiles of (height, width), joined without seams.
 
     Neighbours share a quarter of a tile or more, where their weights fall linearly towards each one's border. An image
     that is smaller than a tile is padded by reflection.
 
     Args:
-        translate: a function of (N, C, tile, tile) images that gives as large ones, with any number of channels.
+        translate: a function of (N, C, *tile) images that gives as large ones, with any number of channels.
     """
     height, width = images.shape[2:]
-    below, right = max(tile - height, 0), max(tile - width, 0)
+    below, right = (max(most - side, 0) for most, side in zip(tile, images.shape[2:]))
     images = np.pad(images, [(0, 0), (0, 0), (0, below), (0, right)], mode="reflect")
-    from_border = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + np.float32(0.5)
-    ramp = np.minimum(from_border / (tile // 4), 1)
-    weight, total, weights = np.outer(ramp, ramp), 0, np.zeros(images.shape[2:], np.float32)
-    for top in tile_starts(images.shape[2], tile):
-        for left in tile_starts(images.shape[3], tile):
-            place = ..., slice(top, top + tile), slice(left, left + tile)
+    weight, total, weights = np.outer(*map(ramp, tile)), 0, np.zeros(images.shape[2:], np.float32)
+    for top in tile_starts(images.shape[2], tile[0]):
+        for left in tile_starts(images.shape[3], tile[1]):
+            place = ..., slice(top, top + tile[0]), slice(left, left + tile[1])
             output = translate(np.ascontiguousarray(images[place]))
             if isinstance(total, int):
                 total = np.zeros((*output.shape[:2], *images.shape[2:]), np.float32)
             total[place] += weight * output
             weights[place[1:]] += weight
     return (total / weights)[:, :, :height, :width]
+
+
+def ramp(side):
+    """The weights along a side of a tile: they rise over a quarter of it, are 1, and fall again."""
+    from_border = np.minimum(np.arange(side), np.arange(side)[::-1]) + np.float32(0.5)
+    return np.minimum(from_border / (side // 4), 1)
 
 
 def tile_starts(side, tile):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from common import save_image
-from common.pictures import in_tiles, save_each, save_rows, tile_starts, to_uint8, write_picture
+from common.pictures import in_tiles, save_each, save_rows, tile_starts, to_uint8, translate_file, write_picture
 
 
 def read(path):
@@ -73,7 +73,8 @@ def test_where_tiles_begin():
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "tile"), [(64, 64, 32), (97, 61, 32), (33, 200, 32), (32, 32, 32), (9, 50, 32)]
+    ("height", "width", "tile"),
+    [(64, 64, (32, 32)), (97, 61, (32, 32)), (33, 200, (32, 32)), (32, 32, (32, 32)), (9, 50, (32, 48))],
 )
 def test_tiles_of_a_function_of_each_pixel_are_the_whole(height, width, tile):
     """Two images, from three channels to two; the tiles all have one shape."""
@@ -86,18 +87,33 @@ def test_tiles_of_a_function_of_each_pixel_are_the_whole(height, width, tile):
     got, whole = in_tiles(translate, images, tile), translate(images)
     assert got.shape == whole.shape
     assert np.abs(got - whole).max() < 1e-5
-    assert shapes == {(2, 3, tile, tile), (2, 3, height, width)}
+    assert shapes == {(2, 3, *tile), (2, 3, height, width)}
 
 
 def test_tiles_have_no_seams():
     """Three tiles of other values: from one's to the next one's in equal steps over the 8 pixels that they share."""
     count = iter(range(3))
-    got = in_tiles(lambda x: np.full_like(x, next(count)), np.zeros((1, 1, 32, 80), np.float32), 32)[0, 0]
+    got = in_tiles(lambda x: np.full_like(x, next(count)), np.zeros((1, 1, 32, 80), np.float32), (32, 32))[0, 0]
     assert np.array_equal(got, got[:1].repeat(32, axis=0))
     row = got[0]
     assert np.allclose(row[[0, 23, 32, 47, 56, 79]], [0, 0, 1, 1, 2, 2])
     assert np.allclose(row[24:32], (np.arange(8) + 0.5) / 8)
     assert np.allclose(row[48:56], 1 + (np.arange(8) + 0.5) / 8)
+
+
+def test_what_is_known_of_a_whole_picture_reaches_every_tile(tmp_path):
+    """The whole one is scaled until it covers the shape of the training."""
+    Image.new("RGB", (90, 60), (255, 0, 0)).save(tmp_path / "x.png")
+    seen = []
+
+    def look(image):
+        seen.append(image.shape)
+        return np.full((1, 3, 1, 1), 0.25, np.float32)
+
+    got = translate_file(tmp_path / "x.png", lambda x, known: x * known, (32, 32), 3, 4, 40, look)
+    assert seen == [(1, 3, 32, 48)]
+    assert got.shape == (3, 60, 90)
+    assert np.allclose(got[:, 7, 50], [0.25, -0.25, -0.25])
 
 
 def test_translations_as_pictures_and_as_arrays(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from argparse import Namespace
 
 import jittor as jt
 import numpy as np
@@ -287,6 +288,37 @@ def test_names_sizes_and_format(trained, tmp_path):
     assert {x.size for x in paint(trained, maps, tmp_path / "out", "--out_size", "512x384").values()} == {(512, 384)}
     one = paint(trained, maps / "3.png", tmp_path / "one")
     assert [*one] == ["3.jpg"]
+
+
+def test_pieces_of_a_large_map_are_the_map():
+    """Of a painter that gives each class its colour: the pieces, as large as in training, are joined without seams."""
+    classes, codes, seen = np.random.default_rng(0).integers(5, size=(1, 70, 100)), np.zeros((1, 2)), []
+
+    class Colours(hand_in.Painter):
+        def __init__(self):
+            self.args = Namespace(shape=(32, 48))
+
+        def paint(self, classes, codes):
+            assert codes.shape == (1, 2) and classes.dtype == np.int32
+            seen.append(classes.shape)
+            return np.stack([classes / 4, 1 - classes / 4], axis=1).astype(np.float32)
+
+    got = Colours().paint_in_tiles(classes, codes)
+    assert np.allclose(got, np.stack([classes / 4, 1 - classes / 4], axis=1), atol=1e-5)
+    assert {*seen} == {(1, 32, 48)} and len(seen) == 3 * 3
+
+
+def test_a_map_in_pieces(trained, tmp_path):
+    """At its own size; one of the training's size is a single piece, and the picture is the one without --tiles."""
+    maps, side = tmp_path / "maps", meta(trained)["args"]["img_size"]
+    maps.mkdir()
+    for name, shape in (("large", (90, 110)), ("same", (side, side))):
+        labels = np.random.default_rng(1).integers(2, size=shape, dtype=np.uint8)
+        Image.fromarray(labels).save(maps / f"{name}.png")
+    pieces = paint(trained, maps, tmp_path / "out", "--tiles")
+    whole = paint(trained, maps, tmp_path / "whole")
+    assert pieces["large.jpg"].size == (110, 90)
+    assert np.array_equal(np.asarray(pieces["same.jpg"]), np.asarray(whole["same.jpg"]))
 
 
 def test_several_outputs_of_a_map(trained, tmp_path):

@@ -26,10 +26,10 @@ from common.data.targets import spread
 from common.errors import UserError, say
 from common.flags import number
 from common.networks import in_chunks
-from common.pictures import save_image, to_uint8
+from common.pictures import in_tiles, save_image, to_uint8
 
 QUALITY = 95  # of JPEG
-FLAGS = ("out_size", "ref", "ref_dir", "ref_json", "n_outputs")  # of one call
+FLAGS = ("out_size", "tiles", "ref", "ref_dir", "ref_json", "n_outputs")  # of one call
 UNFINISHED = ".unfinished.json"  # what the pictures of a folder are of, until all of them are there
 
 
@@ -37,6 +37,7 @@ def add_flags(parser):
     """Offers the flags of `paint_folder` to a script's parser."""
     add = parser.add_argument
     add("--out_size", type=size, metavar="WxH", help="with --input: size of the pictures; a map's own, unless given")
+    add("--tiles", action="store_true", help="with --input: paint that size in pieces as large as in training")
     add("--ref", metavar="IMAGE", help="with --input: all pictures get its style")
     add("--ref_dir", metavar="DIR", help="with --input: each picture gets the style of the image with the map's name")
     add("--ref_json", metavar="FILE", help='with --input: {"map.png": "image.jpg"}, of images in --image_dir')
@@ -70,6 +71,14 @@ class Painter:
     def paint(self, classes, codes):
         """Images (N, 3, H, W) of maps (N, H, W) and codes."""
         return in_chunks(self.generator, classes, codes, chunk=self.args.batch_size)
+
+    def paint_in_tiles(self, classes, codes):
+        """The same of maps that are larger than those of the training, in pieces as large as those."""
+
+        def paint(maps):
+            return self.paint(maps[:, 0].astype(np.int32), codes)
+
+        return in_tiles(paint, classes[:, None].astype(np.float32), self.args.shape)
 
     def random_codes(self, n, *stream):
         """(n, style_dim) codes that follow from the run's seed and from `stream`."""
@@ -202,7 +211,7 @@ def read_references(maps, path, folder):
 def begun(out_dir, args):
     """Whether a call with these flags has begun to fill a folder; notes there that one has."""
     checkpoint = Path(args.resume)
-    flags = ("input", "out_size", "ref", "ref_dir", "ref_json", "n_outputs", "seed")
+    flags = ("input", "out_size", "tiles", "ref", "ref_dir", "ref_json", "n_outputs", "seed")
     call = {"checkpoint": str(checkpoint.resolve()), "written": checkpoint.stat().st_mtime_ns}
     call = json.dumps(call | {name: getattr(args, name) for name in flags})
     note = out_dir / UNFINISHED
@@ -213,18 +222,22 @@ def begun(out_dir, args):
 
 def write_pictures(jobs, painter, args):
     """Paints (map, reference, target, stream of random numbers) of a batch."""
-    classes, sizes = Classes(args.n_classes, args.ignore_label), []
-    labels = np.empty((len(jobs), *args.shape), np.int32)
+    classes, maps, sizes = Classes(args.n_classes, args.ignore_label), [], []
     codes = np.empty((len(jobs), args.style_dim), np.float32)
     for i, (label_map, reference, _, stream) in enumerate(jobs):
         found = open_map(label_map)
-        labels[i] = classes.of(resized(found, args.shape))
         sizes.append(args.out_size or found.shape[::-1])
+        maps.append(classes.of(resized(found, sizes[-1][::-1] if args.tiles else args.shape)))
         if reference is None:
             codes[i] = painter.random_codes(1, 5, *stream)[0]
         else:
             style = fit(open_picture(reference, args.channels, at_least=args.shape), args.shape)
             codes[i] = painter.encode(to_float(style[None]))[0]
-    for pixels, (_, _, target, _), size in zip(to_uint8(painter.paint(labels, codes)), jobs, sizes):
+    if args.tiles:
+        images = (painter.paint_in_tiles(one[None], code[None])[0] for one, code in zip(maps, codes))
+    else:
+        images = painter.paint(np.stack(maps), codes)
+    for image, (_, _, target, _), size in zip(images, jobs, sizes):
+        pixels = to_uint8(image[None])[0]
         picture = Image.fromarray(pixels[..., 0] if args.channels == 1 else pixels).resize(size, Image.BICUBIC)
         write_atomically(target, lambda file, picture=picture: picture.save(file, "JPEG", quality=QUALITY))
