@@ -79,6 +79,26 @@ def test_older_compilers_rewrite_assembly(tmp_path):
         assert (tmp_path / "kernel_op.so").read_text() == f"{taken}\n"
 
 
+def test_processes_that_need_the_same_kernel_at_the_same_time_make_it_once(tmp_path):
+    """By a compiler that takes a second and counts its calls; a kernel that is there is made anew when Jittor asks."""
+    if shutil.which("flock") is None:
+        pytest.skip("flock is not installed: both make it")
+    slow, log, source = tmp_path / "g++", tmp_path / "log", tmp_path / "kernel_op.cc"
+    slow.write_text(f'#!/bin/sh\nfor last; do :; done\necho call >> {log}\nsleep 1\necho made > "$last"\n')
+    slow.chmod(0o755)
+    script = tmp_path / "kernels.sh"
+    script.write_text(compiler.script_for(tmp_path / "kernels.h", "g++"))
+    source.write_text(LOOP)
+    words = ["sh", script, "x/asm_tuner.py", f"--cc_path={slow}", source, "-o", tmp_path / "kernel_op.so"]
+    both = [subprocess.Popen(words) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert log.read_text() == "call\n"
+    assert (tmp_path / "kernel_op.so").read_text() == "made\n"
+    subprocess.run(words, check=True)
+    assert log.read_text() == "call\n" * 2
+    assert not list(tmp_path.glob("*.lock"))
+
+
 def test_header_is_used(kernel):
     """g++ names each header that it reads, and marks a precompiled one by "!"."""
     words, source, _ = kernel

@@ -70,7 +70,8 @@ KERNEL_HEADER = """\
 
 # Jittor calls `python .../asm_tuner.py --cc_path=g++ KERNEL_op.cc FLAGS -o KERNEL_op.so`, with this for `python`.
 # asm_tuner.py obeys marks in a kernel, "@begin ...", that rewrite its assembly; in the assembly of g++ 11 and newer it
-# does not find them. A kernel is renamed when it is whole: another process that needs it may not wait for the lock.
+# does not find them. A kernel is renamed when it is whole: another process that needs it may not wait for Jittor's lock
+# (`compile_without_lock`), but where it asks for the same kernel meanwhile, it waits for that one.
 SCRIPT = """\
 python={python}
 header={header}
@@ -80,6 +81,11 @@ case "$1" in
 esac
 compiler=${{2#--cc_path=}}
 kernel=${{3%.cc}}
+exec 9> "$kernel.lock"
+if command -v flock > /dev/null && ! flock -n 9; then
+    flock 9
+    [ "$kernel.so" -nt "$3" ] && exit
+fi
 if {rewrites} && grep -q @begin "$3"; then
     "$python" "$@" -include "$header" || "$python" "$@"
 else
@@ -87,7 +93,7 @@ else
         "$python" "$@"
 fi
 result=$?
-rm -f "$kernel.s" "$kernel.post.s" "$kernel.$$"
+rm -f "$kernel.s" "$kernel.post.s" "$kernel.$$" "$kernel.lock"
 exit $result
 """
 
@@ -165,7 +171,7 @@ def usable(jittor_utils):
 def compile_without_lock():
     """Lets several processes compile kernels at the same time; else one of them waits for the other, for each kernel.
 
-    For tests. Two that compile the same kernel both make it, whole.
+    For tests. Two that need the same kernel at the same time make it once.
     """
     import jittor as jt
 
