@@ -12,7 +12,9 @@ of the two others, and their derivatives are made of the same three. There are u
 Which is fastest depends on the shapes and on the processor, so `common.fast.ways` times them once on a machine.
 
 `Conv` and `ConvTranspose` stand for those of `jittor.nn`, which run where this does not fit: on a GPU, without oneDNN,
-for filters that are not square, dilated or in groups.
+for dilated filters or groups. Filters that are not square take the direct way. Theirs must not be `jittor.nn`'s: it
+finds oneDNN's operator only while it compiles, and two threads that compile one operator at a time, as that and
+directly, can end a run.
 """
 
 import ctypes
@@ -28,13 +30,20 @@ from common.fast.kernels import fits, kernel
 
 @dataclass(frozen=True)
 class Shapes:
-    """Of one convolution: input x (N, C, H, W), weights w (O, C, k, k), output y (N, O, H', W')."""
+    """Of one convolution: input x (N, C, H, W), weights w (O, C, k, k), output y (N, O, H', W').
+
+    Stride and padding are pairs, down and across, where the filter or one of them is not the same in both.
+    """
 
     x: tuple
     w: tuple
     y: tuple
     stride: int
     padding: int
+
+    @property
+    def is_square(self):
+        return isinstance(self.stride, int)
 
     @property
     def taps(self):
@@ -53,11 +62,15 @@ class Shapes:
 
     def possible(self):
         """The ways that this convolution can take."""
+        if not self.is_square:
+            return ["direct"]
         tiles = {(3, 1): (2, 4), (4, 2): (2, 4), (4, 1): (2,)}.get((self.w[2], self.stride), ())
         return ["direct", "columns", *["product"] * self.covers()] + [f"winograd{tile}" for tile in tiles]
 
     def likely(self):
         """The way that is mostly the fastest on two cores of an AMD EPYC: for small layers, and under mpirun."""
+        if not self.is_square:
+            return "direct"
         narrow = self.y[1] if self.mirrored() else self.x[1]
         if self.covers():
             return "product"
@@ -71,9 +84,14 @@ class Shapes:
         return "direct"
 
 
+def both(number):
+    """A pair of what is one number where it is the same down and across."""
+    return (number, number) if isinstance(number, int) else number
+
+
 def direct(shapes, result, first, second):
     """The operation with this result, "y", "x" or "w", on the two other operands in the order x, y, w."""
-    sizes = 2 * [shapes.stride] + 2 * [shapes.padding] + [1, 1]
+    sizes = [*both(shapes.stride), *both(shapes.padding), 1, 1]
     if result == "y":
         return jt.mkl_ops.mkl_conv(first, second, *sizes)
     if result == "x":
@@ -189,10 +207,21 @@ def onednn_is_loaded():
 
 
 def fits_layer(layer, x):
-    """Whether the kernels can run a layer of `jittor.nn`: square filter, no dilation, groups or output padding."""
+    """Whether the kernels can run a layer of `jittor.nn`: no dilation and no groups."""
+    return (
+        set(layer.dilation) == {1}
+        and layer.groups == 1
+        and x.shape[1] == layer.in_channels
+        and fits(x, layer.weight)
+        and onednn_is_loaded()
+    )
+
+
+def stride_and_padding(layer):
+    """Numbers, or pairs where the filter or one of them is not the same in both directions."""
     square = all(len(set(pair)) == 1 for pair in (layer.kernel_size, layer.stride, layer.padding))
-    plain = set(layer.dilation) == {1} and layer.groups == 1 and set(getattr(layer, "output_padding", (0,))) == {0}
-    return square and plain and x.shape[1] == layer.in_channels and fits(x, layer.weight) and onednn_is_loaded()
+    stride, padding = tuple(layer.stride), tuple(layer.padding)
+    return (stride[0], padding[0]) if square else (stride, padding)
 
 
 def add_bias(y, bias):
@@ -205,11 +234,9 @@ class Conv(nn.Conv):
     def execute(self, x):
         if not fits_layer(self, x):
             return super().execute(x)
-        k, stride, padding = self.kernel_size[0], self.stride[0], self.padding[0]
-        size = [(side + 2 * padding - k) // stride + 1 for side in x.shape[2:]]
-        shapes = Shapes(
-            tuple(x.shape), tuple(self.weight.shape), (x.shape[0], self.out_channels, *size), stride, padding
-        )
+        sides = zip(x.shape[2:], self.kernel_size, self.stride, self.padding)
+        y = (x.shape[0], self.out_channels, *((side + 2 * p - k) // s + 1 for side, k, s, p in sides))
+        shapes = Shapes(tuple(x.shape), tuple(self.weight.shape), y, *stride_and_padding(self))
         return add_bias(Forward(shapes, x, self.weight)(x, self.weight), self.bias)
 
 
@@ -219,8 +246,7 @@ class ConvTranspose(nn.ConvTranspose):
     def execute(self, x):
         if not fits_layer(self, x):
             return super().execute(x)
-        k, stride, padding = self.kernel_size[0], self.stride[0], self.padding[0]
-        size = [(side - 1) * stride + k - 2 * padding for side in x.shape[2:]]
-        wide = (x.shape[0], self.out_channels, *size)
-        shapes = Shapes(wide, tuple(self.weight.shape), tuple(x.shape), stride, padding)
+        sides = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.output_padding)
+        wide = (x.shape[0], self.out_channels, *((side - 1) * s + k - 2 * p + more for side, k, s, p, more in sides))
+        shapes = Shapes(wide, tuple(self.weight.shape), tuple(x.shape), *stride_and_padding(self))
         return add_bias(GradX(shapes, x, self.weight)(x, self.weight), self.bias)

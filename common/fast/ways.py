@@ -30,7 +30,7 @@ def fastest(shapes, result, functions):
         result: "y", "x" or "w".
         functions: {way: function}.
     """
-    if shapes.multiplications() < WORTH_TIMING:
+    if shapes.multiplications() < WORTH_TIMING or not shapes.is_square:
         return shapes.likely()
     key = " ".join(map(str, (result, *shapes.x, *shapes.w, *shapes.y[2:], shapes.stride, shapes.padding)))
     if known().get(key) not in shapes.possible():
