@@ -171,12 +171,13 @@ def usable(jittor_utils):
 def compile_without_lock():
     """Lets several processes compile kernels at the same time; else one of them waits for the other, for each kernel.
 
-    For tests. Two that need the same kernel at the same time make it once.
+    For tests. Two that need the same kernel at the same time make it once. Jittor writes a kernel's source anew in each
+    process, and reads it again; what is there is left alone here, else one could read it while another writes it.
     """
     import jittor as jt
 
     if jt.flags.python_path.startswith("sh "):
-        jt.flags.disable_lock = 1
+        jt.flags.disable_lock, jt.flags.rewrite_op = 1, 0
 
 
 def script_for(header, compiler):
