@@ -21,7 +21,7 @@ OF_ALL = {
 OF_NOISE, OF_IMAGES = {"n_samples", "samples_dir", "download"}, {"input", "img_height", "img_width"}
 OF_CROPS = {"load_size", "no_crop", "no_flip"}
 OF_MAPS = {"label_dir", "image_dir", "n_classes", "ignore_label"}
-OF_MAPS |= {"out_size", "ref", "ref_dir", "ref_json", "n_outputs"}
+OF_MAPS |= {"out_size", "tiles", "ref", "ref_dir", "ref_json", "n_outputs"}
 
 pytestmark = pytest.mark.parametrize("name", SCRIPTS)
 
