@@ -73,7 +73,7 @@ class Painter:
         return in_chunks(self.generator, classes, codes, chunk=self.args.batch_size)
 
     def paint_in_tiles(self, classes, codes):
-        """The same of maps that are larger than those of the training, in pieces as large as those."""
+        """The same of maps (N, H, W) of any size, in pieces of the training's (height, width), joined without seams."""
 
         def paint(maps):
             return self.paint(maps[:, 0].astype(np.int32), codes)

@@ -37,7 +37,7 @@ class TextEncoder(nn.Module):
 class KnownCodes:
     """The codes of texts by an encoder that learns no more, computed once: a step looks them up.
 
-    Called with (B, L) of these texts, it gives their (B, text_dim) codes.
+    Called with (B, L) of these texts, a variable, it gives their (B, text_dim) codes; KeyError for any other text.
 
     Args:
         encoder: a TextEncoder.

@@ -12,9 +12,9 @@ of the two others, and their derivatives are made of the same three. There are u
 Which is fastest depends on the shapes and on the processor, so `common.fast.ways` times them once on a machine.
 
 `Conv` and `ConvTranspose` stand for those of `jittor.nn`, which run where this does not fit: on a GPU, without oneDNN,
-for dilated filters or groups. Filters that are not square take the direct way. Theirs must not be `jittor.nn`'s: it
-finds oneDNN's operator only while it compiles, and two threads that compile one operator at a time, as that and
-directly, can end a run.
+for dilated filters or groups. Filters that are not square take the direct way; `jittor.nn` would run them too, but with
+the same operator of oneDNN found in another way, and where two of Jittor's threads compile it at once, for the one and
+for the other, the run can end.
 """
 
 import ctypes
