@@ -35,7 +35,7 @@ def kernel():
 def machine_code(words, source, folder, changed=(), body=LOOP):
     """The program text that a command makes of a copy of the source in `folder`, and the assembly that it leaves there.
 
-    `changed` replaces words of the command, `body` the loop.
+    `changed` replaces words of the command, `body` the loop. Both linkers place code in their own way.
     """
     folder.mkdir()
     copy = str(shutil.copy(source, folder))
@@ -55,13 +55,14 @@ def test_same_machine_code(body, kernel, tmp_path):
     assert result == 6.125
     assert words[0] == "sh"
     ours, left = machine_code(words, source, tmp_path / "ours", body=body)
-    theirs, _ = machine_code([sys.executable, *words[2:]], source, tmp_path / "theirs", body=body)
+    words = [sys.executable, *words[2:], *compiler.faster_linker("g++")]
+    theirs, _ = machine_code(words, source, tmp_path / "theirs", body=body)
     assert len(ours) > 100
     assert ours == theirs
     assert left == []
 
 
-def test_older_compilers_rewrite_assembly(tmp_path):
+def test_older_compilers_rewrite_assembly(tmp_path, monkeypatch):
     """With g++ 10 a marked kernel goes through Jittor's script, others do not; here with a stand-in for Python."""
     old = tmp_path / "g++"
     old.write_text('#!/bin/sh\n[ "$1" = -dumpversion ] && echo 10 && exit\nfor last; do :; done\necho g++ > "$last"\n')
@@ -70,6 +71,7 @@ def test_older_compilers_rewrite_assembly(tmp_path):
     python.write_text('#!/bin/sh\nfor last; do :; done\necho python > "${3%.cc}.so"\n')
     python.chmod(0o755)
     script = tmp_path / "kernels.sh"
+    monkeypatch.setattr(compiler, "faster_linker", lambda compiler: [])
     script.write_text(compiler.script_for(tmp_path / "kernels.h", str(old)).replace(sys.executable, str(python)))
     for body, taken in ((LOOP, "g++"), (MARKED, "python")):
         (tmp_path / "kernel_op.cc").write_text(body)
@@ -99,6 +101,17 @@ def test_processes_that_need_the_same_kernel_at_the_same_time_make_it_once(tmp_p
     assert not list(tmp_path.glob("*.lock"))
 
 
+def test_gold_links_where_it_is_installed(kernel, tmp_path):
+    """It leaves a note of its version in what it links; the option is left out where g++ finds no gold."""
+    installed = shutil.which("ld.gold") is not None
+    assert compiler.faster_linker("g++") == ["-fuse-ld=gold"] * installed
+    assert compiler.faster_linker("false") == []
+    words, source, _ = kernel
+    machine_code(words, source, tmp_path / "made")
+    (made,) = (tmp_path / "made").glob("*.so")
+    assert (b"gold 1." in made.read_bytes()) == installed
+
+
 def test_header_is_used(kernel):
     """g++ names each header that it reads, and marks a precompiled one by "!"."""
     words, source, _ = kernel
@@ -112,14 +125,16 @@ def test_header_is_used(kernel):
 
 @pytest.mark.parametrize("damage", ["header is gone", "precompiled header is damaged"])
 def test_falls_back(damage, kernel, tmp_path):
+    """On Jittor's script where g++ fails; g++ itself goes on without a precompiled header that it cannot read."""
     words, source, _ = kernel
-    header = tmp_path / "kernels.h"
+    header, expected = tmp_path / "kernels.h", [sys.executable, *words[2:]]
     if damage != "header is gone":
         header.write_text(compiler.KERNEL_HEADER)
         Path(f"{header}.gch").write_bytes(b"no such thing")
+        expected = words
     script = tmp_path / "kernels.sh"
     script.write_text(compiler.script_for(header, "g++"))
-    expected, _ = machine_code(words, source, tmp_path / "expected")
+    expected, _ = machine_code(expected, source, tmp_path / "expected")
     assert machine_code(words, source, tmp_path / "found", {words[1]: str(script)})[0] == expected
 
 

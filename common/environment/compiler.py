@@ -89,7 +89,7 @@ fi
 if {rewrites} && grep -q @begin "$3"; then
     "$python" "$@" -include "$header" || "$python" "$@"
 else
-    (shift 2; exec "$compiler" "$@" -include "$header" -o "$kernel.$$") && mv "$kernel.$$" "$kernel.so" ||
+    (shift 2; exec "$compiler" "$@" -include "$header" {options} -o "$kernel.$$") && mv "$kernel.$$" "$kernel.so" ||
         "$python" "$@"
 fi
 result=$?
@@ -184,7 +184,15 @@ def script_for(header, compiler):
     """The shell script that compiles a kernel with a header."""
     version = subprocess.run([compiler, "-dumpversion"], check=True, capture_output=True, text=True).stdout
     rewrites = "false" if int(version.split(".")[0]) >= 11 else "true"
-    return SCRIPT.format(python=shlex.quote(sys.executable), header=shlex.quote(str(header)), rewrites=rewrites)
+    paths = {"python": shlex.quote(sys.executable), "header": shlex.quote(str(header))}
+    return SCRIPT.format(**paths, rewrites=rewrites, options=" ".join(["-pipe", *faster_linker(compiler)]))
+
+
+def faster_linker(compiler):
+    """The option by which the compiler links with gold, where it is installed: a fifth of a kernel's time is ld's."""
+    option = "-fuse-ld=gold"
+    found = subprocess.run([compiler, option, "-Wl,--version"], stdin=subprocess.DEVNULL, capture_output=True)
+    return [option] if found.returncode == 0 else []
 
 
 def precompiled(folder, name, text, compiler, options):
