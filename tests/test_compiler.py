@@ -35,7 +35,7 @@ def kernel():
 def machine_code(words, source, folder, changed=(), body=LOOP):
     """The program text that a command makes of a copy of the source in `folder`, and the assembly that it leaves there.
 
-    `changed` replaces words of the command, `body` the loop. Both linkers place code in their own way.
+    `changed` replaces words of the command, `body` the loop. Each linker places the same code in its own way.
     """
     folder.mkdir()
     copy = str(shutil.copy(source, folder))

@@ -78,7 +78,7 @@ def match(folder_A, folder_B, channels):
 
 def match_names(folder_A, folder_B, channels):
     """(file of A, file of B) for all names, which may differ in the suffix; `channels` of A and of B are checked."""
-    named_A, named_B = ({f.relative_to(d).with_suffix(""): f for f in list_images(d)} for d in (folder_A, folder_B))
+    named_A, named_B = by_name(folder_A), by_name(folder_B)
     for have, lack, folder in ((named_A, named_B, folder_B), (named_B, named_A, folder_A)):
         missing = [str(have[name]) for name in have if name not in lack]
         if missing:
@@ -87,6 +87,20 @@ def match_names(folder_A, folder_B, channels):
     good = {file for named, n in zip((named_A, named_B), channels) for file in check_images([*named.values()], n)}
     pairs = [(named_A[name], named_B[name]) for name in named_A]
     return [pair for pair in pairs if good.issuperset(pair)]
+
+
+def by_name(folder):
+    """{path in the folder without its suffix: file} of the images.
+
+    Raises:
+        UserError: two files differ in the suffix alone.
+    """
+    named = {}
+    for file in list_images(folder):
+        first = named.setdefault(file.relative_to(folder).with_suffix(""), file)
+        if first is not file:
+            raise UserError(f"{first} and {file.name} have one name; pairs are found by it, so one of them must go")
+    return named
 
 
 class PairsOfFiles(LazyImages):

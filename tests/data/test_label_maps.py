@@ -1,5 +1,7 @@
 """Label maps and images: layouts, what a map may hold, bad maps in one line, crops alike; the drawn scenes."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -180,6 +182,11 @@ BAD = {
         lambda d: (contest(d), (d / "train/labels/2.png").unlink()),
         [],
         r"no partner in .*labels: .*imgs/2.jpg",
+    ),
+    "two maps of a name": (
+        lambda d: shutil.copy(contest(d) / "train/labels/2.png", d / "train/labels/2.bmp"),
+        [],
+        r"labels/2.bmp and 2.png have one name",
     ),
     "images alone": (lambda d: images(d / "train/imgs", 2), [], r"expected train/labels .* found: train"),
     "no file": (lambda d: (d / "labels").mkdir(parents=True) or (d / "imgs").mkdir(), [], "found: nothing"),
