@@ -35,22 +35,18 @@ class Segmenter(nn.Module):
         w = WIDTH
         self.fine, self.middle = block(channels, w), block(w, 2 * w, stride=2)
         self.coarse, self.middle_up = block(2 * w, 4 * w, stride=2), block(6 * w, 2 * w)
-        self.fine_up, self.last = block(3 * w, w), fast.Conv(w, n_classes, 1)
+        self.fine_up, self.last, self.doubled = block(3 * w, w), fast.Conv(w, n_classes, 1), fast.Upsample(2)
 
     def execute(self, x):
         fine = self.fine(x)
         middle = self.middle(fine)
-        x = self.middle_up(jt.concat([doubled(self.coarse(middle)), middle], dim=1))
-        return self.last(self.fine_up(jt.concat([doubled(x), fine], dim=1)))
+        x = self.middle_up(jt.concat([self.doubled(self.coarse(middle)), middle], dim=1))
+        return self.last(self.fine_up(jt.concat([self.doubled(x), fine], dim=1)))
 
 
 def block(c_in, c_out, stride=1):
     conv = fast.Conv(c_in, c_out, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(conv, fast.BatchNorm(c_out), fast.ReLU())
-
-
-def doubled(x):
-    return nn.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def train_segmenter(data, channels, n_classes, n_steps, seed=0):
