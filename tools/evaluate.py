@@ -4,6 +4,7 @@
     python tools/evaluate.py results/cgan_mnist/samples.npz digits --mnist MNIST --out table.md
     python tools/evaluate.py results/pix2pix/translated FACADES/val --half_B left --features none
     python tools/evaluate.py SAMPLES PHOTOGRAPHS --inception pt_inception-2015-12-05-6726825d.pth
+    python tools/evaluate.py SAMPLES PHOTOGRAPHS --features efficientnet
     python tools/evaluate.py pix2pix results/pix2pix      (also: cyclegan, stargan, usps, infogan, text2img, stackgan)
     python tools/evaluate.py modes results/dcgan/samples.npz
     python tools/evaluate.py labels results/spade
@@ -28,9 +29,10 @@ Distances of the two sets, measured between features that a network computes of 
 The features are by default those of a small classifier of digits, which is trained once, in about two minutes, and
 kept in ~/.cache/jittor-gan-collection; they are scaled to a mean square of 1 on real test digits. Numbers of two
 classifiers cannot be compared. Photographs need --inception, a file with Inception-v3's weights, and on a CPU a minute
-for some 300 images. Every image takes the same way to the network: uint8 as saved, scaled by Pillow's bicubic filter,
-which does not alias; images that are not square are stretched. Two random halves of the real data show what a perfect
-model would get.
+for some 300 images; or, where that file cannot be had, --features efficientnet, a smaller network whose weights come by
+pip (tools/efficientnet.py) and in whose features no published number is. Every image takes the same way to the network:
+uint8 as saved, scaled by Pillow's bicubic filter, which does not alias; images that are not square are stretched. Two
+random halves of the real data show what a perfect model would get.
 
 Where a classifier of digits judges, also:
 
@@ -72,6 +74,7 @@ from common.environment import choose_device
 from common.errors import UserError, warn
 from tools import (
     digit_classifier,
+    efficientnet,
     image_sets,
     inception,
     judge_codes,
@@ -83,6 +86,7 @@ from tools import (
 )
 
 CHUNK = 500
+FEATURES = ("digits", "inception", "efficientnet", "none")
 K = 3  # of the neighbours of precision and recall
 MOST_NEIGHBOURS = 10_000  # of these; their distances to each other grow with the square of the number
 JUDGES = {**judge_translators.JUDGES, "infogan": judge_codes.judge_codes, "modes": judge_modes.judge_modes}
@@ -101,7 +105,7 @@ def parse_args(argv=None):
     add("A", help=f"what is judged; or {', '.join(JUDGES)}")
     add("B", help="what it should resemble; or the out_dir of a run of that script")
     add("--out", metavar="FILE", help="write the table too, as .csv or .md")
-    add("--features", choices=("digits", "inception", "none"), help="inception where --inception is given, else digits")
+    add("--features", choices=FEATURES, help="inception where --inception is given, else digits")
     add("--inception", metavar="FILE", help="Inception-v3's weights, of pytorch-fid or of torchvision")
     add("--mnist", metavar="DIR", help="folder of full MNIST's IDX files")
     add("--usps", metavar="DIR", help="folder of USPS's IDX files, for usps")
@@ -122,7 +126,7 @@ def check(args):
     """
     if args.out is not None and Path(args.out).suffix not in (".csv", ".md"):
         raise UserError(f"--out {args.out}: the table is written as .csv or .md")
-    if args.inception is not None and args.features in ("digits", "none"):
+    if args.inception is not None and args.features not in (None, "inception"):
         raise UserError(f"--inception has no use with --features {args.features}; leave one of the two out")
     if args.features == "inception" and args.inception is None:
         raise UserError(f"--features inception needs {inception.WHERE}")
@@ -139,11 +143,13 @@ def choose_judge(args, a, b):
     """
     if args.inception is not None:
         return inception.InceptionJudge(args.inception)
+    if args.features == "efficientnet":
+        return efficientnet.EfficientNetJudge()
     colourful = [images.name for images in (a, b) if images.is_colour]
     if colourful and args.features is None:
         raise UserError(
             f"{colourful[0]} holds colour images, which a classifier of digits cannot judge. Give {inception.WHERE}; "
-            "or --features digits for coloured digits, or --features none for the measures of pairs alone"
+            f"or {efficientnet.WHERE}; or --features digits for coloured digits, or --features none for pairs alone"
         )
     return digit_classifier.of_digits(args.mnist, args.n_steps)
 

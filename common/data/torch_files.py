@@ -6,6 +6,7 @@ and then the numbers follow each other (torch/serialization.py, `_legacy_save`).
 """
 
 import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -51,13 +52,15 @@ class Tensor:
         self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
 
     def array(self):
-        steps, count = [], 1
-        for side in reversed(self.size):
-            steps.insert(0, count)
-            count *= side
-        if any(side > 1 and step != own for side, step, own in zip(self.size, steps, self.stride)):
-            raise ValueError("a tensor's numbers do not lie in order")
-        return self.storage.numbers[self.offset : self.offset + count].reshape(self.size)
+        """A copy of the numbers, which lie `stride` apart in the storage: in another order, where it was permuted."""
+        last = self.offset + sum((side - 1) * step for side, step in zip(self.size, self.stride))
+        if min(self.offset, *self.size, *self.stride, 0) < 0 or len(self.size) != len(self.stride):
+            raise ValueError("a tensor of no possible shape")
+        if 0 not in self.size and max(last + 1, math.prod(self.size)) > len(self.storage.numbers):
+            raise ValueError("a tensor that is larger than its storage")
+        numbers = self.storage.numbers[self.offset :]
+        steps = [step * numbers.itemsize for step in self.stride]
+        return np.lib.stride_tricks.as_strided(numbers, self.size, steps, writeable=False).copy()
 
 
 class Unpickler(pickle.Unpickler):
