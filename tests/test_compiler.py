@@ -1,6 +1,7 @@
 """Kernels by the precompiled header are those that Jittor's own script compiles."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -33,10 +34,10 @@ def kernel():
 
 
 def machine_code(words, source, folder, changed=(), body=LOOP):
-    """The program text that a command makes of a copy of the source in `folder`, and the assembly that it leaves there.
+    """The instructions that a command makes of a copy of the source in `folder`, and the assembly that it leaves there.
 
-    `changed` replaces words of the command, `body` the loop. Each linker places the same code in its own way, and gold
-    by the length of the source's path too: folders that are compared have names of one length.
+    `changed` replaces words of the command, `body` the loop. Distances and addresses are left out of the instructions:
+    gold lays out a program by the lengths of paths too.
     """
     folder.mkdir()
     copy = str(shutil.copy(source, folder))
@@ -46,8 +47,11 @@ def machine_code(words, source, folder, changed=(), body=LOOP):
     words = [dict(changed).get(word, word) for word in words]
     subprocess.run(words, check=True, capture_output=True)
     assert {file.suffix for file in folder.iterdir()} - {".s"} == {".cc", ".so"}  # nothing temporary
-    subprocess.run(["objcopy", "-O", "binary", "--only-section=.text", made, str(folder / "text")], check=True)
-    return (folder / "text").read_bytes(), sorted(file.name for file in folder.glob("*.s"))
+    words = ["objdump", "-d", "-j", ".text", "--no-show-raw-insn", made]
+    listed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    instructions = re.findall(r"^ *[0-9a-f]+:\t(.*?) *(?:#.*)?$", listed, re.MULTILINE)
+    instructions = [re.sub(r"-?0x[0-9a-f]+\(%rip\)|\b[0-9a-f]+ (?=<)", "", line) for line in instructions]
+    return instructions, sorted(file.name for file in folder.glob("*.s"))
 
 
 @pytest.mark.parametrize("body", [LOOP, MARKED], ids=["plain", "marked"])
