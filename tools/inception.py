@@ -190,6 +190,19 @@ class Inception(nn.Module):
         return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean((2, 3))  # from (B, 2048, 8, 8)
 
 
+def load_fitting(network, weights, path, name):
+    """Puts {name: array}, read from a file, into the network called `name`; what that does not have is left out.
+
+    Raises:
+        UserError: one of the network's is missing or has another shape.
+    """
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    wrong = [key for key, shape in expected.items() if key not in weights or weights[key].shape != shape]
+    if wrong:
+        raise UserError(f"{path} does not fit {name}: {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}")
+    checkpoint.load_module(network, {key: weights[key] for key in expected})
+
+
 class InceptionJudge:
     """Inception-v3 with the weights of a file.
 
@@ -208,11 +221,7 @@ class InceptionJudge:
         if n_classes not in N_CLASSES:
             raise UserError(f"{path} does not hold Inception-v3; expected {WHERE}")
         self.network = Inception(of_2015=n_classes == 1008)
-        expected = {name: tuple(value.shape) for name, value in self.network.state_dict().items()}
-        wrong = [name for name, shape in expected.items() if name not in weights or weights[name].shape != shape]
-        if wrong:
-            raise UserError(f"{path} does not fit Inception-v3: {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}")
-        checkpoint.load_module(self.network, {name: weights[name] for name in expected})
+        load_fitting(self.network, weights, path, "Inception-v3")
         self.network.eval()
         self.description = f"{N_FEATURES} of Inception-v3 ({N_CLASSES[n_classes]})"
 
