@@ -110,7 +110,7 @@ def test_colour_images_have_no_digits_to_name(tmp_path, capsys):
 def test_judge_of_text2img(tmp_path, monkeypatch):
     """Untrained, then with a generator that paints digits of the data as they are asked for."""
     run = untrained_text2img(tmp_path / "run")
-    poor = evaluate.main(["text2img", run, "--n_steps", "120"])
+    poor = evaluate.main(["text2img", run, "--n_steps", "60"])
     assert poor["all four"] < 0.1 and poor["variety"] < 0.1 and poor["retrieval"] < 0.5
     asked, real_chunks = captions.combinations(held_out=True), judge_texts.in_chunks
     pixels, labels = captions.drawn.bundled_digits("test")
@@ -123,7 +123,7 @@ def test_judge_of_text2img(tmp_path, monkeypatch):
         return captions.paint(pixels[chosen], looks[:, 1:], 32).astype(np.float32) / 127.5 - 1
 
     monkeypatch.setattr(judge_texts, "in_chunks", in_chunks)
-    perfect = evaluate.main(["text2img", run, "--n_steps", "120"])
+    perfect = evaluate.main(["text2img", run, "--n_steps", "60"])
     assert perfect["the asked colour"] == perfect["the asked ground"] == 1
     assert perfect["the asked digit"] > 0.8 and perfect["the asked stroke"] > 0.9
     assert 0.8 < perfect["variety"] < 1.2

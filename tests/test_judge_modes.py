@@ -60,10 +60,8 @@ def test_modes_of_certain_samples(levels, tmp_path):
 
 def test_the_order_of_the_channels_counts(levels, tmp_path):
     digits = np.array(np.unravel_index(np.arange(1000), (10, 10, 10))).T
-    found, certain = judge_modes.read_stacks(
-        LevelJudge(),
-        [evaluate.image_sets.load(save(tmp_path / "all.npz", digits)).opened(i) for i in range(1000)],
-    )
+    samples = evaluate.image_sets.load(save(tmp_path / "all.npz", digits))
+    found, certain = judge_modes.read_stacks(LevelJudge(), [samples.opened(i) for i in range(1000)])
     assert np.array_equal(found, np.arange(1000))
     assert certain.sum() == 9**3
 

@@ -234,7 +234,7 @@ def test_it_draws_what_the_text_says(tmp_path):
         rows.append(f"{i:03d}.png,{('a {} picture', 'it is {}')[i // 2 % 2].format(name)}\n")
     (folder / "captions.csv").write_text("file,caption\n" + "".join(rows))
     sizes = ["--img_size", 16, "--channels", 1, "--width_G", 8, "--width_D", 8, "--latent_dim", 6, "--text_dim", 8]
-    training = ["--n_epochs", 30, "--text_epochs", 5, "--batch_size", 18, "--lr", 0.002, "--ema_decay", 0.95]
+    training = ["--n_epochs", 20, "--text_epochs", 5, "--batch_size", 18, "--lr", 0.002, "--ema_decay", 0.95]
     out = ["--text", "very dark", "quite bright", "--n_samples", 100, "--out_dir", tmp_path / "out"]
     run("text2img", "--data_dir", folder, *sizes, *training, "--log_interval", 100, *out)
     with np.load(tmp_path / "out/samples.npz") as samples:
