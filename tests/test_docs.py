@@ -71,14 +71,16 @@ def test_both_readmes_have_the_same_commands():
 
 
 def test_both_readmes_have_the_same_rows():
-    """Scripts, links and minutes; the words differ."""
+    """Pictures, scripts, links and minutes; the words differ."""
     tables = []
     for path in READMES:
-        rows = [row for row in text(path).splitlines() if row.startswith("| `python")]
-        tables.append([re.findall(r"`(.+?)`|(https://[^)]+)|\| ([0-9]+) \|", row) for row in rows])
+        rows = [row for row in text(path).splitlines() if row.startswith("| ![")]
+        tables.append([re.findall(r"(docs/.+?png)|`(.+?)`|(https://[^)]+)|\| ([0-9]+) \|", row) for row in rows])
     assert tables[0] == tables[1]
-    assert [row[0][0] for row in tables[0]] and sorted(row[0][0][7:-3] for row in tables[0]) == SCRIPTS
-    assert all(any(number for _, _, number in row) for row in tables[0])
+    names = [row[1][1][7:-3] for row in tables[0]]
+    assert sorted(names) == SCRIPTS
+    assert [row[0][0] for row in tables[0]] == [f"docs/thumbs/{name}.png" for name in names]
+    assert all(any(number for *_, number in row) for row in tables[0])
 
 
 def test_readmes_fit_on_few_screens():
