@@ -9,7 +9,7 @@ import pytest
 from jittor import nn
 
 from common import fast
-from common.fast import convolution, ways, winograd
+from common.fast import convolution, kernels, ways, winograd
 
 # images, inputs, height, width, outputs, kernel, stride, padding
 SHAPES = [
@@ -321,3 +321,25 @@ def test_equal_calls_give_equal_bits(way, monkeypatch):
     for result in results[1:]:
         for got, expected in zip(result, results[0]):
             np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_together_is_each_layer_by_itself(enabled, monkeypatch):
+    """Outputs, and the gradients for the input and for all weights and biases, against PyTorch's separate layers."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference of this test")
+    monkeypatch.setattr(kernels, "enabled", enabled)
+    rng = np.random.default_rng(0)
+    x, d = (rng.standard_normal((2, c, 6, 7), dtype=np.float32) for c in (4, 8))
+    ours = [fast.Conv(4, outputs, 3, padding=1) for outputs in (5, 3)]
+    theirs = [torch.nn.Conv2d(4, outputs, 3, padding=1) for outputs in (5, 3)]
+    for a, b in zip(ours, theirs):
+        a.load_state_dict({name: value.detach().numpy() for name, value in b.named_parameters()})
+    x_ours, x_theirs = jt.array(x), torch.tensor(x, requires_grad=True)
+    y = fast.together(x_ours, *ours)
+    z = torch.cat([layer(x_theirs) for layer in theirs], dim=1)
+    (z * torch.tensor(d)).sum().backward()
+    parameters = [p for layer in ours for p in (layer.weight, layer.bias)]
+    got = [y, *jt.grad((y * jt.array(d)).sum(), [x_ours, *parameters])]
+    expected = [z, x_theirs.grad, *(p.grad for layer in theirs for p in (layer.weight, layer.bias))]
+    for a, b in zip(got, expected):
+        np.testing.assert_allclose(a.numpy(), b.detach().numpy(), rtol=1e-4, atol=1e-4)

@@ -350,6 +350,31 @@ def test_adagrad(weight_decay):
     np.testing.assert_allclose(ours.numpy(), theirs.detach().numpy(), atol=1e-6)
 
 
+# ---- modulation ----
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_modulation(shape, enabled, monkeypatch):
+    monkeypatch.setattr(kernels, "enabled", enabled)
+    x, gamma, beta, d = (normal(*shape, seed=seed) for seed in range(4))
+    a, both = jt.array(x), jt.array(np.concatenate([gamma, beta], axis=1))
+    y = fast.modulate(a, both)
+    np.testing.assert_allclose(y.numpy(), x * (1 + gamma) + beta, rtol=1e-5, atol=1e-5)
+    dx, dboth = jt.grad((y * jt.array(d)).sum(), [a, both])
+    np.testing.assert_allclose(dx.numpy(), d * (1 + gamma), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dboth.numpy(), np.concatenate([d * x, d], axis=1), rtol=1e-5, atol=1e-5)
+
+
+def test_modulation_refuses_a_second_derivative_and_other_shapes():
+    a, both = jt.array(normal(2, 3, 4, 4)), jt.array(normal(2, 6, 4, 4))
+    dx = jt.grad((fast.modulate(a, both) ** 2).sum(), a)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        jt.grad((dx * dx).sum(), both)
+    with pytest.raises(ValueError, match=r"needs gamma and beta \[2, 6, 4, 4\], got \[2, 3, 4, 4\]"):
+        fast.modulate(a, a)
+
+
 # ---- pooling ----
 
 

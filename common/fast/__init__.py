@@ -8,7 +8,8 @@ its checkpoints and its optimizer's state do not depend on which of the two it u
     Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Upsample,
     Adam, ema_update, set_seed
 
-Adagrad and SpectralNorm, which Jittor has not, and avg_pool2d and softplus, where Jittor's are wrong, are here too.
+Adagrad and SpectralNorm, which Jittor has not, avg_pool2d and softplus, where Jittor's are wrong, and `together` and
+`modulate`, two convolutions of one input as one and what SPADE does with them, are here too.
 
 On a GPU, for other types than float32, and for batch norm of (N, C) or under mpirun, Jittor's operators run instead.
 A compiler without OpenMP ignores the pragmas: the same numbers come out, on one thread.
@@ -17,13 +18,14 @@ A script takes a layer from `fast` wherever it is listed above, and every other 
 Sequential, ModuleList) from `jittor.nn`.
 
 Second derivatives, which a gradient penalty needs: convolutions, padding, dropout and activations have them. The
-two norms' kernels do not and raise RuntimeError; a penalised critic with a norm takes `jittor.nn`'s.
+kernels of the two norms and of `modulate` do not and raise RuntimeError; a penalised critic with a norm takes
+`jittor.nn`'s.
 
 Every loop is split statically and no sum is shared between threads, so that equal runs with as many threads give
 equal bits, also where they stop and go on: which way a convolution takes is kept on the machine (`common.fast.ways`).
 """
 
-from common.fast.convolution import Conv, ConvTranspose
+from common.fast.convolution import Conv, ConvTranspose, together
 from common.fast.layers import (
     Dropout,
     LeakyReLU,
@@ -35,7 +37,7 @@ from common.fast.layers import (
     set_seed,
     softplus,
 )
-from common.fast.norms import BatchNorm, InstanceNorm2d
+from common.fast.norms import BatchNorm, InstanceNorm2d, modulate
 from common.fast.optim import Adagrad, Adam, ema_update
 from common.fast.spectral import SpectralNorm
 
@@ -55,6 +57,8 @@ __all__ = [
     "Upsample",
     "avg_pool2d",
     "ema_update",
+    "modulate",
     "set_seed",
     "softplus",
+    "together",
 ]

@@ -228,16 +228,30 @@ def add_bias(y, bias):
     return y if bias is None else AddBias()(y, bias)
 
 
+def convolve(layer, x, weight, bias):
+    """x's convolution with weights (O, C, k, l) and a bias (O) or None, the rest as in the layer."""
+    sides = zip(x.shape[2:], layer.kernel_size, layer.stride, layer.padding)
+    y = (x.shape[0], weight.shape[0], *((side + 2 * p - k) // s + 1 for side, k, s, p in sides))
+    shapes = Shapes(tuple(x.shape), tuple(weight.shape), y, *stride_and_padding(layer))
+    return add_bias(Forward(shapes, x, weight)(x, weight), bias)
+
+
+def together(x, *layers):
+    """The outputs of convolutions with biases that differ in nothing but their weights, joined along the channels.
+
+    It is one convolution, so that x and the gradient for it pass through memory once.
+    """
+    if not all(fits_layer(layer, x) for layer in layers):
+        return jt.concat([layer(x) for layer in layers], dim=1)
+    weight, bias = (jt.concat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return convolve(layers[0], x, weight, bias)
+
+
 class Conv(nn.Conv):
     """`jittor.nn.Conv`."""
 
     def execute(self, x):
-        if not fits_layer(self, x):
-            return super().execute(x)
-        sides = zip(x.shape[2:], self.kernel_size, self.stride, self.padding)
-        y = (x.shape[0], self.out_channels, *((side + 2 * p - k) // s + 1 for side, k, s, p in sides))
-        shapes = Shapes(tuple(x.shape), tuple(self.weight.shape), y, *stride_and_padding(self))
-        return add_bias(Forward(shapes, x, self.weight)(x, self.weight), self.bias)
+        return convolve(self, x, self.weight, self.bias) if fits_layer(self, x) else super().execute(x)
 
 
 class ConvTranspose(nn.ConvTranspose):

@@ -1,4 +1,4 @@
-"""Batch and instance norm on all CPU cores; see `common.fast` for what all its layers have in common."""
+"""Batch norm, instance norm and modulation on all CPU cores; see `common.fast` for what all layers have in common."""
 
 import jittor as jt
 from jittor import nn
@@ -170,3 +170,55 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         if not self.affine:
             return y
         return y * self.weight.broadcast(x, [0, 2, 3]) + self.bias.broadcast(x, [0, 2, 3])
+
+
+# A channel of x has `length` numbers; its scale lies in `both`, and its shift `channels` channels behind.
+CHANNELS = """
+    const int64 channels = in0_shape1, length = in0_shape2 * in0_shape3;
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 p = 0; p < in0_shape0 * channels; p++) {
+        const int64 at = p * length, scale = at + p / channels * channels * length, shift = scale + channels * length;
+        for (int64 i = 0; i < length; i++) {
+"""
+
+# in: x, both. out: y.
+MODULATE = CHANNELS + "out0_p[at + i] = in0_p[at + i] * (1 + in1_p[scale + i]) + in1_p[shift + i]; } }"
+
+# in: x, both, dy. out: dx, dboth.
+MODULATE_GRAD = (
+    CHANNELS
+    + """
+            out0_p[at + i] = in2_p[at + i] * (1 + in1_p[scale + i]);
+            out1_p[scale + i] = in2_p[at + i] * in0_p[at + i];
+            out1_p[shift + i] = in2_p[at + i];
+        }
+    }
+"""
+)
+
+
+class Modulate(jt.Function):
+    def execute(self, x, both):
+        self.saved = x, both
+        return kernel([x.shape], [x, both], MODULATE)[0]
+
+    def grad(self, dy):
+        return ModulateGrad()(*self.saved, dy)
+
+
+class ModulateGrad(jt.Function):
+    def execute(self, x, both, dy):
+        return tuple(kernel([x.shape, both.shape], [x, both, dy], MODULATE_GRAD))
+
+    def grad(self, *gradients):
+        raise RuntimeError("common.fast.modulate has no second derivative")
+
+
+def modulate(x, both):
+    """x (1 + gamma) + beta, of x (N, C, H, W), and gamma and beta in one, (N, 2 C, H, W)."""
+    n, c, h, w = x.shape
+    if tuple(both.shape) != (n, 2 * c, h, w):
+        raise ValueError(f"modulate: {list(x.shape)} needs gamma and beta {[n, 2 * c, h, w]}, got {list(both.shape)}")
+    if fits(x, both):
+        return Modulate()(x, both)
+    return x * (1 + both[:, :c]) + both[:, c:]
