@@ -237,9 +237,10 @@ def convolve(layer, x, weight, bias):
 
 
 def together(x, *layers):
-    """The outputs of convolutions with biases that differ in nothing but their weights, joined along the channels.
+    """The outputs (N, O, H', W') of several `Conv` for one input x (N, C, H, W), joined along the channels.
 
-    It is one convolution, so that x and the gradient for it pass through memory once.
+    The layers have biases, and equal kernel sizes, strides and paddings. They run as one convolution, so that x and the
+    gradient for it pass through memory once.
     """
     watched = any("execute" in vars(layer) for layer in layers)  # by `common.describe`, which has to see each layer run
     if watched or not all(fits_layer(layer, x) for layer in layers):

@@ -198,6 +198,8 @@ MODULATE_GRAD = (
 
 
 class Modulate(jt.Function):
+    """y, of x's shape, from x (N, C, H, W) and both (N, 2 C, H, W)."""
+
     def execute(self, x, both):
         self.saved = x, both
         return kernel([x.shape], [x, both], MODULATE)[0]
@@ -207,6 +209,8 @@ class Modulate(jt.Function):
 
 
 class ModulateGrad(jt.Function):
+    """The gradients of `Modulate` for x and both."""
+
     def execute(self, x, both, dy):
         return tuple(kernel([x.shape, both.shape], [x, both, dy], MODULATE_GRAD))
 
@@ -215,7 +219,15 @@ class ModulateGrad(jt.Function):
 
 
 def modulate(x, both):
-    """x (1 + gamma) + beta, of x (N, C, H, W), and gamma and beta in one, (N, 2 C, H, W)."""
+    """x (1 + gamma) + beta (Park 2019), of x's shape.
+
+    Args:
+        x: (N, C, H, W).
+        both: (N, 2 C, H, W), gamma and behind it beta.
+
+    Raises:
+        ValueError: `both` has another shape.
+    """
     n, c, h, w = x.shape
     if tuple(both.shape) != (n, 2 * c, h, w):
         raise ValueError(f"modulate: {list(x.shape)} needs gamma and beta {[n, 2 * c, h, w]}, got {list(both.shape)}")
