@@ -83,16 +83,9 @@ def parse_args(argv=None):
 # ---- networks ----
 
 
-class ELU(nn.Module):
-    """x where it is positive, elsewhere exp(x) - 1; Jittor's own has the gradient NaN where exp(x) overflows."""
-
-    def execute(self, x):
-        return jt.maximum(x, 0) + jt.exp(jt.minimum(x, 0)) - 1
-
-
 def conv(n_in, n_out, stride=1):
     """A 3 x 3 convolution and its ELU."""
-    return [fast.Conv(n_in, n_out, 3, stride=stride, padding=1), ELU()]
+    return [fast.Conv(n_in, n_out, 3, stride=stride, padding=1), fast.ELU()]
 
 
 class Decoder(nn.Module):

@@ -176,6 +176,7 @@ OPERATORS = {
     "leaky ReLU": lambda: layer(fast.LeakyReLU(0.2), normal(9, 99)),
     "ReLU": lambda: layer(fast.ReLU(), normal(9, 99)),
     "tanh": lambda: layer(fast.Tanh(), np.float32([[-80, -1, 0, 1, 80]]), 1e-3),
+    "ELU": lambda: layer(fast.ELU(), np.float32([[-80, -1, 0, 1, 100]])),
     "second derivatives": second_derivatives,
     "Adam": lambda: optimizer(lambda p: fast.Adam(p, lr=1e-3)),
     "RMSProp": lambda: optimizer(lambda p: nn.RMSprop(p, lr=1e-3)),

@@ -122,6 +122,12 @@ def test_leaky_relu(shape, scale):
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (7,)])
+def test_elu(shape):
+    for got, expected in gradients(fast.ELU(), torch.nn.ELU(), normal(*shape), normal(*shape, seed=3)):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("padding", [1, 3, (0, 2, 1, 3), 0])
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 5, 7, 5), (4, 8, 65, 67)])
 def test_reflection_pad(shape, padding):
@@ -318,11 +324,22 @@ def test_tanh_is_right_where_jittors_own_gradient_is_nan():
     np.testing.assert_allclose(jt.grad(y.sum(), mine).numpy(), theirs.grad.numpy(), atol=1e-6)
 
 
-def test_second_derivative_of_tanh():
+@pytest.mark.parametrize("enabled", [True, False])
+def test_elu_and_its_gradient(enabled, monkeypatch):
+    """exp(x) - 1 below 0, with the gradient exp(x); from x = 89 on, exp(x) overflows."""
+    monkeypatch.setattr(kernels, "enabled", enabled)
+    x = jt.array([-3.0, -0.5, 0.5, 100.0])
+    y = fast.ELU()(x)
+    np.testing.assert_allclose(y.numpy(), [*np.expm1([-3, -0.5]), 0.5, 100], rtol=1e-5)
+    np.testing.assert_allclose(jt.grad(y.sum(), x).numpy(), [*np.exp([-3, -0.5]), 1, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer, peer", [(fast.Tanh(), torch.tanh), (fast.ELU(), functional.elu)])
+def test_second_derivatives_of_tanh_and_elu(layer, peer):
     x = normal(5, 7)
     a, t = jt.array(x), torch.tensor(x, requires_grad=True)
-    g = jt.grad((fast.Tanh()(a) ** 2).sum(), a)
-    expected = torch.autograd.grad((torch.tanh(t) ** 2).sum(), t, create_graph=True)[0]
+    g = jt.grad((layer(a) ** 2).sum(), a)
+    expected = torch.autograd.grad((peer(t) ** 2).sum(), t, create_graph=True)[0]
     got = jt.grad((g**2).sum(), a).numpy()
     np.testing.assert_allclose(got, torch.autograd.grad((expected**2).sum(), t)[0].numpy(), atol=1e-5)
 

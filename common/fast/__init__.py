@@ -5,8 +5,8 @@ written as small C++ kernels with OpenMP, and a convolution takes the fastest of
 (`common.fast.convolution`). Names, arguments, attributes and initial values are those of `jittor.nn`, so that a model,
 its checkpoints and its optimizer's state do not depend on which of the two it uses:
 
-    Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, Tanh, Upsample,
-    Adam, ema_update, set_seed
+    Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, ELU, Tanh,
+    Upsample, Adam, ema_update, set_seed
 
 Adagrad and SpectralNorm, which Jittor has not, avg_pool2d and softplus, where Jittor's are wrong, and `together` and
 `modulate`, two convolutions of one input as one and what SPADE does with them, are here too.
@@ -27,6 +27,7 @@ equal bits, also where they stop and go on: which way a convolution takes is kep
 
 from common.fast.convolution import Conv, ConvTranspose, together
 from common.fast.layers import (
+    ELU,
     Dropout,
     LeakyReLU,
     ReflectionPad2d,
@@ -42,6 +43,7 @@ from common.fast.optim import Adagrad, Adam, ema_update
 from common.fast.spectral import SpectralNorm
 
 __all__ = [
+    "ELU",
     "Adagrad",
     "Adam",
     "BatchNorm",

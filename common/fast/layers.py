@@ -94,6 +94,52 @@ class Tanh(nn.Module):
         return TanhFunction(x)(x)
 
 
+# in: x. out: ELU(x).
+ELU_FORWARD = """
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0 ? in0_p[i] : std::exp(in0_p[i]) - 1;
+"""
+
+# in: y = ELU(x), dy. out: dy * dELU/dx, and exp(x) = y + 1 for negative x.
+ELU_GRAD = """
+    #pragma omp parallel for schedule(static) if (WORTH_SHARING(in0->num))
+    for (int64 i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0 ? in1_p[i] : (in0_p[i] + 1) * in1_p[i];
+"""
+
+
+class ELUFunction(jt.Function):
+    """ELU(x), of any shape; x is given twice, as in `TanhFunction`."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def execute(self, x):
+        (self.y,) = kernel([x.shape], [x], ELU_FORWARD)
+        return self.y
+
+    def grad(self, dy):
+        return ELUGrad()(self.x, self.y, dy)
+
+
+class ELUGrad(jt.Function):
+    """dy where x is positive, elsewhere dy * exp(x), which is dy * (y + 1) with y = ELU(x); x is as in `TanhGrad`."""
+
+    def execute(self, x, y, dy):
+        self.y, self.dy = y, dy
+        return kernel([dy.shape], [y, dy], ELU_GRAD)[0]
+
+    def grad(self, ddx):
+        second = jt.ternary(self.y > 0, jt.zeros_like(self.y), self.y + 1)
+        return second * self.dy * ddx, None, kernel([ddx.shape], [self.y, ddx], ELU_GRAD)[0]
+
+
+class ELU(nn.Module):
+    """x where it is positive, elsewhere exp(x) - 1; Jittor's own has the gradient NaN where exp(x) overflows."""
+
+    def execute(self, x):
+        return ELUFunction(x)(x) if fits(x) else jt.maximum(x, 0) + jt.exp(jt.minimum(x, 0)) - 1
+
+
 def softplus(x):
     """log(1 + exp(x)), of any shape, without overflow, and without the saturation of Jittor's own below -20."""
     return jt.maximum(x, 0) + jt.log(1 + jt.exp(-jt.abs(x)))

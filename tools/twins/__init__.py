@@ -57,9 +57,8 @@ def convert_plain(layer, name):
         return tnn.ReflectionPad2d(layer.padding)
     if isinstance(layer, nn.Dropout):
         return tnn.Dropout(layer.p)
-    return {"ReLU": tnn.ReLU, "relu": tnn.ReLU, "Tanh": tnn.Tanh, "Flatten": tnn.Flatten, "Sigmoid": tnn.Sigmoid}[
-        name
-    ]()
+    kinds = {"ReLU": tnn.ReLU, "relu": tnn.ReLU, "ELU": tnn.ELU, "Tanh": tnn.Tanh}
+    return (kinds | {"Flatten": tnn.Flatten, "Sigmoid": tnn.Sigmoid})[name]()
 
 
 class AnyBatchNorm(torch.nn.modules.batchnorm._BatchNorm):

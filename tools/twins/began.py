@@ -19,7 +19,6 @@ def decode(m, h):
 
 
 FORWARD = {
-    "ELU": lambda m, x: F.elu(x),
     "Decoder": decode,
     "AutoEncoder": lambda m, images: m.decoder(m.encoder(images)),
 }
