@@ -16,9 +16,11 @@ class LevelJudge:
 
     size, channels, description = 32, 1, "levels"
 
-    def read(self, pixels):
+    def __call__(self, pixels):
         digits = (pixels.mean((1, 2, 3)) // 25).astype(int)
-        return digits, np.where(digits == 0, 0.5, 1.0)
+        probabilities = np.eye(10)[digits]
+        probabilities[digits == 0, :2] = 0.6, 0.4
+        return digits[:, None].astype(np.float32), probabilities
 
 
 @pytest.fixture
@@ -45,6 +47,10 @@ def test_modes_and_divergence_by_hand(levels, tmp_path, capsys):
     assert table["modes"] == 2
     assert table["KL"] == pytest.approx(math.log(8 / 2))
     assert (table["certain"], table["modes of the certain"]) == (0, 0)  # the digit 0 is in all of them
+    # Of many equal points the balls have no radius. Both modes are real, but six of eight real ones are not covered.
+    assert table["precision"] == 1
+    assert table["recall"] == pytest.approx(2 / 8, abs=4 * math.sqrt(0.25 * 0.75 / 400))
+    assert (table["precision of real stacks"], table["recall of real stacks"]) == (1, 1)
     assert table["modes of real stacks"] == 8
     assert table["KL of real stacks"] == pytest.approx(7 / (2 * 400), abs=4 * math.sqrt(2 * 7) / (2 * 400))
     assert "400 samples: other figures are of 26,000" in capsys.readouterr().err
@@ -61,9 +67,10 @@ def test_modes_of_certain_samples(levels, tmp_path):
 def test_the_order_of_the_channels_counts(levels, tmp_path):
     digits = np.array(np.unravel_index(np.arange(1000), (10, 10, 10))).T
     samples = evaluate.image_sets.load(save(tmp_path / "all.npz", digits))
-    found, certain = judge_modes.read_stacks(LevelJudge(), [samples.opened(i) for i in range(1000)])
+    found, certain, features = judge_modes.read_stacks(LevelJudge(), [samples.opened(i) for i in range(1000)])
     assert np.array_equal(found, np.arange(1000))
     assert certain.sum() == 9**3
+    assert np.array_equal(features, digits)  # so that they are of the three channels in their order
 
 
 def test_divergence_is_infinite_where_the_data_has_nothing():
@@ -78,3 +85,9 @@ def test_grey_samples_are_refused(levels, tmp_path, fails):
     code, line = fails(evaluate.main, ["modes", tmp_path / "grey.npz", "--mnist", levels])
     assert code == 2
     assert "stacked digits" in line
+
+
+def test_too_few_samples_are_refused(levels, tmp_path, fails):
+    code, line = fails(evaluate.main, ["modes", save(tmp_path / "s.npz", np.eye(3, dtype=int)), "--mnist", levels])
+    assert code == 2
+    assert "more than 3" in line
