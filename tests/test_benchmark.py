@@ -105,7 +105,7 @@ def test_the_ratio_is_the_median_of_the_rounds():
     """The fastest by its median, though another had the fastest round; 12/10, 40/20 and 12/8 are its ratios."""
     mine, theirs = [10, 20, 8], {"a": [12, 40, 12], "b": [13, 13, 1]}
     row = benchmark.beside_the_fastest(mine, theirs)
-    assert row == {"peer": "a", "peer_ms": 12, "ratio": 1.5}
+    assert row == {"peer": "a", "peer_ms": 12, "ratio": 1.5, "lowest": 1.2, "highest": 2}
     assert benchmark.beside_the_fastest(mine, {}) == {}
 
 

@@ -12,7 +12,8 @@ networks and losses on the same batches, of which the part in PyTorch alone is t
 channels_last and fused Adam, compiled with torch.compile as well. Another peer is a file that takes `MODEL --steps N
 --json` and prints {"ms_per_step": ...}; words NAME=VALUE before the file are its environment. Every timing is a process
 of its own, in turn: ours, one peer, the next peer, ours, ... The table gives medians over all rounds. The peer to beat
-is the fastest: `ratio` is the median of its time through ours, round by round. Nothing else should run meanwhile.
+is the fastest: `ratio` is the median of its time through ours, round by round, and `lowest` and `highest` are the
+extremes. Nothing else should run meanwhile.
 
     of_peak         floating-point operations of convolutions and matrix products in a step, per second, as a share of
                     what a product of two large matrices reaches on this machine; second derivatives are not counted.
@@ -291,8 +292,9 @@ def beside_the_fastest(mine, theirs):
     if not theirs:
         return {}
     fastest = min(theirs, key=lambda peer: statistics.median(theirs[peer]))
-    ratio = statistics.median(t / m for m, t in zip(mine, theirs[fastest]))
-    return {"peer": fastest, "peer_ms": statistics.median(theirs[fastest]), "ratio": ratio}
+    ratios = [t / m for m, t in zip(mine, theirs[fastest])]
+    row = {"peer": fastest, "peer_ms": statistics.median(theirs[fastest]), "ratio": statistics.median(ratios)}
+    return row | {"lowest": min(ratios), "highest": max(ratios)}
 
 
 def growth(args):
