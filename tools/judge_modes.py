@@ -44,15 +44,8 @@ def judge_modes(args):
     chosen = np.sort(np.random.default_rng(3).permutation(len(samples))[:n])
     found, certain, features = read_stacks(judge, [samples.opened(i) for i in chosen])
 
-    train = image_sets.digits("train", args.mnist, judge.size)
-    share = np.bincount(train.labels, minlength=10) / len(train)
-    expected = np.einsum("a,b,c->abc", share, share, share).ravel()
-    test = image_sets.digits("test", args.mnist, judge.size)
-    drawn = np.random.default_rng(4).integers(len(test), size=(n, 3))
-    real, _, real_features = joined(*(values[drawn] for values in read_digits(judge, test.images)))
-    m = min(n, MOST_NEIGHBOURS)
-    target = train.images[np.random.default_rng(5).integers(len(train), size=3 * m)]
-    target = read_digits(judge, target)[2].reshape(m, -1)
+    expected, real, real_features, target = real_stacks(judge, args.mnist, n)
+    m = len(target)
     some = np.random.default_rng(6).permutation(n)[:m]
     precision, recall = metrics.precision_and_recall(features[some], target, K)
     best_precision, best_recall = metrics.precision_and_recall(real_features[some], target, K)
@@ -65,11 +58,29 @@ def judge_modes(args):
         ("modes of the certain", len(np.unique(found[certain])), f"{certain.sum():,} samples"),
         ("precision", precision, f"{m:,} and {m:,}"),
         ("recall", recall, f"{m:,} and {m:,}"),
-        ("modes of real stacks", len(np.unique(real)), f"{n:,} of {len(test):,} test digits"),
+        ("modes of real stacks", len(np.unique(real)), f"{n:,} of test digits"),
         ("KL of real stacks", divergence(real, expected), ""),
         ("precision of real stacks", best_precision, f"{m:,} and {m:,}"),
         ("recall of real stacks", best_recall, f"{m:,} and {m:,}"),
     ]
+
+
+def real_stacks(judge, mnist, n):
+    """What n samples are compared with.
+
+    Returns:
+        The share (1,000,) of each mode in the training part; the modes (n,) and the features (n, 3 D) of stacks of test
+        digits; the features (m, 3 D) of stacks of training digits, m at most MOST_NEIGHBOURS.
+    """
+    train = image_sets.digits("train", mnist, judge.size)
+    share = np.bincount(train.labels, minlength=10) / len(train)
+    expected = np.einsum("a,b,c->abc", share, share, share).ravel()
+    test = image_sets.digits("test", mnist, judge.size)
+    drawn = np.random.default_rng(4).integers(len(test), size=(n, 3))
+    modes, _, features = joined(*(values[drawn] for values in read_digits(judge, test.images)))
+    m = min(n, MOST_NEIGHBOURS)
+    drawn = np.random.default_rng(5).integers(len(train), size=3 * m)
+    return expected, modes, features, read_digits(judge, train.images[drawn])[2].reshape(m, -1)
 
 
 def read_digits(judge, pixels):
