@@ -134,7 +134,10 @@ class ELUGrad(jt.Function):
 
 
 class ELU(nn.Module):
-    """x where it is positive, elsewhere exp(x) - 1; Jittor's own has the gradient NaN where exp(x) overflows."""
+    """`jittor.nn.ELU` with an alpha of 1: x where it is positive, elsewhere exp(x) - 1 (Clevert 2016).
+
+    Jittor's own has the gradient NaN where exp(x) overflows.
+    """
 
     def execute(self, x):
         return ELUFunction(x)(x) if fits(x) else jt.maximum(x, 0) + jt.exp(jt.minimum(x, 0)) - 1
