@@ -30,17 +30,16 @@ what is easy to reconstruct. It departs from the paper, which --paper undoes, in
 of the code, ten times the rate and 50 times lambda_k, for few updates; gamma 0.95, since 0.5 draws little but ones.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data import load_images
 
 import functools
 import math
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data import load_images
+from jittor_fast import nn
 
 # Berthelot 2017, sections 3.4 and 4.1: gamma, lambda_k, batch, rates of 5e-5 to 1e-4, Adam's usual betas, codes of 64
 # in most experiments, n = 128 at 128 x 128. The numbers of epochs and of updates after which M has stalled are ours.
@@ -65,16 +64,51 @@ NOISE = "uniform"  # in [-1, 1], as tools/explore.py must know
 def parse_args(argv=None):
     architecture = ("latent_dim", "width", "img_size", "channels", "skip_connections")
     parser = common.Parser("began", __doc__, PAPER, architecture)
-    parser.set_defaults(n_epochs=30, batch_size=16, lr=0.001, b1=0.9, b2=0.999, img_size=32, channels=1)
+    parser.set_defaults(
+        n_epochs=30, batch_size=16, lr=0.001, b1=0.9, b2=0.999, img_size=32, channels=1
+    )
     parser.set_defaults(sample_interval=1000, checkpoint_interval=5, log_interval=50)
     add, number = parser.add_argument, common.number
-    add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=16, help="length of z and of h")
-    add("--width", type=number(int, at_least=1, at_most=1024), default=8, help="n, the channels next to the image")
-    add("--gamma", type=number(float, above=0, at_most=1), default=0.95, help="L(G(z)) / L(x) in equilibrium: variety")
-    add("--lambda_k", type=number(float, at_least=0), default=0.05, help="how fast k follows the balance")
-    add("--patience", type=number(int, at_least=1), default=1000, help="updates in a mean of M; a rise halves the rate")
-    add("--skip_connections", action="store_true", help="give h's first tensor to every size of the decoders too")
-    add("--stacked", action="store_true", help="three digits as the channels of one image: 1,000 modes to count")
+    add(
+        "--latent_dim",
+        type=number(int, at_least=1, at_most=4096),
+        default=16,
+        help="length of z and of h",
+    )
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=1024),
+        default=8,
+        help="n, the channels next to the image",
+    )
+    add(
+        "--gamma",
+        type=number(float, above=0, at_most=1),
+        default=0.95,
+        help="L(G(z)) / L(x) in equilibrium: variety",
+    )
+    add(
+        "--lambda_k",
+        type=number(float, at_least=0),
+        default=0.05,
+        help="how fast k follows the balance",
+    )
+    add(
+        "--patience",
+        type=number(int, at_least=1),
+        default=1000,
+        help="updates in a mean of M; a rise halves the rate",
+    )
+    add(
+        "--skip_connections",
+        action="store_true",
+        help="give h's first tensor to every size of the decoders too",
+    )
+    add(
+        "--stacked",
+        action="store_true",
+        help="three digits as the channels of one image: 1,000 modes to count",
+    )
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args
@@ -85,7 +119,7 @@ def parse_args(argv=None):
 
 def conv(n_in, n_out, stride=1):
     """A 3 x 3 convolution and its ELU."""
-    return [fast.Conv(n_in, n_out, 3, stride=stride, padding=1), fast.ELU()]
+    return [nn.Conv(n_in, n_out, 3, stride=stride, padding=1), nn.ELU()]
 
 
 class Decoder(nn.Module):
@@ -95,9 +129,13 @@ class Decoder(nn.Module):
         super().__init__()
         self.width, self.skip_connections = width, skip_connections
         self.project = nn.Linear(latent_dim, width * SMALLEST**2)
-        inputs = [width] + [2 * width if skip_connections else width] * int(math.log2(img_size // SMALLEST))
-        self.sizes = nn.ModuleList([nn.Sequential(*conv(n, width), *conv(width, width)) for n in inputs])
-        self.image, self.doubled = fast.Conv(width, channels, 3, padding=1), fast.Upsample(2)
+        inputs = [width] + [2 * width if skip_connections else width] * int(
+            math.log2(img_size // SMALLEST)
+        )
+        self.sizes = nn.ModuleList(
+            [nn.Sequential(*conv(n, width), *conv(width, width)) for n in inputs]
+        )
+        self.image, self.doubled = nn.Conv(width, channels, 3, padding=1), nn.Upsample(2)
 
     def execute(self, h):
         first = self.project(h).reshape(h.shape[0], self.width, SMALLEST, SMALLEST)
@@ -117,7 +155,9 @@ class AutoEncoder(nn.Module):
     def __init__(self, latent_dim, img_size, channels, width, skip_connections):
         super().__init__()
         layers, c = conv(channels, width), width
-        for _ in range(int(math.log2(img_size // SMALLEST))):  # c grows by n, height and width halve
+        for _ in range(
+            int(math.log2(img_size // SMALLEST))
+        ):  # c grows by n, height and width halve
             layers += conv(c, c) + conv(c, c) + conv(c, c + width, stride=2)
             c += width
         layers += conv(c, c) + conv(c, c)  # (B, c, 8, 8)
@@ -152,7 +192,9 @@ def build(args):
 def reconstruction_loss(images, reconstructions):
     """L(v) = E|v - D(v)|, the mean over images and pixels."""
     if images.shape != reconstructions.shape:
-        raise ValueError(f"images and reconstructions of different shapes: {images.shape} and {reconstructions.shape}")
+        raise ValueError(
+            f"images and reconstructions of different shapes: {images.shape} and {reconstructions.shape}"
+        )
     return jt.abs(images - reconstructions).mean()
 
 
@@ -161,7 +203,13 @@ class Balance:
 
     def __init__(self, gamma, lambda_k, patience):
         self.gamma, self.lambda_k, self.patience = gamma, lambda_k, patience
-        self.k, self.n_halvings, self.last_mean, self.total, self.n_updates = 0.0, 0, math.inf, 0.0, 0
+        self.k, self.n_halvings, self.last_mean, self.total, self.n_updates = (
+            0.0,
+            0,
+            math.inf,
+            0.0,
+            0,
+        )
 
     def update(self, loss_real, loss_G):
         """Takes L(x) and L(G(z_G)) of the whole batch, as floats, and gives M."""
@@ -176,7 +224,10 @@ class Balance:
         return measure
 
     def state_dict(self):
-        return {name: vars(self)[name] for name in ("k", "n_halvings", "last_mean", "total", "n_updates")}
+        return {
+            name: vars(self)[name]
+            for name in ("k", "n_halvings", "last_mean", "total", "n_updates")
+        }
 
     def load_state_dict(self, state):
         if not 0 <= state["k"] <= 1 or state["n_halvings"] < 0:
@@ -197,7 +248,9 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_
     """
     with jt.no_grad():
         fake = generator(z_D)
-    reconstructed = discriminator(jt.concat([real, fake], dim=0))  # without norms, one pass equals two
+    reconstructed = discriminator(
+        jt.concat([real, fake], dim=0)
+    )  # without norms, one pass equals two
     loss_real = reconstruction_loss(real, reconstructed[: len(real)])
     loss_fake = reconstruction_loss(fake, reconstructed[len(real) :])
     optimizer_D.step(loss_real - k * loss_fake)
@@ -217,11 +270,13 @@ def latent(rng, n, args):
 
 
 def train(run, args):
-    data = load_images(args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked)
+    data = load_images(
+        args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked
+    )
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, discriminator = build(args)
-    optimizer_G = fast.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
-    optimizer_D = fast.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     balance = Balance(args.gamma, args.lambda_k, args.patience)
     run.track(
         exports={"generator": generator},
@@ -239,8 +294,12 @@ def train(run, args):
             optimizer_G.lr = optimizer_D.lr = args.lr / 2**balance.n_halvings
             z_D, z_G = (run.shard(latent(run.rng, args.batch_size, args)) for _ in range(2))
             k = jt.array(np.float32([balance.k]))
-            losses = train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, k)
-            measure = balance.update(*(common.batch_mean(losses[name]).item() for name in ("loss_real", "loss_G")))
+            losses = train_step(
+                generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, k
+            )
+            measure = balance.update(
+                *(common.batch_mean(losses[name]).item() for name in ("loss_real", "loss_G"))
+            )
             run.log({**losses, "k": k, "measure": jt.array(np.float32([measure]))})
             if run.every(args.sample_interval):
                 images = common.in_chunks(generator, grid_z)
@@ -275,7 +334,11 @@ def main(argv=None):
         if args.describe:
             generator, discriminator = build(args)
             common.describe("generator", generator, jt.zeros((1, args.latent_dim)))
-            common.describe("discriminator", discriminator, jt.zeros((1, args.channels, args.img_size, args.img_size)))
+            common.describe(
+                "discriminator",
+                discriminator,
+                jt.zeros((1, args.channels, args.img_size, args.img_size)),
+            )
         elif args.sample_only:
             generate(run, args)
         else:

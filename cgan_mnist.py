@@ -25,16 +25,15 @@ The default trains in four minutes on two CPU cores; digits fit their labels aft
 `result.png` shows --number; in the grids of `samples/` the columns are the digits 0 to 9.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data import load_digits
 
 import math
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data import load_digits
+from jittor_fast import nn
 
 # The code of the contest, CGAN.py, on the 60,000 digits of MNIST (--download). Its discriminator has dropout of 0.4,
 # but it never calls `.train()`, without which Jittor leaves dropout out.
@@ -57,16 +56,48 @@ PAPER = {
 def parse_args(argv=None):
     architecture = ("arch", "latent_dim", "n_classes", "img_size", "channels", "ema_decay")
     parser = common.Parser("cgan_mnist", __doc__, PAPER, architecture, of_the_call=("number",))
-    parser.set_defaults(n_epochs=100, batch_size=64, lr=0.0002, b1=0.5, b2=0.999, img_size=32, channels=1)
+    parser.set_defaults(
+        n_epochs=100, batch_size=64, lr=0.0002, b1=0.5, b2=0.999, img_size=32, channels=1
+    )
     parser.set_defaults(sample_interval=1000, checkpoint_interval=5, log_interval=100)
     add, number = parser.add_argument, common.number
-    add("--arch", choices=("mlp", "conv"), default="mlp", help="the contest's networks, or convolutional ones")
-    add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
-    add("--n_classes", type=number(int, at_least=2, at_most=256), default=10, help="number of labels")
-    add("--loss", choices=("lsgan", "bce", "matching"), default="lsgan", help="the adversarial loss")
-    add("--dropout", type=number(float, at_least=0, below=1), default=0.0, help="in D; the contest means to have 0.4")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
-    add("--number", help="the digits of result.png, 0123456789 unless given; they are written nowhere else")
+    add(
+        "--arch",
+        choices=("mlp", "conv"),
+        default="mlp",
+        help="the contest's networks, or convolutional ones",
+    )
+    add(
+        "--latent_dim",
+        type=number(int, at_least=1, at_most=4096),
+        default=100,
+        help="length of the noise vector",
+    )
+    add(
+        "--n_classes",
+        type=number(int, at_least=2, at_most=256),
+        default=10,
+        help="number of labels",
+    )
+    add(
+        "--loss", choices=("lsgan", "bce", "matching"), default="lsgan", help="the adversarial loss"
+    )
+    add(
+        "--dropout",
+        type=number(float, at_least=0, below=1),
+        default=0.0,
+        help="in D; the contest means to have 0.4",
+    )
+    add(
+        "--ema_decay",
+        type=number(float, at_least=0, below=1),
+        default=0.999,
+        help="of the averaged weights; 0: off",
+    )
+    add(
+        "--number",
+        help="the digits of result.png, 0123456789 unless given; they are written nowhere else",
+    )
     args = parser.parse(argv)
     if args.number is None:
         args.number = "0123456789"[: args.n_classes]
@@ -95,10 +126,10 @@ class Generator(nn.Module):
         for next_width in (128, 256, 512, 1024):
             layers += [nn.Linear(width, next_width)]
             if next_width > 128:
-                layers += [fast.BatchNorm(next_width)]
-            layers += [fast.LeakyReLU(0.2)]
+                layers += [nn.BatchNorm(next_width)]
+            layers += [nn.LeakyReLU(0.2)]
             width = next_width
-        self.layers = nn.Sequential(*layers, nn.Linear(width, channels * img_size**2), fast.Tanh())
+        self.layers = nn.Sequential(*layers, nn.Linear(width, channels * img_size**2), nn.Tanh())
 
     def execute(self, z, labels):
         images = self.layers(jt.concat([z, self.label_embedding(labels)], dim=1))
@@ -111,9 +142,9 @@ class Discriminator(nn.Module):
     def __init__(self, n_classes, img_size, channels, dropout):
         super().__init__()
         self.label_embedding = nn.Embedding(n_classes, n_classes)
-        layers = [nn.Linear(channels * img_size**2 + n_classes, 512), fast.LeakyReLU(0.2)]
+        layers = [nn.Linear(channels * img_size**2 + n_classes, 512), nn.LeakyReLU(0.2)]
         for _ in range(2):
-            layers += [nn.Linear(512, 512), fast.Dropout(dropout), fast.LeakyReLU(0.2)]
+            layers += [nn.Linear(512, 512), nn.Dropout(dropout), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Linear(512, 1))
 
     def execute(self, images, labels):
@@ -130,12 +161,14 @@ class ConvGenerator(nn.Module):
         n_doublings = int(math.log2(img_size)) - 3
         c = self.top = width * 2**n_doublings
         self.project = nn.Linear(latent_dim + n_classes, c * 4 * 4)
-        layers = [fast.BatchNorm(c), fast.ReLU()]
+        layers = [nn.BatchNorm(c), nn.ReLU()]
         for _ in range(n_doublings):  # c halves, height and width double
-            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False)]
-            layers += [fast.BatchNorm(c // 2), fast.ReLU()]
+            layers += [nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm(c // 2), nn.ReLU()]
             c //= 2
-        self.layers = nn.Sequential(*layers, fast.ConvTranspose(c, channels, 4, stride=2, padding=1), fast.Tanh())
+        self.layers = nn.Sequential(
+            *layers, nn.ConvTranspose(c, channels, 4, stride=2, padding=1), nn.Tanh()
+        )
 
     def execute(self, z, labels):
         h = self.project(jt.concat([z, self.label_embedding(labels)], dim=1))
@@ -147,13 +180,13 @@ class ProjectionDiscriminator(nn.Module):
 
     def __init__(self, n_classes, img_size, channels, dropout, width=64, n_features=128):
         super().__init__()
-        layers = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)]
+        layers = [nn.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         c = width
         for _ in range(int(math.log2(img_size)) - 3):  # c doubles, height and width halve
-            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1), fast.LeakyReLU(0.2)]
+            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
             c *= 2
-        layers += [nn.Flatten(), fast.Dropout(dropout)]  # (B, c, 4, 4) to (B, c * 4 * 4)
-        self.features = nn.Sequential(*layers, nn.Linear(c * 4 * 4, n_features), fast.LeakyReLU(0.2))
+        layers += [nn.Flatten(), nn.Dropout(dropout)]  # (B, c, 4, 4) to (B, c * 4 * 4)
+        self.features = nn.Sequential(*layers, nn.Linear(c * 4 * 4, n_features), nn.LeakyReLU(0.2))
         self.realism = nn.Linear(n_features, 1)
         self.label_embedding = nn.Embedding(n_classes, n_features)
 
@@ -164,7 +197,9 @@ class ProjectionDiscriminator(nn.Module):
 
 def build(args):
     """The generator and the discriminator of these arguments."""
-    kinds = {"mlp": (Generator, Discriminator), "conv": (ConvGenerator, ProjectionDiscriminator)}[args.arch]
+    kinds = {"mlp": (Generator, Discriminator), "conv": (ConvGenerator, ProjectionDiscriminator)}[
+        args.arch
+    ]
     generator = kinds[0](args.latent_dim, args.n_classes, args.img_size, args.channels)
     discriminator = kinds[1](args.n_classes, args.img_size, args.channels, args.dropout)
     for module in (generator, discriminator):
@@ -189,12 +224,16 @@ def discriminator_loss(real_scores, fake_scores, wrong_scores, loss):
     """
     fakes = [scores for scores in (fake_scores, wrong_scores) if scores is not None]
     if any(scores.shape != real_scores.shape for scores in fakes):
-        raise ValueError(f"scores of different shapes: {[scores.shape for scores in (real_scores, *fakes)]}")
+        raise ValueError(
+            f"scores of different shapes: {[scores.shape for scores in (real_scores, *fakes)]}"
+        )
     fake = sum(adversarial_loss(scores, 0.0, loss) for scores in fakes) / len(fakes)
     return (adversarial_loss(real_scores, 1.0, loss) + fake) / 2
 
 
-def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels, z, wanted, wrong_labels, loss):
+def train_step(
+    generator, discriminator, optimizer_G, optimizer_D, real, labels, z, wanted, wrong_labels, loss
+):
     """One update of G, then one of D on the same generated images, as in the contest's code.
 
     Args:
@@ -224,7 +263,9 @@ def train(run, args):
     batches = common.Batches(data, args.batch_size, args.seed)
     networks = generator, discriminator = build(args)
     ema = common.EMA(generator, args.ema_decay)
-    optimizers = [fast.Adam(network.parameters(), lr=args.lr, betas=(args.b1, args.b2)) for network in networks]
+    optimizers = [
+        nn.Adam(network.parameters(), lr=args.lr, betas=(args.b1, args.b2)) for network in networks
+    ]
     run.track(
         exports={"generator": ema.module},
         generator=generator,
@@ -246,7 +287,9 @@ def train(run, args):
             z = run.normal(args.batch_size, args.latent_dim)
             wanted = run.integers(0, args.n_classes, args.batch_size)
             wrong = (labels + run.integers(1, args.n_classes, args.batch_size)) % args.n_classes
-            losses = train_step(*networks, *optimizers, real, labels, z, wanted, wrong, loss=args.loss)
+            losses = train_step(
+                *networks, *optimizers, real, labels, z, wanted, wrong, loss=args.loss
+            )
             ema.update()
             run.log(losses)
             if run.every(args.sample_interval):
@@ -286,7 +329,10 @@ def main(argv=None):
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
             generator, discriminator = build(args)
-            label, image = jt.zeros((1,), "int32"), jt.zeros((1, args.channels, args.img_size, args.img_size))
+            label, image = (
+                jt.zeros((1,), "int32"),
+                jt.zeros((1, args.channels, args.img_size, args.img_size)),
+            )
             common.describe("generator", generator, jt.zeros((1, args.latent_dim)), label)
             common.describe("discriminator", discriminator, image, label)
         elif args.sample_only:

@@ -21,42 +21,99 @@ The default departs from the paper, which --paper undoes:
   * the identity term is on, lambda_id 0.5, as in the authors' code; the paper has it for paintings alone (section 5.2).
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data import load_domains
+from common.data.augment import augmentation
+from common.optional import doubled
 
 from functools import partial
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data import load_domains
-from common.data.augment import augmentation
-from common.optional import doubled
+from jittor_fast import nn
 
 # Zhu 2017, sections 4 and 7; width of the authors' PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
 PAPER = {"n_epochs": 200, "decay_epoch": 100, "batch_size": 1, "lr": 0.0002, "b1": 0.5, "b2": 0.999}
-PAPER |= {"img_size": 256, "channels": 3, "width": 64, "n_blocks": 9, "lambda_cycle": 10.0, "lambda_identity": 0.0}
+PAPER |= {
+    "img_size": 256,
+    "channels": 3,
+    "width": 64,
+    "n_blocks": 9,
+    "lambda_cycle": 10.0,
+    "lambda_identity": 0.0,
+}
 PAPER |= {"pool_size": 50, "ema_decay": 0.0}
 
 
 def parse_args(argv=None):
-    architecture = ("upsample", "width", "n_blocks", "img_size", "channels", "pool_size", "ema_decay")
-    parser = common.Parser("cyclegan", __doc__, PAPER, architecture, starts_from="images", of_the_call=("direction",))
-    parser.set_defaults(n_epochs=4, batch_size=4, lr=0.0002, b1=0.5, b2=0.999, img_size=32, channels=1)
+    architecture = (
+        "upsample",
+        "width",
+        "n_blocks",
+        "img_size",
+        "channels",
+        "pool_size",
+        "ema_decay",
+    )
+    parser = common.Parser(
+        "cyclegan", __doc__, PAPER, architecture, starts_from="images", of_the_call=("direction",)
+    )
+    parser.set_defaults(
+        n_epochs=4, batch_size=4, lr=0.0002, b1=0.5, b2=0.999, img_size=32, channels=1
+    )
     parser.set_defaults(sample_interval=200, checkpoint_interval=1, log_interval=20)
     add, number = parser.add_argument, common.number
     add("--data_dir_B", help="folder of domain B, if --data_dir is that of domain A alone")
-    add("--upsample", choices=("transpose", "resize"), default="transpose", help="how the generators double sizes")
-    add("--width", type=number(int, at_least=1, at_most=256), default=32, help="channels of the first layers")
-    add("--n_blocks", type=number(int, at_least=0, at_most=50), help="residual blocks; 6 up to 128 pixels, 9 above")
-    add("--lambda_cycle", type=number(float, at_least=0), default=10.0, help="weight of the cycle's distance")
-    add("--lambda_identity", type=number(float, at_least=0), default=0.5, help="of the identity, times lambda_cycle")
-    add("--pool_size", type=number(int, at_least=0, at_most=1000), default=50, help="older translations that D sees")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.0, help="of averaged weights; 0: off")
+    add(
+        "--upsample",
+        choices=("transpose", "resize"),
+        default="transpose",
+        help="how the generators double sizes",
+    )
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=256),
+        default=32,
+        help="channels of the first layers",
+    )
+    add(
+        "--n_blocks",
+        type=number(int, at_least=0, at_most=50),
+        help="residual blocks; 6 up to 128 pixels, 9 above",
+    )
+    add(
+        "--lambda_cycle",
+        type=number(float, at_least=0),
+        default=10.0,
+        help="weight of the cycle's distance",
+    )
+    add(
+        "--lambda_identity",
+        type=number(float, at_least=0),
+        default=0.5,
+        help="of the identity, times lambda_cycle",
+    )
+    add(
+        "--pool_size",
+        type=number(int, at_least=0, at_most=1000),
+        default=50,
+        help="older translations that D sees",
+    )
+    add(
+        "--ema_decay",
+        type=number(float, at_least=0, below=1),
+        default=0.0,
+        help="of averaged weights; 0: off",
+    )
     parser.add_augmentation()
     parser.add_tile()
-    add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="of the translation of --input")
+    add(
+        "--direction",
+        choices=("AtoB", "BtoA"),
+        default="AtoB",
+        help="of the translation of --input",
+    )
     parser.add_decay(decay_epoch=100)
     args = parser.parse(argv)
     parser.shape_is_multiple_of(args, 4, at_least=32)
@@ -68,7 +125,7 @@ def parse_args(argv=None):
 
 
 def normed(conv):
-    return [conv, fast.InstanceNorm2d(conv.out_channels, affine=False)]
+    return [conv, nn.InstanceNorm2d(conv.out_channels, affine=False)]
 
 
 class Residual(nn.Module):
@@ -76,8 +133,8 @@ class Residual(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        layers = [fast.ReflectionPad2d(1), *normed(fast.Conv(channels, channels, 3)), fast.ReLU()]
-        layers += [fast.ReflectionPad2d(1), *normed(fast.Conv(channels, channels, 3))]
+        layers = [nn.ReflectionPad2d(1), *normed(nn.Conv(channels, channels, 3)), nn.ReLU()]
+        layers += [nn.ReflectionPad2d(1), *normed(nn.Conv(channels, channels, 3))]
         self.layers = nn.Sequential(*layers)
 
     def execute(self, x):
@@ -89,16 +146,18 @@ class Generator(nn.Module):
 
     def __init__(self, channels, width, n_blocks, upsample):
         super().__init__()
-        layers, c = [fast.ReflectionPad2d(3), *normed(fast.Conv(channels, width, 7)), fast.ReLU()], width
+        layers, c = [nn.ReflectionPad2d(3), *normed(nn.Conv(channels, width, 7)), nn.ReLU()], width
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
-            layers += [*normed(fast.Conv(c, 2 * c, 3, stride=2, padding=1)), fast.ReLU()]
+            layers += [*normed(nn.Conv(c, 2 * c, 3, stride=2, padding=1)), nn.ReLU()]
             c *= 2
         layers += [Residual(c) for _ in range(n_blocks)]
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, width, H, W)
             conv = doubled(upsample, c, c // 2, size=3)
-            layers += [*conv, fast.InstanceNorm2d(c // 2, affine=False), fast.ReLU()]
+            layers += [*conv, nn.InstanceNorm2d(c // 2, affine=False), nn.ReLU()]
             c //= 2
-        self.layers = nn.Sequential(*layers, fast.ReflectionPad2d(3), fast.Conv(width, channels, 7), fast.Tanh())
+        self.layers = nn.Sequential(
+            *layers, nn.ReflectionPad2d(3), nn.Conv(width, channels, 7), nn.Tanh()
+        )
 
     def execute(self, images):
         return self.layers(images)
@@ -109,11 +168,11 @@ class PatchGAN(nn.Module):
 
     def __init__(self, channels, width):
         super().__init__()
-        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
+        layers, c = [nn.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)], width
         for stride in (2, 2, 1):
-            layers += [*normed(fast.Conv(c, 2 * c, 4, stride=stride, padding=1)), fast.LeakyReLU(0.2)]
+            layers += [*normed(nn.Conv(c, 2 * c, 4, stride=stride, padding=1)), nn.LeakyReLU(0.2)]
             c *= 2
-        self.layers = nn.Sequential(*layers, fast.Conv(c, 1, 4, padding=1))
+        self.layers = nn.Sequential(*layers, nn.Conv(c, 1, 4, padding=1))
 
     def execute(self, images):
         return self.layers(images)
@@ -147,7 +206,10 @@ class ImagePool:
     def exchange(self, images, rng):
         """(B, C, H, W) images; once the pool is full, about half of them change places with older ones."""
         size = len(self.images)
-        kept, given = list(range(size)), list(range(size, size + len(images)))  # rows of pool and images together
+        kept, given = (
+            list(range(size)),
+            list(range(size, size + len(images))),
+        )  # rows of pool and images together
         for i in range(len(images)):
             if self.count < size:
                 kept[self.count] = given[i]
@@ -191,7 +253,17 @@ def discriminator_loss(discriminator, real, fake):
     return (((real_scores - 1) ** 2).mean() + (fake_scores**2).mean()) / 2
 
 
-def train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall_A, recall_B, lambda_cycle, lambda_identity):
+def train_step(
+    networks,
+    optimizer_G,
+    optimizer_D,
+    real_A,
+    real_B,
+    recall_A,
+    recall_B,
+    lambda_cycle,
+    lambda_identity,
+):
     """One update of both generators, then one of both discriminators; images are (B, C, H, W) in [-1, 1].
 
     recall_A and recall_B turn translations into those which the discriminators see. Returns every loss, unweighted, as
@@ -199,12 +271,24 @@ def train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall_A, rec
     """
     G, F, D_A, D_B = networks
     if lambda_identity > 0:
-        (fake_B, same_B), (fake_A, same_A) = in_one_pass(G, real_A, real_B), in_one_pass(F, real_B, real_A)
-        identity = {"loss_identity_A": l1_distance(same_A, real_A), "loss_identity_B": l1_distance(same_B, real_B)}
+        (fake_B, same_B), (fake_A, same_A) = (
+            in_one_pass(G, real_A, real_B),
+            in_one_pass(F, real_B, real_A),
+        )
+        identity = {
+            "loss_identity_A": l1_distance(same_A, real_A),
+            "loss_identity_B": l1_distance(same_B, real_B),
+        }
     else:
         fake_B, fake_A, identity = G(real_A), F(real_B), {}
-    adversarial = {"loss_G_AB": ((D_B(fake_B) - 1) ** 2).mean(), "loss_G_BA": ((D_A(fake_A) - 1) ** 2).mean()}
-    cycle = {"loss_cycle_A": l1_distance(F(fake_B), real_A), "loss_cycle_B": l1_distance(G(fake_A), real_B)}
+    adversarial = {
+        "loss_G_AB": ((D_B(fake_B) - 1) ** 2).mean(),
+        "loss_G_BA": ((D_A(fake_A) - 1) ** 2).mean(),
+    }
+    cycle = {
+        "loss_cycle_A": l1_distance(F(fake_B), real_A),
+        "loss_cycle_B": l1_distance(G(fake_A), real_B),
+    }
     distances = sum(cycle.values()) + lambda_identity * sum(identity.values())
     optimizer_G.step(sum(adversarial.values()) + lambda_cycle * distances)
 
@@ -233,27 +317,56 @@ def shown_images(args):
 
 def train(run, args):
     shown = shown_images(args)
-    data = load_domains(args.data_dir, args.data_dir_B, args.shape, args.channels, augment=augmentation(args))
+    data = load_domains(
+        args.data_dir, args.data_dir_B, args.shape, args.channels, augment=augmentation(args)
+    )
     batches = common.Batches(data, args.batch_size, args.seed)
     networks = G, F, D_A, D_B = build(args)
     ema_G, ema_F = (common.EMA(generator, args.ema_decay) for generator in (G, F))
-    optimizer_G = fast.Adam([*G.parameters(), *F.parameters()], lr=args.lr, betas=(args.b1, args.b2))
-    optimizer_D = fast.Adam([*D_A.parameters(), *D_B.parameters()], lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_G = nn.Adam([*G.parameters(), *F.parameters()], lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_D = nn.Adam(
+        [*D_A.parameters(), *D_B.parameters()], lr=args.lr, betas=(args.b1, args.b2)
+    )
     pools = [ImagePool(args.pool_size, (args.channels, *args.shape)) for _ in range(2)]
-    parts = {"G": G, "F": F, "D_A": D_A, "D_B": D_B, "ema_G": ema_G, "ema_F": ema_F, "optimizer_G": optimizer_G}
-    parts |= {"optimizer_D": optimizer_D, "pool_A": pools[0], "pool_B": pools[1], "batches": batches}
+    parts = {
+        "G": G,
+        "F": F,
+        "D_A": D_A,
+        "D_B": D_B,
+        "ema_G": ema_G,
+        "ema_F": ema_F,
+        "optimizer_G": optimizer_G,
+    }
+    parts |= {
+        "optimizer_D": optimizer_D,
+        "pool_A": pools[0],
+        "pool_B": pools[1],
+        "batches": batches,
+    }
     run.track(exports={"G": ema_G.module, "F": ema_F.module}, **parts)
 
-    recalls = [lambda fake, pool=pool: run.shard(pool.exchange(run.gather(fake), run.rng)) for pool in pools]
+    recalls = [
+        lambda fake, pool=pool: run.shard(pool.exchange(run.gather(fake), run.rng))
+        for pool in pools
+    ]
     weights = {"lambda_cycle": args.lambda_cycle, "lambda_identity": args.lambda_identity}
-    watches = [run.watch(shown[k], f"translations to {'AB'[k]}", loss=f"loss_D_{'AB'[k]}") for k in range(2)]
+    watches = [
+        run.watch(shown[k], f"translations to {'AB'[k]}", loss=f"loss_D_{'AB'[k]}")
+        for k in range(2)
+    ]
     for epoch in run.epochs():
-        optimizer_G.lr = optimizer_D.lr = learning_rate(epoch, args.lr, args.decay_epoch, args.decay_until)
+        optimizer_G.lr = optimizer_D.lr = learning_rate(
+            epoch, args.lr, args.decay_epoch, args.decay_until
+        )
         for real_A, real_B in run.steps(batches):
-            run.log(train_step(networks, optimizer_G, optimizer_D, real_A, real_B, *recalls, **weights))
+            run.log(
+                train_step(networks, optimizer_G, optimizer_D, real_A, real_B, *recalls, **weights)
+            )
             ema_G.update(), ema_F.update()
             if run.every(args.sample_interval):
-                for watch, images in zip(watches, write_rows(run.sample_path, ema_G.module, ema_F.module, *shown)):
+                for watch, images in zip(
+                    watches, write_rows(run.sample_path, ema_G.module, ema_F.module, *shown)
+                ):
                     watch.see_samples(images)
     if run.is_main:
         write_rows(run.out_dir / "result.png", ema_G.module, ema_F.module, *shown)
@@ -277,7 +390,9 @@ def generate(run, args):
     else:
         generator = (ema_G if args.direction == "AtoB" else ema_F).module
         draw = partial(common.in_chunks, generator)
-        common.translate_folder(run, args.input, draw, args.shape, args.channels, multiple=4, tile=args.tile)
+        common.translate_folder(
+            run, args.input, draw, args.shape, args.channels, multiple=4, tile=args.tile
+        )
 
 
 def main(argv=None):

@@ -29,7 +29,8 @@ after five epochs. It departs from the paper, which --paper undoes (figures in d
   * samples come from an exponential moving average of G's weights (--ema_decay).
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data import load_images, whole_batch
 
 import argparse
 import functools
@@ -38,10 +39,8 @@ import re
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data import load_images, whole_batch
+from jittor_fast import nn
 
 # Radford 2015, section 4; width and epochs of the authors' code (github.com/soumith/dcgan.torch, main.lua).
 PAPER = {
@@ -62,19 +61,63 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    architecture = ("latent_dim", "width", "img_size", "channels", "ema_decay", "noise", "minibatch_discrimination")
+    architecture = (
+        "latent_dim",
+        "width",
+        "img_size",
+        "channels",
+        "ema_decay",
+        "noise",
+        "minibatch_discrimination",
+    )
     parser = common.Parser("dcgan", __doc__, PAPER, architecture)
-    parser.set_defaults(n_epochs=60, batch_size=32, lr=0.0006, b1=0.5, b2=0.999, img_size=32, channels=1)
+    parser.set_defaults(
+        n_epochs=60, batch_size=32, lr=0.0006, b1=0.5, b2=0.999, img_size=32, channels=1
+    )
     parser.set_defaults(sample_interval=500, checkpoint_interval=5, log_interval=50)
     add, number = parser.add_argument, common.number
-    add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
-    add("--noise", choices=("normal", "uniform"), default="normal", help="N(0, 1), or uniform in [-1, 1]")
-    add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
+    add(
+        "--latent_dim",
+        type=number(int, at_least=1, at_most=4096),
+        default=100,
+        help="length of the noise vector",
+    )
+    add(
+        "--noise",
+        choices=("normal", "uniform"),
+        default="normal",
+        help="N(0, 1), or uniform in [-1, 1]",
+    )
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=1024),
+        default=32,
+        help="channels next to the image",
+    )
     add("--loss", choices=("bce", "lsgan", "hinge"), default="bce", help="the adversarial loss")
-    add("--instance_noise", type=number(float, at_least=0), default=0.5, help="deviation of the noise on D's input")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
-    add("--minibatch_discrimination", type=kernels, metavar="B,C", help="B kernels of C numbers at D's end, say 100,5")
-    add("--stacked", action="store_true", help="three digits as the channels of one image: 1,000 modes to count")
+    add(
+        "--instance_noise",
+        type=number(float, at_least=0),
+        default=0.5,
+        help="deviation of the noise on D's input",
+    )
+    add(
+        "--ema_decay",
+        type=number(float, at_least=0, below=1),
+        default=0.999,
+        help="of the averaged weights; 0: off",
+    )
+    add(
+        "--minibatch_discrimination",
+        type=kernels,
+        metavar="B,C",
+        help="B kernels of C numbers at D's end, say 100,5",
+    )
+    add(
+        "--stacked",
+        action="store_true",
+        help="three digits as the channels of one image: 1,000 modes to count",
+    )
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args
@@ -83,7 +126,9 @@ def parse_args(argv=None):
 def kernels(text):
     """The argparse type of "B,C", which stays the text that is stored."""
     if not re.fullmatch("[1-9][0-9]{0,2},[1-9][0-9]{0,2}", text):
-        raise argparse.ArgumentTypeError(f"must be B,C, two whole numbers from 1 to 999 such as 100,5, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be B,C, two whole numbers from 1 to 999 such as 100,5, got {text!r}"
+        )
     return text
 
 
@@ -97,12 +142,16 @@ class Generator(nn.Module):
         super().__init__()
         n_doublings = int(math.log2(img_size)) - 3
         c = width * 2**n_doublings
-        layers = [fast.ConvTranspose(latent_dim, c, 4, bias=False), fast.BatchNorm(c), fast.ReLU()]  # (B, c, 4, 4)
+        layers = [
+            nn.ConvTranspose(latent_dim, c, 4, bias=False),
+            nn.BatchNorm(c),
+            nn.ReLU(),
+        ]  # (B, c, 4, 4)
         for _ in range(n_doublings):  # c halves, height and width double
-            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False)]
-            layers += [fast.BatchNorm(c // 2), fast.ReLU()]
+            layers += [nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm(c // 2), nn.ReLU()]
             c //= 2
-        layers += [fast.ConvTranspose(c, channels, 4, stride=2, padding=1, bias=False), fast.Tanh()]
+        layers += [nn.ConvTranspose(c, channels, 4, stride=2, padding=1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def execute(self, z):
@@ -120,7 +169,9 @@ class MinibatchDiscrimination(nn.Module):
 
     def execute(self, features):
         n_features, n_kernels, kernel_dim = self.weight.shape
-        M = jt.matmul(features, self.weight.reshape(n_features, -1)).reshape(-1, 1, n_kernels, kernel_dim)
+        M = jt.matmul(features, self.weight.reshape(n_features, -1)).reshape(
+            -1, 1, n_kernels, kernel_dim
+        )
         others = whole_batch(M).transpose(1, 0, 2, 3)  # (1, N, B, C)
         return jt.concat([features, jt.exp(-jt.abs(M - others).sum(3)).sum(1)], dim=1)
 
@@ -130,16 +181,22 @@ class Discriminator(nn.Module):
 
     def __init__(self, img_size, channels, width, n_kernels=0, kernel_dim=0):
         super().__init__()
-        layers = [fast.Conv(channels, width, 4, stride=2, padding=1, bias=False), fast.LeakyReLU(0.2)]
+        layers = [nn.Conv(channels, width, 4, stride=2, padding=1, bias=False), nn.LeakyReLU(0.2)]
         c = width
         for _ in range(int(math.log2(img_size)) - 3):  # c doubles, height and width halve
-            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False)]
-            layers += [fast.BatchNorm(2 * c), fast.LeakyReLU(0.2)]
+            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm(2 * c), nn.LeakyReLU(0.2)]
             c *= 2
         if n_kernels:
             layers += [nn.Flatten(), MinibatchDiscrimination(16 * c, n_kernels, kernel_dim)]
-        last = nn.Linear(16 * c + n_kernels, 1, bias=False) if n_kernels else fast.Conv(c, 1, 4, bias=False)
-        self.layers = nn.Sequential(*layers, last)  # (B, c, 4, 4) to (B, 1, 1, 1) or, by way of rows, to (B, 1)
+        last = (
+            nn.Linear(16 * c + n_kernels, 1, bias=False)
+            if n_kernels
+            else nn.Conv(c, 1, 4, bias=False)
+        )
+        self.layers = nn.Sequential(
+            *layers, last
+        )  # (B, c, 4, 4) to (B, 1, 1, 1) or, by way of rows, to (B, 1)
 
     def execute(self, images):
         return self.layers(images).reshape(-1)
@@ -173,7 +230,7 @@ def discriminator_loss(real_logits, fake_logits, loss):
     if real_logits.shape != fake_logits.shape:
         raise ValueError(f"logits of different shapes: {real_logits.shape} and {fake_logits.shape}")
     if loss == "bce":
-        return fast.softplus(-real_logits).mean() + fast.softplus(fake_logits).mean()
+        return nn.softplus(-real_logits).mean() + nn.softplus(fake_logits).mean()
     if loss == "lsgan":
         return (((real_logits - 1) ** 2).mean() + (fake_logits**2).mean()) / 2
     return jt.maximum(1 - real_logits, 0).mean() + jt.maximum(1 + fake_logits, 0).mean()
@@ -182,7 +239,7 @@ def discriminator_loss(real_logits, fake_logits, loss):
 def generator_loss(fake_logits, loss):
     """Non-saturating: G raises the logits of its images."""
     if loss == "bce":
-        return fast.softplus(-fake_logits).mean()
+        return nn.softplus(-fake_logits).mean()
     if loss == "lsgan":
         return ((fake_logits - 1) ** 2).mean() / 2
     return -fake_logits.mean()
@@ -220,12 +277,14 @@ def latent(rng, n, args):
 
 
 def train(run, args):
-    data = load_images(args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked)
+    data = load_images(
+        args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked
+    )
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, discriminator = build(args)
     ema = common.EMA(generator, args.ema_decay)
-    optimizer_G = fast.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
-    optimizer_D = fast.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     run.track(
         exports={"generator": ema.module},
         generator=generator,
@@ -246,7 +305,9 @@ def train(run, args):
     for _ in run.epochs():
         for real, *_ in run.steps(batches):
             z_D, z_G = (run.shard(latent(run.rng, args.batch_size, args)) for _ in range(2))
-            losses = train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, noise, args.loss)
+            losses = train_step(
+                generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, noise, args.loss
+            )
             ema.update()
             run.log(losses)
             if run.every(args.sample_interval):
@@ -283,7 +344,11 @@ def main(argv=None):
         if args.describe:
             generator, discriminator = build(args)
             common.describe("generator", generator, jt.zeros((1, args.latent_dim)))
-            common.describe("discriminator", discriminator, jt.zeros((1, args.channels, args.img_size, args.img_size)))
+            common.describe(
+                "discriminator",
+                discriminator,
+                jt.zeros((1, args.channels, args.img_size, args.img_size)),
+            )
         elif args.sample_only:
             generate(run, args)
         else:

@@ -27,14 +27,13 @@ The default departs from it in numbers alone, for four minutes on two CPU cores:
 its 200 epochs; in the end most can be read.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data import load_images
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data import load_images
+from jittor_fast import nn
 
 # The authors' mnist.yaml. It is stopped by hand; 250 epochs is where its momentum has risen.
 PAPER = {
@@ -65,16 +64,43 @@ def parse_args(argv=None):
     parser.set_defaults(sample_interval=500, checkpoint_interval=10, log_interval=50)
     add, number = parser.add_argument, common.number
     share = number(float, at_least=0, below=1)
-    add("--lr_decay", type=number(float, at_least=1), default=1.000004, help="the rate's divisor after each update")
+    add(
+        "--lr_decay",
+        type=number(float, at_least=1),
+        default=1.000004,
+        help="the rate's divisor after each update",
+    )
     add("--momentum", type=share, default=0.5, help="of gradient descent, at first")
-    add("--final_momentum", type=share, default=0.7, help=f"the same after {MOMENTUM_EPOCHS} epochs")
-    add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
-    add("--width", type=number(int, at_least=1, at_most=8192), default=400, help="units in each hidden layer of G")
-    add("--maxout_units", type=number(int, at_least=1, at_most=4096), default=100, help="in each hidden layer of D")
+    add(
+        "--final_momentum", type=share, default=0.7, help=f"the same after {MOMENTUM_EPOCHS} epochs"
+    )
+    add(
+        "--latent_dim",
+        type=number(int, at_least=1, at_most=4096),
+        default=100,
+        help="length of the noise vector",
+    )
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=8192),
+        default=400,
+        help="units in each hidden layer of G",
+    )
+    add(
+        "--maxout_units",
+        type=number(int, at_least=1, at_most=4096),
+        default=100,
+        help="in each hidden layer of D",
+    )
     add("--init_G", type=number(float, above=0), default=0.1, help="largest initial weight of G")
     add("--init_D", type=number(float, above=0), default=0.005, help="largest initial weight of D")
     add("--input_dropout", type=share, default=0.2, help="share of the pixels that D does not see")
-    add("--dropout", type=share, default=0.5, help="share of the hidden units of D that are left out")
+    add(
+        "--dropout",
+        type=share,
+        default=0.5,
+        help="share of the hidden units of D that are left out",
+    )
     args = parser.parse(argv)
     if not 4 <= args.img_size <= 256:
         parser.error(f"--img_size must be from 4 to 256, got {args.img_size}")
@@ -90,9 +116,11 @@ class Generator(nn.Module):
     def __init__(self, latent_dim, img_size, channels, width):
         super().__init__()
         self.shape = (channels, img_size, img_size)
-        self.hidden = nn.Sequential(nn.Linear(latent_dim, width), fast.ReLU(), nn.Linear(width, width), fast.ReLU())
+        self.hidden = nn.Sequential(
+            nn.Linear(latent_dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        )
         self.output = nn.Linear(width, channels * img_size**2)
-        self.tanh = fast.Tanh()
+        self.tanh = nn.Tanh()
 
     def execute(self, z):
         h = self.output(self.hidden(z))
@@ -118,16 +146,18 @@ class Discriminator(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Flatten(),
-            fast.Dropout(input_dropout),
+            nn.Dropout(input_dropout),
             Maxout(channels * img_size**2, maxout_units),
-            fast.Dropout(dropout),
+            nn.Dropout(dropout),
             Maxout(maxout_units, maxout_units),
-            fast.Dropout(dropout),
+            nn.Dropout(dropout),
             nn.Linear(maxout_units, 1),
         )
 
     def execute(self, images):
-        return self.layers((images + 1) / 2).reshape(-1)  # pixels in [0, 1], so that dropout makes them black
+        return self.layers((images + 1) / 2).reshape(
+            -1
+        )  # pixels in [0, 1], so that dropout makes them black
 
 
 def initialize(module, bound):
@@ -147,7 +177,9 @@ def begin_at_mean(generator, images):
 def build(args):
     """The generator and the discriminator of these arguments."""
     generator = Generator(args.latent_dim, args.img_size, args.channels, args.width)
-    discriminator = Discriminator(args.img_size, args.channels, args.maxout_units, args.input_dropout, args.dropout)
+    discriminator = Discriminator(
+        args.img_size, args.channels, args.maxout_units, args.input_dropout, args.dropout
+    )
     for module, bound in ((generator, args.init_G), (discriminator, args.init_D)):
         initialize(module, bound)
         module.train()
@@ -161,12 +193,12 @@ def discriminator_loss(real_logits, fake_logits):
     """-V / 2 from logits (B,) of real and of generated images; -log s(x) = softplus(-x)."""
     if real_logits.shape != fake_logits.shape:
         raise ValueError(f"logits of different shapes: {real_logits.shape} and {fake_logits.shape}")
-    return (fast.softplus(-real_logits).mean() + fast.softplus(fake_logits).mean()) / 2
+    return (nn.softplus(-real_logits).mean() + nn.softplus(fake_logits).mean()) / 2
 
 
 def generator_loss(fake_logits):
     """Non-saturating: G raises the logits of its images."""
-    return fast.softplus(-fake_logits).mean()
+    return nn.softplus(-fake_logits).mean()
 
 
 def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G):
@@ -265,7 +297,11 @@ def main(argv=None):
         if args.describe:
             generator, discriminator = build(args)
             common.describe("generator", generator, jt.zeros((1, args.latent_dim)))
-            common.describe("discriminator", discriminator, jt.zeros((1, args.channels, args.img_size, args.img_size)))
+            common.describe(
+                "discriminator",
+                discriminator,
+                jt.zeros((1, args.channels, args.img_size, args.img_size)),
+            )
         elif args.sample_only:
             generate(run, args)
         else:

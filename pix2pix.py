@@ -27,14 +27,7 @@ The default departs from the paper, which --paper undoes:
     ones a picture would depend on the others of its batch.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
-
-from functools import partial
-
-import jittor as jt
-from jittor import nn
-
-from common import fast
+import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common.data import load_pairs
 from common.data.augment import augmentation
 from common.data.pairs import distances
@@ -42,6 +35,12 @@ from common.data.targets import spread
 from common.log import write_validation
 from common.optional import ResNet, doubled
 from common.pictures import save_rows
+
+from functools import partial
+
+import jittor as jt
+
+from jittor_fast import nn
 
 # Isola 2017, sections 3.1, 3.3, 6.1 and 6.2, for facades; the decay is that of the authors' PyTorch code
 # (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
@@ -51,21 +50,75 @@ PAPER |= {"loss": "bce", "lambda_L1": 100.0}
 
 
 def parse_args(argv=None):
-    architecture = ("arch", "upsample", "width", "norm", "img_size", "channels", "input_channels", "output_channels")
+    architecture = (
+        "arch",
+        "upsample",
+        "width",
+        "norm",
+        "img_size",
+        "channels",
+        "input_channels",
+        "output_channels",
+    )
     parser = common.Parser("pix2pix", __doc__, PAPER, architecture, starts_from="images")
-    parser.set_defaults(n_epochs=20, batch_size=10, lr=0.0002, b1=0.5, b2=0.999, img_size=64, channels=3)
+    parser.set_defaults(
+        n_epochs=20, batch_size=10, lr=0.0002, b1=0.5, b2=0.999, img_size=64, channels=3
+    )
     parser.set_defaults(sample_interval=500, checkpoint_interval=1, log_interval=50)
     add, number = parser.add_argument, common.number
-    add("--input_channels", type=number(int, at_least=1, at_most=256), help="of the inputs, if not --channels")
-    add("--output_channels", type=number(int, at_least=1, at_most=256), help="of the outputs, if not --channels")
-    add("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which side of a pair is the input")
-    add("--arch", choices=("unet", "resnet"), default="unet", help="the generator: the paper's, or CycleGAN's")
-    add("--upsample", choices=("transpose", "resize"), default="transpose", help="how the generator doubles sizes")
-    add("--width", type=number(int, at_least=1, at_most=256), default=16, help="channels of the first layers")
-    add("--norm", choices=("instance", "batch"), default="instance", help="normalization in both networks")
-    add("--dropout", type=number(float, at_least=0, below=1), default=0.5, help="the generator's noise")
+    add(
+        "--input_channels",
+        type=number(int, at_least=1, at_most=256),
+        help="of the inputs, if not --channels",
+    )
+    add(
+        "--output_channels",
+        type=number(int, at_least=1, at_most=256),
+        help="of the outputs, if not --channels",
+    )
+    add(
+        "--direction",
+        choices=("AtoB", "BtoA"),
+        default="AtoB",
+        help="which side of a pair is the input",
+    )
+    add(
+        "--arch",
+        choices=("unet", "resnet"),
+        default="unet",
+        help="the generator: the paper's, or CycleGAN's",
+    )
+    add(
+        "--upsample",
+        choices=("transpose", "resize"),
+        default="transpose",
+        help="how the generator doubles sizes",
+    )
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=256),
+        default=16,
+        help="channels of the first layers",
+    )
+    add(
+        "--norm",
+        choices=("instance", "batch"),
+        default="instance",
+        help="normalization in both networks",
+    )
+    add(
+        "--dropout",
+        type=number(float, at_least=0, below=1),
+        default=0.5,
+        help="the generator's noise",
+    )
     add("--loss", choices=("bce", "lsgan"), default="lsgan", help="the adversarial loss")
-    add("--lambda_L1", type=number(float, at_least=0), default=100.0, help="weight of the distance to the target")
+    add(
+        "--lambda_L1",
+        type=number(float, at_least=0),
+        default=100.0,
+        help="weight of the distance to the target",
+    )
     parser.add_augmentation()
     parser.add_tile()
     parser.add_decay(decay_epoch=10)
@@ -83,7 +136,7 @@ def divisor(args):
 # ---- networks ----
 
 
-class Noise(fast.Dropout):
+class Noise(nn.Dropout):
     """Dropout that is never off: it is the noise of the conditional GAN, in samples too (Isola 2017, section 3.1)."""
 
     def execute(self, x):
@@ -91,7 +144,7 @@ class Noise(fast.Dropout):
         return super().execute(x)
 
 
-class BatchNorm(fast.BatchNorm):
+class BatchNorm(nn.BatchNorm):
     """Takes the statistics of the batch at hand in samples too, not the running ones (Isola 2017, section 3.3)."""
 
     def execute(self, x):
@@ -99,7 +152,7 @@ class BatchNorm(fast.BatchNorm):
 
 
 def norm_layer(norm, channels):
-    return BatchNorm(channels) if norm == "batch" else fast.InstanceNorm2d(channels)
+    return BatchNorm(channels) if norm == "batch" else nn.InstanceNorm2d(channels)
 
 
 class UNet(nn.Module):
@@ -114,18 +167,20 @@ class UNet(nn.Module):
         super().__init__()
         c = [min(width * 2**i, width * 8) for i in range(n)]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        self.down.append(fast.Conv(c_in, width, 4, stride=2, padding=1, bias=False))
+        self.down.append(nn.Conv(c_in, width, 4, stride=2, padding=1, bias=False))
         for i in range(1, n):  # (B, c[i], H / 2^(i + 1), W / 2^(i + 1))
-            conv = fast.Conv(c[i - 1], c[i], 4, stride=2, padding=1, bias=False)
-            normed = [norm_layer(norm, c[i])] if i < n - 1 else []  # the one pixel at the bottom has no variance
-            self.down.append(nn.Sequential(fast.LeakyReLU(0.2), conv, *normed))
+            conv = nn.Conv(c[i - 1], c[i], 4, stride=2, padding=1, bias=False)
+            normed = (
+                [norm_layer(norm, c[i])] if i < n - 1 else []
+            )  # the one pixel at the bottom has no variance
+            self.down.append(nn.Sequential(nn.LeakyReLU(0.2), conv, *normed))
         for i in range(n - 1, 0, -1):  # (B, c[i - 1], H / 2^i, W / 2^i)
             inputs = c[i] if i == n - 1 else 2 * c[i]
             conv = doubled(upsample, inputs, c[i - 1], size=4, bias=False)
             noise = [Noise(dropout)] if c[i - 1] == 8 * width and i >= n - 3 else []
-            self.up.append(nn.Sequential(fast.ReLU(), *conv, norm_layer(norm, c[i - 1]), *noise))
+            self.up.append(nn.Sequential(nn.ReLU(), *conv, norm_layer(norm, c[i - 1]), *noise))
         last = doubled(upsample, 2 * width, c_out, size=4, bias=True)
-        self.last = nn.Sequential(fast.ReLU(), *last, fast.Tanh())
+        self.last = nn.Sequential(nn.ReLU(), *last, nn.Tanh())
 
     def execute(self, x):
         skips = []
@@ -143,12 +198,12 @@ class PatchGAN(nn.Module):
 
     def __init__(self, channels, width, norm):
         super().__init__()
-        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
+        layers, c = [nn.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)], width
         for stride in (2, 2, 1):
-            layers += [fast.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False)]
-            layers += [norm_layer(norm, 2 * c), fast.LeakyReLU(0.2)]
+            layers += [nn.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False)]
+            layers += [norm_layer(norm, 2 * c), nn.LeakyReLU(0.2)]
             c *= 2
-        self.layers = nn.Sequential(*layers, fast.Conv(c, 1, 4, stride=1, padding=1))
+        self.layers = nn.Sequential(*layers, nn.Conv(c, 1, 4, stride=1, padding=1))
 
     def execute(self, inputs, outputs):
         return self.layers(jt.concat([inputs, outputs], dim=1))
@@ -199,17 +254,23 @@ def discriminator_loss(real_scores, fake_scores, loss):
 def l1_distance(outputs, targets):
     """The mean of |output - target| over all values of two equal shapes."""
     if outputs.shape != targets.shape:
-        raise ValueError(f"outputs and targets of different shapes: {outputs.shape} and {targets.shape}")
+        raise ValueError(
+            f"outputs and targets of different shapes: {outputs.shape} and {targets.shape}"
+        )
     return (outputs - targets).abs().mean()
 
 
-def train_step(generator, discriminator, optimizer_G, optimizer_D, inputs, targets, loss, lambda_L1):
+def train_step(
+    generator, discriminator, optimizer_G, optimizer_D, inputs, targets, loss, lambda_L1
+):
     """One update of D, then one of G against the new D; inputs and targets are (B, C, H, W) in [-1, 1].
 
     Returns {"loss_D", "loss_G", "loss_L1"} as Jittor scalars: loss_G is the adversarial part, loss_L1 is not weighted.
     """
     fake = generator(inputs)
-    loss_D = discriminator_loss(discriminator(inputs, targets), discriminator(inputs, fake.detach()), loss)
+    loss_D = discriminator_loss(
+        discriminator(inputs, targets), discriminator(inputs, fake.detach()), loss
+    )
     optimizer_D.step(loss_D)
 
     loss_G = adversarial_loss(discriminator(inputs, fake), 1.0, loss)
@@ -230,7 +291,9 @@ def learning_rate(epoch, lr, decay_epoch, decay_until):
 
 def translator(generator, args):
     """A function of (N, C, H, W) numpy inputs, and of the first one's number for the dropout, that translates them."""
-    return lambda inputs, first=0: common.in_chunks(generator, inputs, chunk=args.batch_size, seed=args.seed + first)
+    return lambda inputs, first=0: common.in_chunks(
+        generator, inputs, chunk=args.batch_size, seed=args.seed + first
+    )
 
 
 def load(args, split, **more):
@@ -244,19 +307,36 @@ def train(run, args):
     batches = common.Batches(data, args.batch_size, args.seed)
     networks = generator, discriminator = build(args)
     betas = (args.b1, args.b2)
-    optimizers = optimizer_G, optimizer_D = [fast.Adam(m.parameters(), lr=args.lr, betas=betas) for m in networks]
+    optimizers = optimizer_G, optimizer_D = [
+        nn.Adam(m.parameters(), lr=args.lr, betas=betas) for m in networks
+    ]
     parts = {"generator": generator, "discriminator": discriminator, "batches": batches}
-    run.track(exports={"generator": generator}, optimizer_G=optimizer_G, optimizer_D=optimizer_D, **parts)
+    run.track(
+        exports={"generator": generator}, optimizer_G=optimizer_G, optimizer_D=optimizer_D, **parts
+    )
     draw = translator(generator, args)
     watch = run.watch(shown[1], "translations", loss="loss_D")
     for epoch in run.epochs():
-        optimizer_G.lr = optimizer_D.lr = learning_rate(epoch, args.lr, args.decay_epoch, args.decay_until)
+        optimizer_G.lr = optimizer_D.lr = learning_rate(
+            epoch, args.lr, args.decay_epoch, args.decay_until
+        )
         for inputs, targets in run.steps(batches):
-            run.log(train_step(*networks, *optimizers, inputs, targets, loss=args.loss, lambda_L1=args.lambda_L1))
+            run.log(
+                train_step(
+                    *networks,
+                    *optimizers,
+                    inputs,
+                    targets,
+                    loss=args.loss,
+                    lambda_L1=args.lambda_L1,
+                )
+            )
             if run.every(args.sample_interval):
                 watch.see_samples(write_rows(run.sample_path, draw, *shown))
         if run.is_main:
-            write_validation(run.out_dir / "validation.csv", epoch, distances(draw, validation, args.batch_size))
+            write_validation(
+                run.out_dir / "validation.csv", epoch, distances(draw, validation, args.batch_size)
+            )
             write_rows(run.out_dir / "result.png", draw, *shown)
 
 
@@ -275,7 +355,9 @@ def generate(run, args):
     if args.input is None:
         write_rows(run.out_dir / "result.png", draw, *spread(load(args, "val")))
     else:
-        common.translate_folder(run, args.input, draw, args.shape, args.input_channels, divisor(args), args.tile)
+        common.translate_folder(
+            run, args.input, draw, args.shape, args.input_channels, divisor(args), args.tile
+        )
 
 
 def main(argv=None):
@@ -283,7 +365,9 @@ def main(argv=None):
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
             generator, discriminator = build(args)
-            images = [jt.zeros((1, c, *args.shape)) for c in (args.input_channels, args.output_channels)]
+            images = [
+                jt.zeros((1, c, *args.shape)) for c in (args.input_channels, args.output_channels)
+            ]
             common.describe("generator", generator, images[0])
             common.describe("discriminator", discriminator, *images)
         elif args.sample_only:

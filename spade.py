@@ -23,39 +23,114 @@ The default departs from the paper, which --paper undoes: a quarter of the width
 rates with less weight on L_KL, samples from averaged weights. Both leave L_VGG out, unless --vgg names VGG19's weights.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
-
-import jittor as jt
-from jittor import nn
-
-from common import fast
+import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common.data import hand_in, label_maps
 from common.data.label_maps import one_hot
 from common.data.targets import spread
 from common.optional import Perceptual
 
+import jittor as jt
+
+from jittor_fast import nn
+
 # Park 2019, section 4, for ADE20K; sizes and b2 of the authors' code with its encoder (github.com/NVlabs/SPADE).
-PAPER = {"n_epochs": 200, "decay_epoch": 100, "batch_size": 32, "lr": 0.0001, "lr_ratio": 4.0, "b1": 0.0, "b2": 0.9}
-PAPER |= {"img_size": 256, "n_doublings": 5, "width": 64, "style_dim": 256, "lambda_FM": 10.0, "lambda_KL": 0.05}
+PAPER = {
+    "n_epochs": 200,
+    "decay_epoch": 100,
+    "batch_size": 32,
+    "lr": 0.0001,
+    "lr_ratio": 4.0,
+    "b1": 0.0,
+    "b2": 0.9,
+}
+PAPER |= {
+    "img_size": 256,
+    "n_doublings": 5,
+    "width": 64,
+    "style_dim": 256,
+    "lambda_FM": 10.0,
+    "lambda_KL": 0.05,
+}
 PAPER |= {"ema_decay": 0.0}
-SCALES = {4: (1, 1, 1, 2, 4, 8, 16), 5: (1, 2, 2, 4, 8, 16, 32), 6: (1, 2, 4, 8, 16, 32, 64)}  # of G's blocks
+SCALES = {
+    4: (1, 1, 1, 2, 4, 8, 16),
+    5: (1, 2, 2, 4, 8, 16, 32),
+    6: (1, 2, 4, 8, 16, 32, 64),
+}  # of G's blocks
 
 
 def parse_args(argv=None):
-    architecture = ("width", "n_doublings", "style_dim", "ema_decay", "img_size", "channels", *label_maps.FLAGS)
-    parser = common.Parser("spade", __doc__, PAPER, architecture, starts_from="images", of_the_call=hand_in.FLAGS)
-    parser.set_defaults(n_epochs=6, batch_size=8, lr=0.0005, b1=0.0, b2=0.9, img_size=64, channels=3)
+    architecture = (
+        "width",
+        "n_doublings",
+        "style_dim",
+        "ema_decay",
+        "img_size",
+        "channels",
+        *label_maps.FLAGS,
+    )
+    parser = common.Parser(
+        "spade", __doc__, PAPER, architecture, starts_from="images", of_the_call=hand_in.FLAGS
+    )
+    parser.set_defaults(
+        n_epochs=6, batch_size=8, lr=0.0005, b1=0.0, b2=0.9, img_size=64, channels=3
+    )
     parser.set_defaults(sample_interval=250, checkpoint_interval=1, log_interval=50)
     add, number = parser.add_argument, common.number
-    add("--width", type=number(int, at_least=1, at_most=256), default=16, help="channels of the first layers")
-    add("--n_doublings", type=int, choices=SCALES, default=4, help="from the smallest size to the image")
-    add("--style_dim", type=number(int, at_least=1, at_most=4096), default=16, help="length of the style code")
-    add("--lr_ratio", type=number(float, above=0), default=2.0, help="the rate of D, as a multiple of G's --lr")
-    add("--lambda_FM", type=number(float, at_least=0), default=10.0, help="weight of the feature matching")
-    add("--lambda_KL", type=number(float, at_least=0), default=0.01, help="weight of the style's divergence")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
-    add("--vgg", metavar="FILE", help="torchvision's weights of VGG19, for the perceptual loss; none without")
-    add("--lambda_VGG", type=number(float, at_least=0), default=10.0, help="weight of the perceptual loss")
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=256),
+        default=16,
+        help="channels of the first layers",
+    )
+    add(
+        "--n_doublings",
+        type=int,
+        choices=SCALES,
+        default=4,
+        help="from the smallest size to the image",
+    )
+    add(
+        "--style_dim",
+        type=number(int, at_least=1, at_most=4096),
+        default=16,
+        help="length of the style code",
+    )
+    add(
+        "--lr_ratio",
+        type=number(float, above=0),
+        default=2.0,
+        help="the rate of D, as a multiple of G's --lr",
+    )
+    add(
+        "--lambda_FM",
+        type=number(float, at_least=0),
+        default=10.0,
+        help="weight of the feature matching",
+    )
+    add(
+        "--lambda_KL",
+        type=number(float, at_least=0),
+        default=0.01,
+        help="weight of the style's divergence",
+    )
+    add(
+        "--ema_decay",
+        type=number(float, at_least=0, below=1),
+        default=0.999,
+        help="of the averaged weights; 0: off",
+    )
+    add(
+        "--vgg",
+        metavar="FILE",
+        help="torchvision's weights of VGG19, for the perceptual loss; none without",
+    )
+    add(
+        "--lambda_VGG",
+        type=number(float, at_least=0),
+        default=10.0,
+        help="weight of the perceptual loss",
+    )
     parser.add_decay(decay_epoch=3)
     label_maps.add_flags(parser)
     hand_in.add_flags(parser)
@@ -72,13 +147,15 @@ class SPADE(nn.Module):
 
     def __init__(self, channels, n_classes, hidden):
         super().__init__()
-        self.norm = fast.BatchNorm(channels, affine=False)
-        self.shared = nn.Sequential(fast.Conv(n_classes, hidden, 3, padding=1), fast.ReLU())
-        self.gamma, self.beta = (fast.Conv(hidden, channels, 3, padding=1) for _ in range(2))
+        self.norm = nn.BatchNorm(channels, affine=False)
+        self.shared = nn.Sequential(nn.Conv(n_classes, hidden, 3, padding=1), nn.ReLU())
+        self.gamma, self.beta = (nn.Conv(hidden, channels, 3, padding=1) for _ in range(2))
 
     def execute(self, x, maps):
-        both = fast.together(self.shared(maps), self.gamma, self.beta)  # one convolution: (B, 2 C, H, W)
-        return fast.modulate(self.norm(x), both)  # norm(x) (1 + gamma) + beta
+        both = nn.together(
+            self.shared(maps), self.gamma, self.beta
+        )  # one convolution: (B, 2 C, H, W)
+        return nn.modulate(self.norm(x), both)  # norm(x) (1 + gamma) + beta
 
 
 class Block(nn.Module):
@@ -88,12 +165,12 @@ class Block(nn.Module):
         super().__init__()
         c, self.keeps = min(c_in, c_out), c_in == c_out
         self.norm_0, self.norm_1 = SPADE(c_in, n_classes, hidden), SPADE(c, n_classes, hidden)
-        self.conv_0 = fast.SpectralNorm(fast.Conv(c_in, c, 3, padding=1))
-        self.conv_1 = fast.SpectralNorm(fast.Conv(c, c_out, 3, padding=1))
+        self.conv_0 = nn.SpectralNorm(nn.Conv(c_in, c, 3, padding=1))
+        self.conv_1 = nn.SpectralNorm(nn.Conv(c, c_out, 3, padding=1))
         if not self.keeps:
             self.norm_s = SPADE(c_in, n_classes, hidden)
-            self.conv_s = fast.SpectralNorm(fast.Conv(c_in, c_out, 1, bias=False))
-        self.activation = fast.LeakyReLU(0.2)
+            self.conv_s = nn.SpectralNorm(nn.Conv(c_in, c_out, 1, bias=False))
+        self.activation = nn.LeakyReLU(0.2)
 
     def execute(self, x, maps):
         y = self.conv_0(self.activation(self.norm_0(x, maps)))
@@ -110,24 +187,30 @@ class Generator(nn.Module):
         self.smallest = [side // self.scales[-1] for side in (height, width)]
         c = [channels * k for k in (16, 16, 16, 16, 8, 4, 2, 1)]
         self.first = nn.Linear(style_dim, c[0] * self.smallest[0] * self.smallest[1])
-        self.blocks = nn.ModuleList([Block(c[i], c[i + 1], n_classes, 2 * channels) for i in range(7)])
-        self.last = nn.Sequential(fast.LeakyReLU(0.2), fast.Conv(c[-1], colours, 3, padding=1), fast.Tanh())
+        self.blocks = nn.ModuleList(
+            [Block(c[i], c[i + 1], n_classes, 2 * channels) for i in range(7)]
+        )
+        self.last = nn.Sequential(
+            nn.LeakyReLU(0.2), nn.Conv(c[-1], colours, 3, padding=1), nn.Tanh()
+        )
 
     def execute(self, labels, z):
         maps, whole = one_hot(labels, self.n_classes), self.scales[-1]
-        x = self.first(z).reshape(len(z), -1, *self.smallest)  # (B, 16 channels, H / whole, W / whole)
+        x = self.first(z).reshape(
+            len(z), -1, *self.smallest
+        )  # (B, 16 channels, H / whole, W / whole)
         for block, scale in zip(self.blocks, self.scales):
             if x.shape[2] < scale * self.smallest[0]:
-                x = fast.Upsample(2)(x)
+                x = nn.Upsample(2)(x)
             x = block(x, maps[:, :, :: whole // scale, :: whole // scale])
         return self.last(x)
 
 
 def normed(*sizes, **more):
     """A convolution of D or E with spectral norm, then instance norm and the activation."""
-    conv = fast.Conv(*sizes, bias=False, **more)
-    norm = fast.InstanceNorm2d(conv.out_channels, affine=False)
-    return nn.Sequential(fast.SpectralNorm(conv), norm, fast.LeakyReLU(0.2))
+    conv = nn.Conv(*sizes, bias=False, **more)
+    norm = nn.InstanceNorm2d(conv.out_channels, affine=False)
+    return nn.Sequential(nn.SpectralNorm(conv), norm, nn.LeakyReLU(0.2))
 
 
 class Discriminator(nn.Module):
@@ -137,11 +220,11 @@ class Discriminator(nn.Module):
         super().__init__()
         self.n_classes, self.large, self.small = n_classes, nn.ModuleList(), nn.ModuleList()
         for layers in (self.large, self.small):
-            first = fast.Conv(n_classes + colours, channels, 4, stride=2, padding=2)
-            layers.append(nn.Sequential(first, fast.LeakyReLU(0.2)))
+            first = nn.Conv(n_classes + colours, channels, 4, stride=2, padding=2)
+            layers.append(nn.Sequential(first, nn.LeakyReLU(0.2)))
             for k, stride in ((1, 2), (2, 2), (4, 1)):
                 layers.append(normed(k * channels, 2 * k * channels, 4, stride=stride, padding=2))
-            layers.append(fast.Conv(8 * channels, 1, 4, padding=2))
+            layers.append(nn.Conv(8 * channels, 1, 4, padding=2))
 
     def execute(self, labels, images):
         x, scores, features = jt.concat([one_hot(labels, self.n_classes), images], dim=1), [], []
@@ -151,7 +234,7 @@ class Discriminator(nn.Module):
                 y = layer(y)
                 features.append(y)
             scores.append(features.pop())
-            x = fast.avg_pool2d(x, 3, stride=2, padding=1)
+            x = nn.avg_pool2d(x, 3, stride=2, padding=1)
         return (*scores, *features)
 
 
@@ -162,8 +245,12 @@ class Encoder(nn.Module):
         super().__init__()
         n = max(height, width).bit_length() - 3
         self.size, c = 4 * 2**n, [colours, *(channels * min(2**i, 8) for i in range(n))]
-        self.layers = nn.Sequential(*(normed(c[i], c[i + 1], 3, stride=2, padding=1) for i in range(n)))
-        self.mean, self.log_variance = (nn.Linear(16 * c[n], style_dim) for _ in range(2))  # from (B, c[n], 4, 4)
+        self.layers = nn.Sequential(
+            *(normed(c[i], c[i + 1], 3, stride=2, padding=1) for i in range(n))
+        )
+        self.mean, self.log_variance = (
+            nn.Linear(16 * c[n], style_dim) for _ in range(2)
+        )  # from (B, c[n], 4, 4)
 
     def execute(self, images):
         if tuple(images.shape[2:]) != (self.size, self.size):
@@ -185,7 +272,11 @@ def build(args):
     """The generator, the encoder and the discriminator of these arguments."""
     shape, classes = (*args.shape, args.channels), label_maps.n_classes(args)
     generator = Generator(*shape, classes, args.n_doublings, args.style_dim, args.width)
-    networks = generator, Encoder(*shape, args.style_dim, args.width), Discriminator(shape[2], classes, args.width)
+    networks = (
+        generator,
+        Encoder(*shape, args.style_dim, args.width),
+        Discriminator(shape[2], classes, args.width),
+    )
     for module in networks:
         initialize(module)
         module.train()
@@ -197,7 +288,13 @@ def build(args):
 
 def discriminator_loss(real, fake):
     """The hinge loss of D's outputs for real and for generated images, the mean over both sizes."""
-    return sum(jt.maximum(1 - r, 0).mean() + jt.maximum(1 + f, 0).mean() for r, f in zip(real[:2], fake[:2])) / 2
+    return (
+        sum(
+            jt.maximum(1 - r, 0).mean() + jt.maximum(1 + f, 0).mean()
+            for r, f in zip(real[:2], fake[:2])
+        )
+        / 2
+    )
 
 
 def generator_losses(real, fake):
@@ -233,7 +330,11 @@ def train_step(networks, optimizer_G, optimizer_D, labels, images, noise, weight
     others = {"FM": loss_FM, "KL": divergence(mean, log_variance)}
     others |= {"VGG": perceptual(images, fake)} if perceptual else {}
     optimizer_G.step(loss_G + sum(weights[name] * loss for name, loss in others.items()))
-    return {"loss_D": loss_D, "loss_G": loss_G, **{f"loss_{name}": loss for name, loss in others.items()}}
+    return {
+        "loss_D": loss_D,
+        "loss_G": loss_G,
+        **{f"loss_{name}": loss for name, loss in others.items()},
+    }
 
 
 def learning_rate(epoch, lr, decay_epoch, decay_until):
@@ -252,10 +353,24 @@ def train(run, args):
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, encoder, discriminator = networks = build(args)
     ema_G, ema_E = averages = [common.EMA(m, args.ema_decay) for m in (generator, encoder)]
-    optimizer_G = fast.Adam(generator.parameters() + encoder.parameters(), lr=args.lr, betas=(args.b1, args.b2))
-    optimizer_D = fast.Adam(discriminator.parameters(), lr=args.lr * args.lr_ratio, betas=(args.b1, args.b2))
-    parts = {"generator": generator, "encoder": encoder, "discriminator": discriminator, "batches": batches}
-    parts |= {"ema_G": ema_G, "ema_E": ema_E, "optimizer_G": optimizer_G, "optimizer_D": optimizer_D}
+    optimizer_G = nn.Adam(
+        generator.parameters() + encoder.parameters(), lr=args.lr, betas=(args.b1, args.b2)
+    )
+    optimizer_D = nn.Adam(
+        discriminator.parameters(), lr=args.lr * args.lr_ratio, betas=(args.b1, args.b2)
+    )
+    parts = {
+        "generator": generator,
+        "encoder": encoder,
+        "discriminator": discriminator,
+        "batches": batches,
+    }
+    parts |= {
+        "ema_G": ema_G,
+        "ema_E": ema_E,
+        "optimizer_G": optimizer_G,
+        "optimizer_D": optimizer_D,
+    }
     run.track(exports={"generator": ema_G.module, "encoder": ema_E.module}, **parts)
     weights = {"FM": args.lambda_FM, "KL": args.lambda_KL, "VGG": args.lambda_VGG}
     painter, watch = hand_in.Painter(*averages, args), run.watch(shown[1], "outputs", loss="loss_D")
@@ -285,7 +400,10 @@ def main(argv=None):
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
             generator, encoder, discriminator = build(args)
-            labels, image = jt.zeros((1, *args.shape), dtype="int32"), jt.zeros((1, args.channels, *args.shape))
+            labels, image = (
+                jt.zeros((1, *args.shape), dtype="int32"),
+                jt.zeros((1, args.channels, *args.shape)),
+            )
             common.describe("generator", generator, labels, jt.zeros((1, args.style_dim)))
             common.describe("encoder", encoder, image)
             common.describe("discriminator", discriminator, labels, image)

@@ -24,19 +24,32 @@ combinations that never occur in training, a row of stage I and one of stage II 
 rate is higher, averaged weights (--ema_decay) sample.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
-
-import jittor as jt
-import numpy as np
-from jittor import nn
-
-from common import fast
+import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common.data.captions import encode, load_captions
 from common.data.text_codes import Encoders, KnownCodes
 
+import jittor as jt
+import numpy as np
+
+from jittor_fast import nn
+
 # Zhang 2017, section 4 (here after 20 epochs of the encoders); widths, kl_weight: github.com/hanzhanggit/StackGAN
-PAPER = {"n_epochs": 1220, "text_epochs": 20, "stage1_epochs": 600, "halve_every": 100, "batch_size": 64, "lr": 0.0002}
-PAPER |= {"img_size": 256, "scale": 4, "width_G": 128, "width_D": 64, "n_blocks": 4, "latent_dim": 100}
+PAPER = {
+    "n_epochs": 1220,
+    "text_epochs": 20,
+    "stage1_epochs": 600,
+    "halve_every": 100,
+    "batch_size": 64,
+    "lr": 0.0002,
+}
+PAPER |= {
+    "img_size": 256,
+    "scale": 4,
+    "width_G": 128,
+    "width_D": 64,
+    "n_blocks": 4,
+    "latent_dim": 100,
+}
 PAPER |= {"text_dim": 1024, "kl_weight": 2.0, "ema_decay": 0.0}
 N_C = 128  # numbers of c, and of a text where it joins an image in D
 N_COLUMNS = 8  # of a picture
@@ -45,23 +58,83 @@ OF_A_STAGE = "generator", "discriminator", "optimizer_generator", "optimizer_dis
 
 
 def parse_args(argv=None):
-    architecture = ("latent_dim", "text_dim", "width_G", "width_D", "n_blocks", "scale", "ema_decay")
+    architecture = (
+        "latent_dim",
+        "text_dim",
+        "width_G",
+        "width_D",
+        "n_blocks",
+        "scale",
+        "ema_decay",
+    )
     parser = common.Parser("stackgan", __doc__, PAPER, (*architecture, "img_size", "channels"))
-    parser.set_defaults(n_epochs=36, batch_size=32, lr=0.0004, b1=0.5, b2=0.999, img_size=64, channels=3)
+    parser.set_defaults(
+        n_epochs=36, batch_size=32, lr=0.0004, b1=0.5, b2=0.999, img_size=64, channels=3
+    )
     parser.set_defaults(sample_interval=500, checkpoint_interval=5, log_interval=50)
-    add, number, count = parser.add_argument, common.number, common.number(int, at_least=1, at_most=4096)
-    add("--language", choices=("en", "zh"), default="en", help="of the captions of the built-in digits")
-    add("--text_epochs", type=number(int, at_least=0), default=5, help="epochs, of all, that train the encoders")
-    add("--stage1_epochs", type=number(int, at_least=0), default=25, help="epochs, after these, that train stage I")
-    add("--scale", type=int, choices=(2, 4), default=2, help="size of stage II's images over that of stage I's")
+    add, number, count = (
+        parser.add_argument,
+        common.number,
+        common.number(int, at_least=1, at_most=4096),
+    )
+    add(
+        "--language",
+        choices=("en", "zh"),
+        default="en",
+        help="of the captions of the built-in digits",
+    )
+    add(
+        "--text_epochs",
+        type=number(int, at_least=0),
+        default=5,
+        help="epochs, of all, that train the encoders",
+    )
+    add(
+        "--stage1_epochs",
+        type=number(int, at_least=0),
+        default=25,
+        help="epochs, after these, that train stage I",
+    )
+    add(
+        "--scale",
+        type=int,
+        choices=(2, 4),
+        default=2,
+        help="size of stage II's images over that of stage I's",
+    )
     add("--text_dim", type=count, default=128, help="length of a text's code")
     add("--latent_dim", type=count, default=100, help="length of the noise vector")
-    add("--width_G", type=number(int, at_least=4, at_most=1024), default=32, help="of the generators: G2's first layer")
-    add("--width_D", type=count, default=32, help="channels of D and of the image encoder next to the image")
+    add(
+        "--width_G",
+        type=number(int, at_least=4, at_most=1024),
+        default=32,
+        help="of the generators: G2's first layer",
+    )
+    add(
+        "--width_D",
+        type=count,
+        default=32,
+        help="channels of D and of the image encoder next to the image",
+    )
     add("--n_blocks", type=number(int, at_least=0), default=2, help="residual blocks of G2")
-    add("--kl_weight", type=number(float, at_least=0), default=2.0, help="weight of the texts' divergence")
-    add("--halve_every", type=number(int, at_least=0), default=0, help="epochs until a stage's rate halves; 0: never")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.999, help="of the averaged weights; 0: off")
+    add(
+        "--kl_weight",
+        type=number(float, at_least=0),
+        default=2.0,
+        help="weight of the texts' divergence",
+    )
+    add(
+        "--halve_every",
+        type=number(int, at_least=0),
+        default=0,
+        help="epochs until a stage's rate halves; 0: never",
+    )
+    add(
+        "--ema_decay",
+        type=number(float, at_least=0, below=1),
+        default=0.999,
+        help="of the averaged weights; 0: off",
+    )
     add("--text", nargs="+", help="texts of the pictures; captions of the test part unless given")
     args = parser.parse(argv)
     parser.one_of(args, "img_size", [args.scale * size for size in (16, 32, 64)])
@@ -82,17 +155,17 @@ class Augmentation(nn.Module):
 
 def conv(a, b, kernel, stride=1, activation=None):
     """A convolution that keeps height and width, or with stride 2 halves them; batch norm; ReLU."""
-    layer = fast.Conv(a, b, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False)
-    return [layer, fast.BatchNorm(b), activation or fast.ReLU()]
+    layer = nn.Conv(a, b, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False)
+    return [layer, nn.BatchNorm(b), activation or nn.ReLU()]
 
 
 def upwards(c, size, channels, target):
     """Layers from (B, c, size, size) to (B, channels, target, target) in [-1, 1]; c halves as the size doubles."""
     layers = []
     while size < target:
-        layers += [fast.Upsample(2), *conv(c, c // 2, 3)]
+        layers += [nn.Upsample(2), *conv(c, c // 2, 3)]
         c, size = c // 2, 2 * size
-    return nn.Sequential(*layers, fast.Conv(c, channels, 3, padding=1), fast.Tanh())
+    return nn.Sequential(*layers, nn.Conv(c, channels, 3, padding=1), nn.Tanh())
 
 
 class Generator1(nn.Module):
@@ -101,8 +174,12 @@ class Generator1(nn.Module):
     def __init__(self, latent_dim, text_dim, channels, size, width):
         super().__init__()
         self.augmentation, c = Augmentation(text_dim), width * size // 8
-        first = fast.ConvTranspose(latent_dim + N_C, c, 4, bias=False)  # a fully connected layer, to (B, c, 4, 4)
-        self.layers = nn.Sequential(first, fast.BatchNorm(c), fast.ReLU(), upwards(c, 4, channels, size))
+        first = nn.ConvTranspose(
+            latent_dim + N_C, c, 4, bias=False
+        )  # a fully connected layer, to (B, c, 4, 4)
+        self.layers = nn.Sequential(
+            first, nn.BatchNorm(c), nn.ReLU(), upwards(c, 4, channels, size)
+        )
 
     def execute(self, z, text, e):
         c, *moments = self.augmentation(text, e)
@@ -124,11 +201,13 @@ class Generator2(nn.Module):
     def __init__(self, text_dim, channels, size, scale, width, n_blocks):
         super().__init__()
         self.augmentation, c = Augmentation(text_dim), 4 * width
-        layers = [fast.Conv(channels, width, 3, padding=1), fast.LeakyReLU(0.2)]
+        layers = [nn.Conv(channels, width, 3, padding=1), nn.LeakyReLU(0.2)]
         for a in (width, 2 * width):
-            layers += conv(a, 2 * a, 4, stride=2, activation=fast.LeakyReLU(0.2))
+            layers += conv(a, 2 * a, 4, stride=2, activation=nn.LeakyReLU(0.2))
         self.down = nn.Sequential(*layers)  # (B, c, size / 4, size / 4)
-        self.join = nn.Sequential(*conv(c + N_C, c, 3), *[ResidualBlock(c) for _ in range(n_blocks)])
+        self.join = nn.Sequential(
+            *conv(c + N_C, c, 3), *[ResidualBlock(c) for _ in range(n_blocks)]
+        )
         self.up = upwards(c, size // 4, channels, scale * size)
 
     def execute(self, images, text, e):
@@ -142,17 +221,21 @@ class Discriminator(nn.Module):
 
     def __init__(self, text_dim, channels, size, width):
         super().__init__()
-        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
+        layers, c = [nn.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)], width
         while c < width * size // 8:
-            layers += conv(c, 2 * c, 4, stride=2, activation=fast.LeakyReLU(0.2))
+            layers += conv(c, 2 * c, 4, stride=2, activation=nn.LeakyReLU(0.2))
             c *= 2
         self.body = nn.Sequential(*layers)  # to (B, c, 4, 4)
-        self.project = nn.Sequential(nn.Linear(text_dim, N_C), fast.LeakyReLU(0.2))
-        self.head = nn.Sequential(*conv(c + N_C, c, 1, activation=fast.LeakyReLU(0.2)), fast.Conv(c, 1, 4))
+        self.project = nn.Sequential(nn.Linear(text_dim, N_C), nn.LeakyReLU(0.2))
+        self.head = nn.Sequential(
+            *conv(c + N_C, c, 1, activation=nn.LeakyReLU(0.2)), nn.Conv(c, 1, 4)
+        )
 
     def execute(self, images, *texts):
         h = self.body(images)
-        projected = [self.project(text).reshape(-1, N_C, 1, 1).expand(-1, -1, 4, 4) for text in texts]
+        projected = [
+            self.project(text).reshape(-1, N_C, 1, 1).expand(-1, -1, 4, 4) for text in texts
+        ]
         return tuple(self.head(jt.concat([h, text], dim=1)).reshape(-1) for text in projected)
 
 
@@ -169,13 +252,15 @@ def build(args):
         if isinstance(layer, (nn.Conv, nn.ConvTranspose, nn.BatchNorm)):
             nn.init.gauss_(layer.weight, mean=float(isinstance(layer, nn.BatchNorm)), std=0.02)
     networks |= {"encoders": Encoders(text_dim, *small)}
-    return networks | {f"ema{n}": common.EMA(networks[f"generator{n}"], args.ema_decay) for n in "12"}
+    return networks | {
+        f"ema{n}": common.EMA(networks[f"generator{n}"], args.ema_decay) for n in "12"
+    }
 
 
 def discriminator_loss(right_logits, wrong_logits, fake_logits):
     """Logits (B,) of real images with right and with wrong texts, and of generated ones; -log s(x) = softplus(-x)."""
-    wrong, fake = fast.softplus(wrong_logits).mean(), fast.softplus(fake_logits).mean()
-    return fast.softplus(-right_logits).mean() + (wrong + fake) / 2
+    wrong, fake = nn.softplus(wrong_logits).mean(), nn.softplus(fake_logits).mean()
+    return nn.softplus(-right_logits).mean() + (wrong + fake) / 2
 
 
 def kl_divergence(mean, log_deviation):
@@ -183,7 +268,9 @@ def kl_divergence(mean, log_deviation):
     return ((jt.exp(2 * log_deviation) + mean**2 - 1) / 2 - log_deviation).mean()
 
 
-def train_step(generator, discriminator, optimizer_G, optimizer_D, real, texts, sources, noise, *, kl_weight):
+def train_step(
+    generator, discriminator, optimizer_G, optimizer_D, real, texts, sources, noise, *, kl_weight
+):
     """One update of a stage's D, then one of its G; gives {"loss_D", "loss_G", "KL"}.
 
     Args:
@@ -200,17 +287,19 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, texts, 
 
     fake, *moments = generator(sources[1], texts[0], noise[1])
     (logits,) = discriminator(fake, texts[0])
-    loss_G, divergence = fast.softplus(-logits).mean(), kl_divergence(*moments)
+    loss_G, divergence = nn.softplus(-logits).mean(), kl_divergence(*moments)
     optimizer_G.step(loss_G + kl_weight * divergence)
     return {"loss_D": loss_D, "loss_G": loss_G, "KL": divergence}
 
 
 def train(run, args):
-    data = load_captions(args.data_dir, args.img_size, args.channels, args.language, download=args.download)
+    data = load_captions(
+        args.data_dir, args.img_size, args.channels, args.language, download=args.download
+    )
     args.text = args.stored["text"] = args.text or data.examples
     parts, batches = build(args), common.Batches(data, args.batch_size, args.seed)
     encoders, adam = parts["encoders"], {"lr": args.lr, "betas": (args.b1, args.b2)}
-    parts |= {f"optimizer_{name}": fast.Adam(parts[name].parameters(), **adam) for name in NETWORKS}
+    parts |= {f"optimizer_{name}": nn.Adam(parts[name].parameters(), **adam) for name in NETWORKS}
     run.track({f"generator{n}": parts[f"ema{n}"].module for n in "12"}, **parts, batches=batches)
     watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], loss="loss_D")
     known_codes = None
@@ -218,9 +307,11 @@ def train(run, args):
         stage = 2 if epoch > args.text_epochs + args.stage1_epochs else 1
         trained = [parts[f"{name}{stage}"] for name in OF_A_STAGE]
         n_done = epoch - 1 - args.text_epochs - (stage == 2) * args.stage1_epochs
-        trained[2].lr = trained[3].lr = args.lr / 2 ** (n_done // (args.halve_every or args.n_epochs))
+        trained[2].lr = trained[3].lr = args.lr / 2 ** (
+            n_done // (args.halve_every or args.n_epochs)
+        )
         for real, text, wrong in run.steps(batches):
-            small = fast.avg_pool2d(real, args.scale, args.scale, 0)
+            small = nn.avg_pool2d(real, args.scale, args.scale, 0)
             if epoch <= args.text_epochs:
                 matching = encoders(small, text)
                 parts["optimizer_encoders"].step(matching)
@@ -233,9 +324,13 @@ def train(run, args):
             if stage == 2:
                 parts["ema1"].module.eval()
                 with jt.no_grad():
-                    sources = [parts["ema1"].module(z, texts[0], e)[0] for z, e in zip(sources, noise[2:])]
+                    sources = [
+                        parts["ema1"].module(z, texts[0], e)[0] for z, e in zip(sources, noise[2:])
+                    ]
             images = small if stage == 1 else real
-            run.log(train_step(*trained, images, texts, sources, noise[:2], kl_weight=args.kl_weight))
+            run.log(
+                train_step(*trained, images, texts, sources, noise[:2], kl_weight=args.kl_weight)
+            )
             parts[f"ema{stage}"].update()
             if run.every(args.sample_interval):
                 watch.see_samples(save_rows(run.sample_path, parts, args)[stage - 1])
@@ -252,8 +347,12 @@ def drawn(parts, texts, noise, args):
 
 def save_rows(path, parts, args):
     """Saves, for each text, a row of stage I and one of stage II, of equal noise in a column; gives both as large."""
-    noise = np.random.default_rng(args.seed).standard_normal((N_COLUMNS, args.latent_dim + 2 * N_C), dtype=np.float32)
-    small, large = drawn(parts, np.repeat(args.text, N_COLUMNS), np.tile(noise, (len(args.text), 1)), args)
+    noise = np.random.default_rng(args.seed).standard_normal(
+        (N_COLUMNS, args.latent_dim + 2 * N_C), dtype=np.float32
+    )
+    small, large = drawn(
+        parts, np.repeat(args.text, N_COLUMNS), np.tile(noise, (len(args.text), 1)), args
+    )
     both = np.stack([small.repeat(args.scale, axis=2).repeat(args.scale, axis=3), large])
     rows = both.reshape(2, -1, N_COLUMNS, *large.shape[1:]).swapaxes(0, 1)
     common.save_image(rows.reshape(-1, *large.shape[1:]), path, nrow=N_COLUMNS)
@@ -273,7 +372,9 @@ def write_results(run, parts, args):
     save_rows(run.out_dir / "result.png", parts, args)
     if args.n_samples:
         texts = np.resize(args.text, args.n_samples)
-        noise = run.sample_rng.standard_normal((args.n_samples, args.latent_dim + 2 * N_C), dtype=np.float32)
+        noise = run.sample_rng.standard_normal(
+            (args.n_samples, args.latent_dim + 2 * N_C), dtype=np.float32
+        )
         run.save_samples(drawn(parts, texts, noise, args)[1], captions=texts)
 
 
@@ -281,10 +382,15 @@ def main(argv=None):
     args = parse_args(argv)
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
-            small, large = (jt.zeros((1, args.channels, s, s)) for s in (args.img_size // args.scale, args.img_size))
+            small, large = (
+                jt.zeros((1, args.channels, s, s))
+                for s in (args.img_size // args.scale, args.img_size)
+            )
             text, z, e = (jt.zeros((1, n)) for n in (args.text_dim, args.latent_dim, N_C))
             inputs = (z, text, e), (small, text, e), (small, text), (large, text)
-            for name, examples in zip(NETWORKS[1:], inputs):  # without the encoders, which are no part of the method
+            for name, examples in zip(
+                NETWORKS[1:], inputs
+            ):  # without the encoders, which are no part of the method
                 common.describe(name, build(args)[name], *examples)
         elif args.sample_only:
             generate(run, args)

@@ -24,18 +24,17 @@ than 2 x 2.
 cls is the loss for domains in folders too, where the authors' code takes one softmax over all domains.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data.attributes import load_attributes
+from common.data.targets import Attributes, remember_attributes, spread
 
 import math
 from functools import partial
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data.attributes import load_attributes
-from common.data.targets import Attributes, remember_attributes, spread
+from jittor_fast import nn
 
 # The authors' code (github.com/yunjey/stargan, main.py, solver.py): its defaults, with Adam's numbers. Epochs are
 # those of its first version for CelebA, 10 + 10; the later one counts 100,000 + 100,000 steps.
@@ -59,22 +58,69 @@ PAPER = {
 
 def parse_args(argv=None):
     architecture = ("width", "n_blocks", "img_size", "channels", "selected_attrs")
-    parser = common.Parser("stargan", __doc__, PAPER, architecture, starts_from="images", of_the_call=("set",))
-    parser.set_defaults(n_epochs=40, batch_size=16, lr=0.0004, b1=0.5, b2=0.999, img_size=32, channels=3)
+    parser = common.Parser(
+        "stargan", __doc__, PAPER, architecture, starts_from="images", of_the_call=("set",)
+    )
+    parser.set_defaults(
+        n_epochs=40, batch_size=16, lr=0.0004, b1=0.5, b2=0.999, img_size=32, channels=3
+    )
     parser.set_defaults(sample_interval=1000, checkpoint_interval=5, log_interval=50)
     add, number = parser.add_argument, common.number
-    add("--selected_attrs", nargs="+", metavar="NAME", help="attributes to learn; all of them, unless given")
-    add("--exclusive", nargs="*", metavar="NAME", help="attributes that exclude each other; found, unless given")
-    add("--may_have_none", action="store_true", help="an image may have none of --exclusive; also found")
-    add("--width", type=number(int, at_least=1, at_most=256), default=16, help="channels next to the image")
-    add("--n_blocks", type=number(int, at_least=0, at_most=50), default=6, help="residual blocks of the generator")
+    add(
+        "--selected_attrs",
+        nargs="+",
+        metavar="NAME",
+        help="attributes to learn; all of them, unless given",
+    )
+    add(
+        "--exclusive",
+        nargs="*",
+        metavar="NAME",
+        help="attributes that exclude each other; found, unless given",
+    )
+    add(
+        "--may_have_none",
+        action="store_true",
+        help="an image may have none of --exclusive; also found",
+    )
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=256),
+        default=16,
+        help="channels next to the image",
+    )
+    add(
+        "--n_blocks",
+        type=number(int, at_least=0, at_most=50),
+        default=6,
+        help="residual blocks of the generator",
+    )
     add("--n_critic", type=number(int, at_least=1), default=5, help="updates of D for one of G")
-    add("--lambda_gp", type=number(float, at_least=0), default=10.0, help="weight of the gradient penalty")
-    add("--lambda_cls", type=number(float, at_least=0), default=1.0, help="weight of the attributes' cross entropy")
-    add("--lambda_rec", type=number(float, at_least=0), default=10.0, help="weight of the reconstruction")
+    add(
+        "--lambda_gp",
+        type=number(float, at_least=0),
+        default=10.0,
+        help="weight of the gradient penalty",
+    )
+    add(
+        "--lambda_cls",
+        type=number(float, at_least=0),
+        default=1.0,
+        help="weight of the attributes' cross entropy",
+    )
+    add(
+        "--lambda_rec",
+        type=number(float, at_least=0),
+        default=10.0,
+        help="weight of the reconstruction",
+    )
     parser.add_decay(20)
     add("--no_flip", action="store_true", help="without mirroring the training images of folders")
-    add("--set", metavar="NAME=0|1,...", help="with --input: the attributes to give it, such as blue=1,bold=0")
+    add(
+        "--set",
+        metavar="NAME=0|1,...",
+        help="with --input: the attributes to give it, such as blue=1,bold=0",
+    )
     parser.add_tile()
     args = parser.parse(argv)
     parser.shape_is_multiple_of(args, 32, at_least=32)
@@ -89,7 +135,7 @@ def parse_args(argv=None):
 
 def conv_block(conv):
     """A convolution, transposed or not, an affine instance norm and ReLU."""
-    return [conv, fast.InstanceNorm2d(conv.out_channels), fast.ReLU()]
+    return [conv, nn.InstanceNorm2d(conv.out_channels), nn.ReLU()]
 
 
 class Residual(nn.Module):
@@ -97,8 +143,8 @@ class Residual(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        one, two = (fast.Conv(channels, channels, 3, padding=1, bias=False) for _ in range(2))
-        self.layers = nn.Sequential(*conv_block(one), two, fast.InstanceNorm2d(channels))
+        one, two = (nn.Conv(channels, channels, 3, padding=1, bias=False) for _ in range(2))
+        self.layers = nn.Sequential(*conv_block(one), two, nn.InstanceNorm2d(channels))
 
     def execute(self, x):
         return x + self.layers(x)
@@ -110,15 +156,17 @@ class Generator(nn.Module):
     def __init__(self, channels, n_attributes, width, n_blocks):
         super().__init__()
         c = width
-        layers = conv_block(fast.Conv(channels + n_attributes, width, 7, padding=3, bias=False))
+        layers = conv_block(nn.Conv(channels + n_attributes, width, 7, padding=3, bias=False))
         for _ in range(2):  # c doubles, height and width halve
-            layers += conv_block(fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False))
+            layers += conv_block(nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False))
             c *= 2
         layers += [Residual(c) for _ in range(n_blocks)]  # (B, 4 width, H/4, W/4)
         for _ in range(2):  # c halves, height and width double
-            layers += conv_block(fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False))
+            layers += conv_block(nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False))
             c //= 2
-        self.layers = nn.Sequential(*layers, fast.Conv(width, channels, 7, padding=3, bias=False), fast.Tanh())
+        self.layers = nn.Sequential(
+            *layers, nn.Conv(width, channels, 7, padding=3, bias=False), nn.Tanh()
+        )
 
     def execute(self, images, attributes):
         planes = attributes.reshape(*attributes.shape, 1, 1)
@@ -131,14 +179,18 @@ class Discriminator(nn.Module):
 
     def __init__(self, shape, channels, n_attributes, width):
         super().__init__()
-        depth = min(6, common.halvings(*shape), int(math.log2(min(shape))) - 1)  # P and Q are 2 or more
-        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.01)], width
+        depth = min(
+            6, common.halvings(*shape), int(math.log2(min(shape))) - 1
+        )  # P and Q are 2 or more
+        layers, c = [nn.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.01)], width
         for _ in range(depth - 1):  # c doubles, height and width halve
-            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1), fast.LeakyReLU(0.01)]
+            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
             c *= 2
         self.layers = nn.Sequential(*layers)  # (B, c, P, Q)
-        self.realism = fast.Conv(c, 1, 3, padding=1, bias=False)
-        self.attributes = fast.Conv(c, n_attributes, tuple(side // 2**depth for side in shape), bias=False)
+        self.realism = nn.Conv(c, 1, 3, padding=1, bias=False)
+        self.attributes = nn.Conv(
+            c, n_attributes, tuple(side // 2**depth for side in shape), bias=False
+        )
 
     def execute(self, images):
         h = self.layers(images)
@@ -160,7 +212,10 @@ def build(args):
 
 def classification_loss(logits, attributes):
     """The cross entropy of (B, A) logits and attributes in {0, 1}, summed over attributes, averaged over the batch."""
-    return nn.binary_cross_entropy_with_logits(logits, attributes, size_average=False) / logits.shape[0]
+    return (
+        nn.binary_cross_entropy_with_logits(logits, attributes, size_average=False)
+        / logits.shape[0]
+    )
 
 
 def gradient_penalty(score, real, fake, alpha):
@@ -175,7 +230,18 @@ def gradient_penalty(score, real, fake, alpha):
     return ((jt.sqrt(squares + 1e-12) - 1) ** 2).mean()  # the root of 0 has no derivative
 
 
-def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels, targets, alpha, update_G, weights):
+def train_step(
+    generator,
+    discriminator,
+    optimizer_G,
+    optimizer_D,
+    real,
+    labels,
+    targets,
+    alpha,
+    update_G,
+    weights,
+):
     """One update of D and, with `update_G`, one of G.
 
     Args:
@@ -189,9 +255,13 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, labels,
         Jittor scalars.
     """
     n, fake = real.shape[0], generator(real, targets)
-    scores, logits = discriminator(jt.concat([real, fake.detach()], dim=0))  # without norms, one pass equals two
+    scores, logits = discriminator(
+        jt.concat([real, fake.detach()], dim=0)
+    )  # without norms, one pass equals two
     wasserstein = scores[:n].mean() - scores[n:].mean()
-    penalty = gradient_penalty(lambda x: discriminator(x)[0].sum((1, 2, 3)), real, fake.detach(), alpha)
+    penalty = gradient_penalty(
+        lambda x: discriminator(x)[0].sum((1, 2, 3)), real, fake.detach(), alpha
+    )
     loss_D_cls = classification_loss(logits[:n], labels)
     optimizer_D.step(-wasserstein + weights["gp"] * penalty + weights["cls"] * loss_D_cls)
     losses = {"wasserstein": wasserstein, "penalty": penalty, "loss_D_cls": loss_D_cls}
@@ -216,7 +286,9 @@ def learning_rate(epoch, lr, decay_epoch, decay_until):
 
 def load(args, split):
     flip = split == "train" and not args.no_flip
-    return load_attributes(args.data_dir, args.shape, args.channels, args.selected_attrs, split, flip)
+    return load_attributes(
+        args.data_dir, args.shape, args.channels, args.selected_attrs, split, flip
+    )
 
 
 def draw(path, generator, images, attributes, args):
@@ -234,17 +306,25 @@ def train(run, args):
     shown = spread(load(args, "test"))
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, discriminator = networks = build(args)
-    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=args.lr, betas=(args.b1, args.b2)) for m in networks)
+    optimizer_G, optimizer_D = (
+        nn.Adam(m.parameters(), lr=args.lr, betas=(args.b1, args.b2)) for m in networks
+    )
     parts = {"generator": generator, "discriminator": discriminator, "batches": batches}
-    run.track(exports={"generator": generator}, optimizer_G=optimizer_G, optimizer_D=optimizer_D, **parts)
+    run.track(
+        exports={"generator": generator}, optimizer_G=optimizer_G, optimizer_D=optimizer_D, **parts
+    )
     weights = {"gp": args.lambda_gp, "cls": args.lambda_cls, "rec": args.lambda_rec}
     watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], "translations")
     for epoch in run.epochs():
-        optimizer_G.lr = optimizer_D.lr = learning_rate(epoch, args.lr, args.decay_epoch, args.decay_until)
+        optimizer_G.lr = optimizer_D.lr = learning_rate(
+            epoch, args.lr, args.decay_epoch, args.decay_until
+        )
         for real, labels in run.steps(batches):
             inputs = real, labels, run.permute(labels), run.uniform(args.batch_size, 1, 1, 1)
             update_G = run.step % args.n_critic == 0
-            losses = train_step(*networks, optimizer_G, optimizer_D, *inputs, update_G=update_G, weights=weights)
+            losses = train_step(
+                *networks, optimizer_G, optimizer_D, *inputs, update_G=update_G, weights=weights
+            )
             run.log(losses)
             if run.every(args.sample_interval):
                 for fakes in draw(run.sample_path, generator, *shown, args):
@@ -262,13 +342,17 @@ def generate(run, args):
     changes = attributes.parse_changes(args.set)
 
     def target(images):
-        rows, columns = (slice((n - m) // 2, (n + m) // 2) for n, m in zip(images.shape[2:], args.shape))
+        rows, columns = (
+            slice((n - m) // 2, (n + m) // 2) for n, m in zip(images.shape[2:], args.shape)
+        )
         middle = images[:, :, rows, columns]  # of the size that D takes
         _, logits = common.in_chunks(discriminator, np.ascontiguousarray(middle))
         return attributes.change(attributes.from_logits(logits), changes)
 
     translate, place = partial(common.in_chunks, generator), (args.shape, args.channels)
-    common.translate_folder(run, args.input, translate, *place, multiple=4, tile=args.tile, look=target)
+    common.translate_folder(
+        run, args.input, translate, *place, multiple=4, tile=args.tile, look=target
+    )
 
 
 def main(argv=None):

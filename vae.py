@@ -29,18 +29,17 @@ A default run takes two minutes on two CPU cores; digits can be read after 15 ep
   * Adam in the place of Adagrad (--optimizer).
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data import holds_digits, load_images
+from common.pictures import save_scatter
 
 import math
 from statistics import NormalDist
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data import holds_digits, load_images
-from common.pictures import save_scatter
+from jittor_fast import nn
 
 # Kingma 2013, section 5 and appendix C, for MNIST. It took the best of the rates 0.01, 0.02 and 0.1, and 3, 5, 10, 20
 # or 200 latents. Its figure 2 ends at 10^8 images: so many epochs of 60,000.
@@ -63,16 +62,42 @@ SMALLEST_VARIANCE = 1 / 255**2 / 12  # of rounding to 256 values in [0, 1]
 def parse_args(argv=None):
     architecture = ("arch", "latent_dim", "hidden", "img_size", "channels", "likelihood")
     parser = common.Parser("vae", __doc__, PAPER, architecture)
-    parser.set_defaults(n_epochs=60, batch_size=128, lr=0.001, b1=0.9, b2=0.999, img_size=28, channels=1)
+    parser.set_defaults(
+        n_epochs=60, batch_size=128, lr=0.001, b1=0.9, b2=0.999, img_size=28, channels=1
+    )
     parser.set_defaults(sample_interval=500, checkpoint_interval=5, log_interval=50)
     add, number = parser.add_argument, common.number
-    add("--arch", choices=("conv", "mlp"), default="conv", help="convolutions, or one hidden layer as in the paper")
-    add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=20, help="length of the code z")
-    add("--hidden", type=number(int, at_least=1, at_most=4096), default=500, help="units of the hidden dense layer")
-    add("--likelihood", choices=("bernoulli", "gaussian"), help="of a pixel; by the kind of data, unless given")
+    add(
+        "--arch",
+        choices=("conv", "mlp"),
+        default="conv",
+        help="convolutions, or one hidden layer as in the paper",
+    )
+    add(
+        "--latent_dim",
+        type=number(int, at_least=1, at_most=4096),
+        default=20,
+        help="length of the code z",
+    )
+    add(
+        "--hidden",
+        type=number(int, at_least=1, at_most=4096),
+        default=500,
+        help="units of the hidden dense layer",
+    )
+    add(
+        "--likelihood",
+        choices=("bernoulli", "gaussian"),
+        help="of a pixel; by the kind of data, unless given",
+    )
     add("--beta", type=number(float, at_least=0), default=1.0, help="weight of the KL term")
     add("--optimizer", choices=("adam", "adagrad"), default="adam", help="what updates the weights")
-    add("--lr_decay", type=number(float, above=0, at_most=1), default=1.0, help="factor of the rate for each epoch")
+    add(
+        "--lr_decay",
+        type=number(float, above=0, at_most=1),
+        default=1.0,
+        help="factor of the rate for each epoch",
+    )
     args = parser.parse(argv)
     if args.arch == "conv":
         parser.multiple_of(args, "img_size", 4, at_least=4)
@@ -91,11 +116,11 @@ class Encoder(nn.Module):
     def __init__(self, arch, latent_dim, hidden, img_size, channels):
         super().__init__()
         if arch == "mlp":
-            layers = [nn.Flatten(), nn.Linear(channels * img_size**2, hidden), fast.Tanh()]
+            layers = [nn.Flatten(), nn.Linear(channels * img_size**2, hidden), nn.Tanh()]
         else:
-            layers = [fast.Conv(channels, 32, 4, stride=2, padding=1), fast.ReLU()]  # (B, 32, S/2, S/2)
-            layers += [fast.Conv(32, 64, 4, stride=2, padding=1), fast.ReLU()]  # (B, 64, S/4, S/4)
-            layers += [nn.Flatten(), nn.Linear(64 * (img_size // 4) ** 2, hidden), fast.ReLU()]
+            layers = [nn.Conv(channels, 32, 4, stride=2, padding=1), nn.ReLU()]  # (B, 32, S/2, S/2)
+            layers += [nn.Conv(32, 64, 4, stride=2, padding=1), nn.ReLU()]  # (B, 64, S/4, S/4)
+            layers += [nn.Flatten(), nn.Linear(64 * (img_size // 4) ** 2, hidden), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.mu, self.logvar = nn.Linear(hidden, latent_dim), nn.Linear(hidden, latent_dim)
 
@@ -112,14 +137,21 @@ class Decoder(nn.Module):
         self.image = (channels, img_size, img_size)
         if arch == "mlp":
             self.between = (hidden,)
-            self.dense = nn.Sequential(nn.Linear(latent_dim, hidden), fast.Tanh())
+            self.dense = nn.Sequential(nn.Linear(latent_dim, hidden), nn.Tanh())
             self.output = nn.Linear(hidden, channels * img_size**2)
         else:
             self.between = (64, img_size // 4, img_size // 4)
-            layers = [nn.Linear(latent_dim, hidden), fast.ReLU()]
-            self.dense = nn.Sequential(*layers, nn.Linear(hidden, math.prod(self.between)), fast.ReLU())
-            layers = [fast.ConvTranspose(64, 32, 4, stride=2, padding=1), fast.ReLU()]  # (B, 32, S/2, S/2)
-            self.output = nn.Sequential(*layers, fast.ConvTranspose(32, channels, 4, stride=2, padding=1))
+            layers = [nn.Linear(latent_dim, hidden), nn.ReLU()]
+            self.dense = nn.Sequential(
+                *layers, nn.Linear(hidden, math.prod(self.between)), nn.ReLU()
+            )
+            layers = [
+                nn.ConvTranspose(64, 32, 4, stride=2, padding=1),
+                nn.ReLU(),
+            ]  # (B, 32, S/2, S/2)
+            self.output = nn.Sequential(
+                *layers, nn.ConvTranspose(32, channels, 4, stride=2, padding=1)
+            )
         if likelihood == "gaussian":
             self.running_var = jt.ones(1).stop_grad()
 
@@ -208,19 +240,30 @@ def drawn_by(decoder):
 
 
 def test_data(args):
-    return load_images(args.data_dir, args.img_size, args.channels, args.download, split="test", n_test=N_TEST)
+    return load_images(
+        args.data_dir, args.img_size, args.channels, args.download, split="test", n_test=N_TEST
+    )
 
 
 def train(run, args):
-    data, test = load_images(args.data_dir, args.img_size, args.channels, args.download, n_test=N_TEST), test_data(args)
+    data, test = (
+        load_images(args.data_dir, args.img_size, args.channels, args.download, n_test=N_TEST),
+        test_data(args),
+    )
     batches = common.Batches(data, args.batch_size, args.seed)
     encoder, decoder = build(args)
     parameters, decay = [*encoder.parameters(), *decoder.parameters()], 1 / len(data)
     if args.optimizer == "adam":
-        optimizer = fast.Adam(parameters, lr=args.lr, betas=(args.b1, args.b2), weight_decay=decay)
+        optimizer = nn.Adam(parameters, lr=args.lr, betas=(args.b1, args.b2), weight_decay=decay)
     else:
-        optimizer = fast.Adagrad(parameters, lr=args.lr, weight_decay=decay)
-    run.track(exports={"decoder": decoder}, encoder=encoder, decoder=decoder, optimizer=optimizer, batches=batches)
+        optimizer = nn.Adagrad(parameters, lr=args.lr, weight_decay=decay)
+    run.track(
+        exports={"decoder": decoder},
+        encoder=encoder,
+        decoder=decoder,
+        optimizer=optimizer,
+        batches=batches,
+    )
     draw, grid_z = drawn_by(decoder), latent(run, 100, args)
     for epoch in run.epochs():
         optimizer.lr = args.lr * args.lr_decay ** (epoch - 1)
@@ -279,7 +322,9 @@ def main(argv=None):
     with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
         if args.describe:
             encoder, decoder = build(args)
-            common.describe("encoder", encoder, jt.zeros((1, args.channels, args.img_size, args.img_size)))
+            common.describe(
+                "encoder", encoder, jt.zeros((1, args.channels, args.img_size, args.img_size))
+            )
             common.describe("decoder", decoder, jt.zeros((1, args.latent_dim)))
         elif args.sample_only:
             generate(run, args)

@@ -29,17 +29,16 @@ show after about 4,000 steps. It departs from their code, which --paper undoes, 
 theirs, the batch half of it and --n_critic_long a quarter, since a default run has few updates of the generator.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data import load_images
 
 import itertools
 import math
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data import load_images
+from jittor_fast import nn
 
 # The authors' code, main.py: its defaults.
 PAPER = {
@@ -64,11 +63,36 @@ def parse_args(argv=None):
     parser.set_defaults(sample_interval=1000, checkpoint_interval=10, log_interval=50)
     add, number = parser.add_argument, common.number
     add("--clip", type=number(float, above=0), default=0.01, help="largest weight of the critic")
-    add("--n_critic", type=number(int, at_least=1), default=5, help="updates of the critic for one of the generator")
-    add("--n_critic_long", type=number(int, at_least=1), default=25, help="the same at first and every 500th time")
-    add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=100, help="length of the noise vector")
-    add("--width", type=number(int, at_least=1, at_most=1024), default=24, help="channels next to the image")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.0, help="of averaged weights; 0: off")
+    add(
+        "--n_critic",
+        type=number(int, at_least=1),
+        default=5,
+        help="updates of the critic for one of the generator",
+    )
+    add(
+        "--n_critic_long",
+        type=number(int, at_least=1),
+        default=25,
+        help="the same at first and every 500th time",
+    )
+    add(
+        "--latent_dim",
+        type=number(int, at_least=1, at_most=4096),
+        default=100,
+        help="length of the noise vector",
+    )
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=1024),
+        default=24,
+        help="channels next to the image",
+    )
+    add(
+        "--ema_decay",
+        type=number(float, at_least=0, below=1),
+        default=0.0,
+        help="of averaged weights; 0: off",
+    )
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args
@@ -84,12 +108,16 @@ class Generator(nn.Module):
         super().__init__()
         n_doublings = int(math.log2(img_size)) - 3
         c = width * 2**n_doublings
-        layers = [fast.ConvTranspose(latent_dim, c, 4, bias=False), fast.BatchNorm(c), fast.ReLU()]  # (B, c, 4, 4)
+        layers = [
+            nn.ConvTranspose(latent_dim, c, 4, bias=False),
+            nn.BatchNorm(c),
+            nn.ReLU(),
+        ]  # (B, c, 4, 4)
         for _ in range(n_doublings):  # c halves, height and width double
-            layers += [fast.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False)]
-            layers += [fast.BatchNorm(c // 2), fast.ReLU()]
+            layers += [nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm(c // 2), nn.ReLU()]
             c //= 2
-        layers += [fast.ConvTranspose(c, channels, 4, stride=2, padding=1, bias=False), fast.Tanh()]
+        layers += [nn.ConvTranspose(c, channels, 4, stride=2, padding=1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def execute(self, z):
@@ -101,13 +129,15 @@ class Critic(nn.Module):
 
     def __init__(self, img_size, channels, width):
         super().__init__()
-        layers = [fast.Conv(channels, width, 4, stride=2, padding=1, bias=False), fast.LeakyReLU(0.2)]
+        layers = [nn.Conv(channels, width, 4, stride=2, padding=1, bias=False), nn.LeakyReLU(0.2)]
         c = width
         for _ in range(int(math.log2(img_size)) - 3):  # c doubles, height and width halve
-            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False)]
-            layers += [fast.BatchNorm(2 * c), fast.LeakyReLU(0.2)]
+            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm(2 * c), nn.LeakyReLU(0.2)]
             c *= 2
-        self.layers = nn.Sequential(*layers, fast.Conv(c, 1, 4, bias=False))  # (B, c, 4, 4) to (B, 1, 1, 1)
+        self.layers = nn.Sequential(
+            *layers, nn.Conv(c, 1, 4, bias=False)
+        )  # (B, c, 4, 4) to (B, 1, 1, 1)
 
     def execute(self, images):
         return self.layers(images).reshape(-1)
@@ -211,14 +241,18 @@ def train(run, args):
 
     grid_z = latent(run.sample_rng, 100, args)
     watch = run.watch(data.batch(np.arange(min(100, len(data))))[0])
-    updates_of_G = (s for s in steps_with_generator(args.n_critic, args.n_critic_long) if s > run.step)
+    updates_of_G = (
+        s for s in steps_with_generator(args.n_critic, args.n_critic_long) if s > run.step
+    )
     next_update = next(updates_of_G)
     for _ in run.epochs():
         for real, *_ in run.steps(batches):
             z_D, z_G = run.normal(args.batch_size, args.latent_dim), None
             if run.step == next_update:
                 z_G = run.normal(args.batch_size, args.latent_dim)
-            losses = train_step(generator, critic, optimizer_G, optimizer_D, real, z_D, z_G, clip=args.clip)
+            losses = train_step(
+                generator, critic, optimizer_G, optimizer_D, real, z_D, z_G, clip=args.clip
+            )
             if run.step == next_update:
                 ema.update()
                 next_update = next(updates_of_G)
@@ -257,7 +291,9 @@ def main(argv=None):
         if args.describe:
             generator, critic = build(args)
             common.describe("generator", generator, jt.zeros((1, args.latent_dim)))
-            common.describe("critic", critic, jt.zeros((1, args.channels, args.img_size, args.img_size)))
+            common.describe(
+                "critic", critic, jt.zeros((1, args.channels, args.img_size, args.img_size))
+            )
         elif args.sample_only:
             generate(run, args)
         else:

@@ -29,16 +29,15 @@ on two CPU cores; digits show after a few hundred updates of the generator. It d
 undoes, in numbers alone: Adam's rate is also five times the paper's, since a default run has few such updates.
 """
 
-import common  # isort: skip  # prepares Jittor, so it comes before `import jittor`
+import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data import load_images
 
 import math
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data import load_images
+from jittor_fast import nn
 
 # Rate, betas, n_critic and batch: Gulrajani 2017, algorithm 1 and section 4. Sizes: the authors' gan_64x64.py, whose
 # updates of G, 200,000, are as many epochs of their 64 x 64 ImageNet (1,281,149 images). The critic is that file's
@@ -64,15 +63,47 @@ PENALTY = 10.0  # lambda in Gulrajani 2017, section 4
 def parse_args(argv=None):
     architecture = ("latent_dim", "width", "kernel_size", "img_size", "channels", "ema_decay")
     parser = common.Parser("wgan_gp", __doc__, PAPER, architecture)
-    parser.set_defaults(n_epochs=100, batch_size=64, lr=0.0005, b1=0.0, b2=0.9, img_size=32, channels=1)
+    parser.set_defaults(
+        n_epochs=100, batch_size=64, lr=0.0005, b1=0.0, b2=0.9, img_size=32, channels=1
+    )
     parser.set_defaults(sample_interval=1000, checkpoint_interval=10, log_interval=50)
     add, number = parser.add_argument, common.number
-    add("--n_critic", type=number(int, at_least=1), default=5, help="updates of the critic for one of the generator")
-    add("--latent_dim", type=number(int, at_least=1, at_most=4096), default=128, help="length of the noise vector")
-    add("--width", type=number(int, at_least=1, at_most=1024), default=32, help="channels next to the image")
-    add("--kernel_size", type=int, choices=(4, 5), default=4, help="of the convolutions that halve or double")
-    add("--ema_decay", type=number(float, at_least=0, below=1), default=0.0, help="of averaged weights; 0: off")
-    add("--stacked", action="store_true", help="three digits as the channels of one image: 1,000 modes to count")
+    add(
+        "--n_critic",
+        type=number(int, at_least=1),
+        default=5,
+        help="updates of the critic for one of the generator",
+    )
+    add(
+        "--latent_dim",
+        type=number(int, at_least=1, at_most=4096),
+        default=128,
+        help="length of the noise vector",
+    )
+    add(
+        "--width",
+        type=number(int, at_least=1, at_most=1024),
+        default=32,
+        help="channels next to the image",
+    )
+    add(
+        "--kernel_size",
+        type=int,
+        choices=(4, 5),
+        default=4,
+        help="of the convolutions that halve or double",
+    )
+    add(
+        "--ema_decay",
+        type=number(float, at_least=0, below=1),
+        default=0.0,
+        help="of averaged weights; 0: off",
+    )
+    add(
+        "--stacked",
+        action="store_true",
+        help="three digits as the channels of one image: 1,000 modes to count",
+    )
     args = parser.parse(argv)
     parser.one_of(args, "img_size", (16, 32, 64, 128))
     return args
@@ -89,12 +120,16 @@ class Generator(nn.Module):
         n_doublings = int(math.log2(img_size)) - 3
         c, k = width * 2**n_doublings, kernel_size
         self.project = nn.Linear(latent_dim, c * 4 * 4)
-        layers = [fast.BatchNorm(c), fast.ReLU()]
+        layers = [nn.BatchNorm(c), nn.ReLU()]
         up = {"stride": 2, "padding": (k - 1) // 2, "output_padding": k % 2}
         for _ in range(n_doublings):  # c halves, height and width double
-            layers += [fast.ConvTranspose(c, c // 2, k, bias=False, **up), fast.BatchNorm(c // 2), fast.ReLU()]
+            layers += [
+                nn.ConvTranspose(c, c // 2, k, bias=False, **up),
+                nn.BatchNorm(c // 2),
+                nn.ReLU(),
+            ]
             c //= 2
-        self.layers = nn.Sequential(*layers, fast.ConvTranspose(c, channels, k, **up), fast.Tanh())
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose(c, channels, k, **up), nn.Tanh())
 
     def execute(self, z):
         return self.layers(self.project(z).reshape(z.shape[0], -1, 4, 4))
@@ -106,11 +141,13 @@ class Critic(nn.Module):
     def __init__(self, img_size, channels, width, kernel_size):
         super().__init__()
         c, k, down = width, kernel_size, {"stride": 2, "padding": (kernel_size - 1) // 2}
-        layers = [fast.Conv(channels, c, k, **down), fast.LeakyReLU(0.2)]
+        layers = [nn.Conv(channels, c, k, **down), nn.LeakyReLU(0.2)]
         for _ in range(int(math.log2(img_size)) - 3):  # c doubles, height and width halve
-            layers += [fast.Conv(c, 2 * c, k, **down), fast.LeakyReLU(0.2)]
+            layers += [nn.Conv(c, 2 * c, k, **down), nn.LeakyReLU(0.2)]
             c *= 2
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(c * 4 * 4, 1))  # (B, c, 4, 4) to (B, 1)
+        self.layers = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(c * 4 * 4, 1)
+        )  # (B, c, 4, 4) to (B, 1)
 
     def execute(self, images):
         return self.layers(images).reshape(-1)
@@ -128,7 +165,9 @@ def initialize(module):
 
 def build(args):
     """The generator and the critic of these arguments."""
-    generator = Generator(args.latent_dim, args.img_size, args.channels, args.width, args.kernel_size)
+    generator = Generator(
+        args.latent_dim, args.img_size, args.channels, args.width, args.kernel_size
+    )
     critic = Critic(args.img_size, args.channels, args.width, args.kernel_size)
     for module in (generator, critic):
         initialize(module)
@@ -195,12 +234,14 @@ def latent(rng, n, args):
 
 
 def train(run, args):
-    data = load_images(args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked)
+    data = load_images(
+        args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked
+    )
     batches = common.Batches(data, args.batch_size, args.seed)
     generator, critic = build(args)
     ema = common.EMA(generator, args.ema_decay)
-    optimizer_G = fast.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
-    optimizer_D = fast.Adam(critic.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_D = nn.Adam(critic.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     run.track(
         exports={"generator": ema.module},
         generator=generator,
@@ -261,7 +302,9 @@ def main(argv=None):
         if args.describe:
             generator, critic = build(args)
             common.describe("generator", generator, jt.zeros((1, args.latent_dim)))
-            common.describe("critic", critic, jt.zeros((1, args.channels, args.img_size, args.img_size)))
+            common.describe(
+                "critic", critic, jt.zeros((1, args.channels, args.img_size, args.img_size))
+            )
         elif args.sample_only:
             generate(run, args)
         else:

@@ -1,9 +1,9 @@
 """What every script shares. `import common` comes before `import jittor`: it prepares Jittor's environment."""
 
-from common import environment
+import jittor_setup
 
-environment.prepare()
-environment.import_jittor()
+jittor_setup.prepare()
+jittor_setup.import_jittor()
 
 from common.data import Batches, batch_mean  # noqa: E402
 from common.errors import UserError  # noqa: E402

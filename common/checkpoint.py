@@ -4,6 +4,8 @@ Every array lies under `<part>/<name>`, for example `generator/0.weight` or `opt
 not an array (arguments, step, states of random generators) lies in one JSON text under `meta`.
 """
 
+from common.errors import NotFinite, UserError
+
 import json
 import os
 import tokenize
@@ -14,12 +16,18 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from common.errors import NotFinite, UserError
-
 FORMAT = 2
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 # what numpy's parser of a header may raise
-HEADER_DAMAGE = (ValueError, KeyError, EOFError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
+HEADER_DAMAGE = (
+    ValueError,
+    KeyError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+)
 FILE_NAME = "checkpoint_last.npz"
 LARGEST_META = 1 << 20  # bytes; the JSON text takes a few thousand
 
@@ -31,7 +39,9 @@ def module_state(module):
 
 def load_module(module, state):
     # Copies: a Var that two modules share would be trained in one and frozen by the other's eval().
-    module.load_state_dict({name: np.array(value, dtype=np.float32) for name, value in state.items()})
+    module.load_state_dict(
+        {name: np.array(value, dtype=np.float32) for name, value in state.items()}
+    )
 
 
 def optimizer_slots(optimizer):
@@ -111,7 +121,9 @@ def keep_numbered(path, step, n):
     """Keeps the checkpoint `path` under the number of its step too, and the newest `n` of such copies."""
     copy = path.with_name(f"checkpoint_step_{step:07d}.npz")
     write_atomically(copy, lambda file: file.write(path.read_bytes()))
-    copies = sorted(path.parent.glob("checkpoint_step_*.npz"), key=lambda file: file.stat().st_mtime_ns)
+    copies = sorted(
+        path.parent.glob("checkpoint_step_*.npz"), key=lambda file: file.stat().st_mtime_ns
+    )
     for old in copies[:-n]:
         old.unlink()
 
@@ -122,7 +134,9 @@ def find(path):
     if path.is_dir():
         path = path / FILE_NAME
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}: --resume takes a checkpoint file, or the --out_dir of a run")
+        raise UserError(
+            f"no checkpoint at {path}: --resume takes a checkpoint file, or the --out_dir of a run"
+        )
     return path
 
 
@@ -155,11 +169,20 @@ class Reader:
             meta = json.loads(self.read_array(archive, "meta", None, np.uint8).tobytes())
         except (ValueError, RecursionError) as error:
             raise damaged from error
-        kinds = {"script": str, "args": dict, "step": int, "epoch": int, "losses": dict, "values": dict}
+        kinds = {
+            "script": str,
+            "args": dict,
+            "step": int,
+            "epoch": int,
+            "losses": dict,
+            "values": dict,
+        }
         if not isinstance(meta, dict) or type(meta.get("format")) is not int:
             raise damaged
         if meta["format"] != FORMAT:
-            raise UserError(f"{self.path} has format {meta['format']}, and this version reads format {FORMAT}")
+            raise UserError(
+                f"{self.path} has format {meta['format']}, and this version reads format {FORMAT}"
+            )
         if any(type(meta.get(key)) is not kind for key, kind in kinds.items()):
             raise damaged
         if any(type(value) is not float for value in meta["losses"].values()):
@@ -180,7 +203,11 @@ class Reader:
             except HEADER_DAMAGE as error:
                 raise UserError(f"{self.path}: entry {name} is damaged") from error
             if shape is None:  # the caller has checked the size
-                shape = found_shape if len(found_shape) == 1 and found_shape[0] <= info.file_size else None
+                shape = (
+                    found_shape
+                    if len(found_shape) == 1 and found_shape[0] <= info.file_size
+                    else None
+                )
             if found_shape != shape or found_dtype != dtype or fortran:
                 raise UserError(
                     f"{self.path}: {name} is {found_dtype}{list(found_shape)}, expected {np.dtype(dtype)}"
@@ -220,7 +247,10 @@ class Reader:
 
     def load_weights(self, parts):
         """Loads the weights of modules alone; averages begin anew from them, everything else stays fresh."""
-        self.load({name: part for name, part in parts.items() if isinstance(part, jt.nn.Module)}, exact=False)
+        self.load(
+            {name: part for name, part in parts.items() if isinstance(part, jt.nn.Module)},
+            exact=False,
+        )
         for part in parts.values():
             if hasattr(part, "restart"):
                 part.restart()
@@ -240,11 +270,17 @@ class Reader:
     def apply(self, parts, arrays):
         for part_name, part in parts.items():
             prefix = part_name + "/"
-            state = {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
+            state = {
+                name[len(prefix) :]: value
+                for name, value in arrays.items()
+                if name.startswith(prefix)
+            }
             try:
                 set_state(part, {**self.meta["values"].get(part_name, {}), **state})
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{self.path}: the state of {part_name} is damaged ({error})") from error
+                raise UserError(
+                    f"{self.path}: the state of {part_name} is damaged ({error})"
+                ) from error
 
 
 def export_pickle(path, module):

@@ -1,5 +1,9 @@
 """What a run shows and keeps of itself: config.json, a progress bar or lines, losses.csv, losses.png, index.html."""
 
+from common.checkpoint import write_atomically
+from common.errors import UserError
+from common.page import write_page
+
 import contextlib
 import csv
 import gc
@@ -13,10 +17,6 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 from tqdm import tqdm
-
-from common.checkpoint import write_atomically
-from common.errors import UserError
-from common.page import write_page
 
 
 def prepare_folder(args):
@@ -32,14 +32,20 @@ def prepare_folder(args):
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"--out_dir {out_dir.absolute()} cannot be written: {error.strerror}") from error
+        raise UserError(
+            f"--out_dir {out_dir.absolute()} cannot be written: {error.strerror}"
+        ) from error
     if args.sample_only:
         return
     config = {
         "script": args.script,
         "device": "cuda" if jt.flags.use_cuda else "cpu",
         "processes": jt.world_size,
-        "versions": {"python": platform.python_version(), "jittor": jt.__version__, "numpy": np.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "jittor": jt.__version__,
+            "numpy": np.__version__,
+        },
         "args": args.stored,
     }
     text = json.dumps(config, indent=2) + "\n"
@@ -64,14 +70,20 @@ class Log:
         self.names = list(self.rows[0]) if self.rows else []  # columns of the table
         self.write_rows()
         # Where nobody watches, lines are better than a bar that draws over itself.
-        self.bar = tqdm(total=self.n_steps, initial=step, unit="step", mininterval=0.5) if sys.stderr.isatty() else None
+        self.bar = (
+            tqdm(total=self.n_steps, initial=step, unit="step", mininterval=0.5)
+            if sys.stderr.isatty()
+            else None
+        )
 
     def rows_until(self, step):
         if not self.path.is_file():
             return []
         with open(self.path, newline="") as file:
             rows = list(csv.DictReader(file))
-        return [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) <= step]
+        return [
+            row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) <= step
+        ]
 
     def write_rows(self):
         with open(self.path, "w", newline="") as file:
@@ -118,7 +130,9 @@ class Log:
         from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
         figure = Figure(figsize=(8, 4))
-        axes = figure.add_axes((0.09, 0.12, 0.89, 0.85))  # a layout that is computed takes as long as the drawing
+        axes = figure.add_axes(
+            (0.09, 0.12, 0.89, 0.85)
+        )  # a layout that is computed takes as long as the drawing
         steps = [int(row["step"]) for row in self.rows]
         for name in self.names[2:]:
             values = [float(row.get(name) or "nan") for row in self.rows]
@@ -136,7 +150,9 @@ class Log:
         now = time.perf_counter()
         if now - self.shown >= pause:
             self.shown = now
-            with contextlib.suppress(UserError):  # where a disk is full, the next checkpoint says so
+            with contextlib.suppress(
+                UserError
+            ):  # where a disk is full, the next checkpoint says so
                 write_page(self.path.parent, self.rows, self.n_steps, now - self.start, running)
 
     def close(self):
@@ -169,4 +185,7 @@ def write_validation(path, epoch, values):
         writer = csv.DictWriter(file, ["epoch", *values])
         writer.writeheader()
         writer.writerows([*rows, {"epoch": epoch, **values}])
-    print(f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()), flush=True)
+    print(
+        f"epoch {epoch}: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items()),
+        flush=True,
+    )

@@ -1,14 +1,15 @@
 """What is done with any network: average its weights, evaluate it in chunks, describe it."""
 
+from common.checkpoint import load_module, module_state
+from common.run import mixed_seed
+
 import copy
 import math
 
 import jittor as jt
 import numpy as np
 
-from common import fast
-from common.checkpoint import load_module, module_state
-from common.run import mixed_seed
+import jittor_fast
 
 
 class EMA:
@@ -34,7 +35,7 @@ class EMA:
         if self.decay > 0:
             decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
             self.n_updates += 1
-            fast.ema_update(self.module.parameters(), self.source.parameters(), decay)
+            jittor_fast.ema_update(self.module.parameters(), self.source.parameters(), decay)
 
     def restart(self):
         """Begins anew from the trained module's weights."""
@@ -78,7 +79,7 @@ def in_chunks(network, *arrays, chunk=500, seed=None):
     with jt.no_grad():
         for i in range(0, len(arrays[0]), chunk):
             if seed is not None:
-                fast.set_seed(mixed_seed(seed, i))
+                jittor_fast.set_seed(mixed_seed(seed, i))
             outputs = network(*(jt.array(array[i : i + chunk]) for array in arrays))
             several = isinstance(outputs, tuple)
             parts.append([output.numpy() for output in (outputs if several else (outputs,))])
@@ -91,7 +92,11 @@ def in_chunks(network, *arrays, chunk=500, seed=None):
 def n_parameters(module):
     """The number of trained parameters: without the statistics of batch norm and spectral norm."""
     names = module.named_parameters()
-    return sum(p.numel() for name, p in names if not name.endswith(("running_mean", "running_var", "weight_u")))
+    return sum(
+        p.numel()
+        for name, p in names
+        if not name.endswith(("running_mean", "running_var", "weight_u"))
+    )
 
 
 def describe(name, module, *inputs):
@@ -107,7 +112,9 @@ def describe(name, module, *inputs):
 
         def run(*args):
             result = execute(*args)
-            rows.append((layer_name, type(layer).__name__, tuple(result.shape), n_parameters(layer)))
+            rows.append(
+                (layer_name, type(layer).__name__, tuple(result.shape), n_parameters(layer))
+            )
             return result
 
         return run
@@ -126,5 +133,7 @@ def describe(name, module, *inputs):
     print(f"\n{name}: {' -> '.join(shapes)}")
     widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
     for layer_name, kind, shape, count in rows:
-        print(f"  {layer_name:{widths[0]}}  {kind:{widths[1]}}  {shape!s:22}  {count:>12,}".rstrip())
+        print(
+            f"  {layer_name:{widths[0]}}  {kind:{widths[1]}}  {shape!s:22}  {count:>12,}".rstrip()
+        )
     print(f"  {total:,} parameters ({total / 1e6:.3f} M)", flush=True)

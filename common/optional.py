@@ -1,15 +1,15 @@
 """Networks that a translator has with a flag alone: --upsample and --arch of generators, --vgg of a loss."""
 
+from common.checkpoint import DAMAGE, HEADER_DAMAGE
+from common.data.torch_files import read_weights
+from common.errors import UserError
+
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.checkpoint import DAMAGE, HEADER_DAMAGE
-from common.data.torch_files import read_weights
-from common.errors import UserError
+from jittor_fast import nn
 
 # VGG19's convolutions by torchvision's numbers, in parts that end in relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1.
 VGG19 = ([0], [2, 5], [7, 10], [12, 14, 16, 19], [21, 23, 25, 28])
@@ -27,8 +27,10 @@ def doubled(upsample, c_in, c_out, size, bias=True):
         size: of the transposed convolution's kernels, 3 or 4.
     """
     if upsample == "resize":
-        return [fast.Upsample(2), fast.Conv(c_in, c_out, 3, padding=1, bias=bias)]
-    return [fast.ConvTranspose(c_in, c_out, size, stride=2, padding=1, output_padding=size % 2, bias=bias)]
+        return [nn.Upsample(2), nn.Conv(c_in, c_out, 3, padding=1, bias=bias)]
+    return [
+        nn.ConvTranspose(c_in, c_out, size, stride=2, padding=1, output_padding=size % 2, bias=bias)
+    ]
 
 
 class Residual(nn.Module):
@@ -37,9 +39,9 @@ class Residual(nn.Module):
     def __init__(self, channels, norm, noise):
         super().__init__()
         layers = []
-        for between in ([fast.ReLU(), noise()], []):
-            conv = fast.Conv(channels, channels, 3, bias=False)
-            layers += [fast.ReflectionPad2d(1), conv, norm(channels), *between]
+        for between in ([nn.ReLU(), noise()], []):
+            conv = nn.Conv(channels, channels, 3, bias=False)
+            layers += [nn.ReflectionPad2d(1), conv, norm(channels), *between]
         self.layers = nn.Sequential(*layers)
 
     def execute(self, x):
@@ -61,15 +63,24 @@ class ResNet(nn.Module):
 
     def __init__(self, n_blocks, c_in, c_out, width, norm, noise, upsample):
         super().__init__()
-        layers, c = [fast.ReflectionPad2d(3), fast.Conv(c_in, width, 7, bias=False), norm(width), fast.ReLU()], width
+        layers, c = (
+            [nn.ReflectionPad2d(3), nn.Conv(c_in, width, 7, bias=False), norm(width), nn.ReLU()],
+            width,
+        )
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, 4 width, H/4, W/4)
-            layers += [fast.Conv(c, 2 * c, 3, stride=2, padding=1, bias=False), norm(2 * c), fast.ReLU()]
+            layers += [
+                nn.Conv(c, 2 * c, 3, stride=2, padding=1, bias=False),
+                norm(2 * c),
+                nn.ReLU(),
+            ]
             c *= 2
         layers += [Residual(c, norm, noise) for _ in range(n_blocks)]
         for _ in range(2):  # (B, 2 width, H/2, W/2), then (B, width, H, W)
-            layers += [*doubled(upsample, c, c // 2, size=3, bias=False), norm(c // 2), fast.ReLU()]
+            layers += [*doubled(upsample, c, c // 2, size=3, bias=False), norm(c // 2), nn.ReLU()]
             c //= 2
-        self.layers = nn.Sequential(*layers, fast.ReflectionPad2d(3), fast.Conv(width, c_out, 7), fast.Tanh())
+        self.layers = nn.Sequential(
+            *layers, nn.ReflectionPad2d(3), nn.Conv(width, c_out, 7), nn.Tanh()
+        )
 
     def execute(self, x):
         return self.layers(x)
@@ -96,7 +107,7 @@ class Perceptual(nn.Module):
             layers = []
             for number in numbers:
                 layers += [nn.MaxPool2d(2)] if number in AFTER_POOLING else []
-                layers += [vgg_layer(weights, number, c, path), fast.ReLU()]
+                layers += [vgg_layer(weights, number, c, path), nn.ReLU()]
                 c = layers[-2].out_channels
             self.parts.append(nn.Sequential(*layers))
         self.eval()
@@ -114,7 +125,9 @@ class Perceptual(nn.Module):
 def read_vgg(path):
     """{name: array} of a file of weights."""
     if not path.is_file():
-        raise UserError(f"--vgg {path.absolute()} is not a file; it names VGG19's weights in torchvision's layout")
+        raise UserError(
+            f"--vgg {path.absolute()} is not a file; it names VGG19's weights in torchvision's layout"
+        )
     if path.suffix.lower() != ".npz":
         return read_weights(path)
     try:
@@ -129,10 +142,16 @@ def vgg_layer(weights, number, c_in, path):
     names = f"features.{number}.weight", f"features.{number}.bias"
     missing = [name for name in names if name not in weights]
     if missing:
-        raise UserError(f"--vgg {path} has no {missing[0]}: it is not VGG19 in torchvision's layout")
+        raise UserError(
+            f"--vgg {path} has no {missing[0]}: it is not VGG19 in torchvision's layout"
+        )
     weight, bias = (weights[name] for name in names)
     if weight.ndim != 4 or weight.shape[1:] != (c_in, 3, 3) or bias.shape != weight.shape[:1]:
-        raise UserError(f"--vgg {path}: {names[0]} is {weight.shape}, and (..., {c_in}, 3, 3) is wanted")
-    conv = fast.Conv(c_in, len(weight), 3, padding=1)
-    conv.load_state_dict({"weight": np.array(weight, np.float32), "bias": np.array(bias, np.float32)})
+        raise UserError(
+            f"--vgg {path}: {names[0]} is {weight.shape}, and (..., {c_in}, 3, 3) is wanted"
+        )
+    conv = nn.Conv(c_in, len(weight), 3, padding=1)
+    conv.load_state_dict(
+        {"weight": np.array(weight, np.float32), "bias": np.array(bias, np.float32)}
+    )
     return conv

@@ -1,12 +1,12 @@
 """index.html: a run's pictures, curves and settings on one page that opens from the disk, without a server."""
 
+from common.checkpoint import write_atomically
+
 import csv
 import html
 import json
 import time
 from pathlib import Path
-
-from common.checkpoint import write_atomically
 
 TEMPLATE = Path(__file__).with_name("page.html")
 N_POINTS = 600  # of a curve: more than a screen shows
@@ -38,9 +38,13 @@ def write_page(folder, rows, n_steps, seconds, running):
     # In a <script>, "</" would end it.
     data = json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")
     text = (
-        TEMPLATE.read_text(encoding="utf-8").replace("TITLE", html.escape(facts["title"]), 1).replace("FACTS", data, 1)
+        TEMPLATE.read_text(encoding="utf-8")
+        .replace("TITLE", html.escape(facts["title"]), 1)
+        .replace("FACTS", data, 1)
     )
-    write_atomically(folder / "index.html", lambda file: file.write(text.encode("utf-8", "replace")))
+    write_atomically(
+        folder / "index.html", lambda file: file.write(text.encode("utf-8", "replace"))
+    )
 
 
 def curves(rows, axis):
@@ -50,7 +54,8 @@ def curves(rows, axis):
         thinned = [*thinned, rows[-1]]
     names = dict.fromkeys(name for row in thinned for name in row if name not in ("step", "epoch"))
     values = {
-        name: [float(row[name]) if row.get(name) not in (None, "") else None for row in thinned] for name in names
+        name: [float(row[name]) if row.get(name) not in (None, "") else None for row in thinned]
+        for name in names
     }
     return {"x": [int(row[axis]) for row in thinned], "y": values}
 

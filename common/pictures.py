@@ -1,12 +1,12 @@
 """Pictures: a batch of images as one grid in a file, and a folder of pictures through a trained translator."""
 
+from common.data.decode import check_images, list_images, open_picture, pixels_of, to_float
+from common.errors import UserError, say
+
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-from common.data.decode import check_images, list_images, open_picture, pixels_of, to_float
-from common.errors import UserError, say
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 OPTIONS = {suffix: {"quality": 95} for suffix in (".jpg", ".jpeg", ".webp")}  # of Pillow
@@ -33,7 +33,9 @@ def save_image(images, path, nrow=10, padding=2, value_range=(-1, 1)):
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: a picture ends in {', '.join(SUFFIXES)}")
     if nrow < 1 or padding < 0:
-        raise ValueError(f"nrow must be at least 1 and padding at least 0, got {nrow} and {padding}")
+        raise ValueError(
+            f"nrow must be at least 1 and padding at least 0, got {nrow} and {padding}"
+        )
     grid = make_grid(pixels, nrow, padding)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
@@ -53,7 +55,9 @@ def save_each(images, folder):
     """Writes (N, C, H, W) floats in [-1, 1] as 00000.png, 00001.png, ... into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, pixels in enumerate(to_uint8(images)):
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(folder / f"{i:05d}.png")
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(
+            folder / f"{i:05d}.png"
+        )
 
 
 def save_scatter(points, labels, path):
@@ -68,11 +72,16 @@ def save_scatter(points, labels, path):
     names = ("z1", "z2" if points.shape[1] == 2 else "")
     if points.shape[1] > 2:
         centred = points - points.mean(0)
-        points, names = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T, ("PC 1", "PC 2")
+        points, names = (
+            centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T,
+            ("PC 1", "PC 2"),
+        )
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     y = points[:, 1] if points.shape[1] == 2 else np.zeros(len(points))
-    dots = axes.scatter(points[:, 0], y, c=labels, cmap="tab10" if labels is not None else None, s=4)
+    dots = axes.scatter(
+        points[:, 0], y, c=labels, cmap="tab10" if labels is not None else None, s=4
+    )
     axes.set_xlabel(names[0])
     axes.set_ylabel(names[1])
     if labels is not None:
@@ -84,7 +93,9 @@ def to_uint8(images, value_range=(-1, 1)):
     """(N, C, H, W) floats in `value_range` as (N, H, W, C) uint8, rounded to the nearest."""
     images = np.asarray(images.numpy() if hasattr(images, "numpy") else images)
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(f"images must be (N, C, H, W) with N >= 1 and C 1 or 3, got {list(images.shape)}")
+        raise ValueError(
+            f"images must be (N, C, H, W) with N >= 1 and C 1 or 3, got {list(images.shape)}"
+        )
     low, high = value_range
     if not low < high:
         raise ValueError(f"value_range must be (low, high), got {value_range}")
@@ -99,7 +110,10 @@ def make_grid(pixels, nrow, padding):
     n, height, width, channels = pixels.shape
     columns = min(nrow, n)
     rows = -(-n // columns)
-    grid = np.zeros((rows * (height + padding) + padding, columns * (width + padding) + padding, channels), np.uint8)
+    grid = np.zeros(
+        (rows * (height + padding) + padding, columns * (width + padding) + padding, channels),
+        np.uint8,
+    )
     for i, image in enumerate(pixels):
         top = padding + i // columns * (height + padding)
         left = padding + i % columns * (width + padding)
@@ -143,7 +157,9 @@ def translate_folder(run, source, translate, shape, channels, multiple, tile=Non
     for file in files:
         target = out_dir / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(translate_file(file, translate, shape, channels, multiple, tile, look), target)
+        write_picture(
+            translate_file(file, translate, shape, channels, multiple, tile, look), target
+        )
     say(f"Translated {len(files)} images into {out_dir}.")
     return len(files)
 
@@ -154,18 +170,24 @@ def translate_file(source, translate, shape, channels, multiple, tile=None, look
     if tile is None or look:
         covering = cover(image, source, shape)
         height, width = covering.shape[1:]
-        padded = np.pad(covering, [(0, 0), (0, -height % multiple), (0, -width % multiple)], mode="reflect")
+        padded = np.pad(
+            covering, [(0, 0), (0, -height % multiple), (0, -width % multiple)], mode="reflect"
+        )
         whole = to_float(padded)[None]
         known = [look(whole)] if look else []
     if tile is None:
         return translate(whole, *known)[0, :, :height, :width]
-    return in_tiles(lambda images: translate(images, *known), to_float(pixels_of(image))[None], (tile, tile))[0]
+    return in_tiles(
+        lambda images: translate(images, *known), to_float(pixels_of(image))[None], (tile, tile)
+    )[0]
 
 
 def cover(image, source, shape):
     """Pixels (C, H, W) of an image that is scaled until it just covers `shape`, (height, width)."""
     if max(image.size) > LONGEST * min(image.size):
-        raise UserError(f"{source}: {image.width} x {image.height} pixels are longer than {LONGEST} to 1")
+        raise UserError(
+            f"{source}: {image.width} x {image.height} pixels are longer than {LONGEST} to 1"
+        )
     scale = max(side / own for side, own in zip(shape, image.size[::-1]))
     height, width = (max(side, round(own * scale)) for side, own in zip(shape, image.size[::-1]))
     return pixels_of(image.resize((width, height), Image.BICUBIC))
@@ -215,7 +237,9 @@ def write_picture(image, target):
     """
     if target.suffix.lower() != ".npy" and len(image) in (1, 3):
         pixels = to_uint8(image[None])[0]
-        Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(target, **OPTIONS.get(target.suffix, {}))
+        Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(
+            target, **OPTIONS.get(target.suffix, {})
+        )
         return
     values = ((image + 1) / 2).clip(0, 1).transpose(1, 2, 0).astype(np.float32)
     target = target if target.suffix.lower() == ".npy" else target.with_name(f"{target.name}.npy")

@@ -1,5 +1,11 @@
 """A run from its start to its last checkpoint: what is the same for every model, around and between its steps."""
 
+from common import checkpoint, pictures
+from common.data.batches import shard
+from common.errors import NotFinite, UserError
+from common.log import Log, prepare_folder
+from common.watch import Watch
+
 import math
 import signal
 import sys
@@ -10,12 +16,8 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-from common import checkpoint, fast, pictures
-from common.data.batches import shard
-from common.environment import choose_device, compile_in_parallel
-from common.errors import NotFinite, UserError
-from common.log import Log, prepare_folder
-from common.watch import Watch
+import jittor_fast
+from jittor_setup import choose_device, compile_in_parallel
 
 CHECKPOINT_SECONDS = 600  # a longer epoch is saved in its middle too
 
@@ -36,10 +38,17 @@ class Run:
     def __init__(self, args):
         self.args, self.out_dir = args, Path(args.out_dir)
         self.step = self.epoch = 0
-        self.rng, self.sample_rng = (np.random.default_rng([args.seed, stream]) for stream in (2, 3))
+        self.rng, self.sample_rng = (
+            np.random.default_rng([args.seed, stream]) for stream in (2, 3)
+        )
         self.losses, self.pending, self.parts, self.exported, self.watches = {}, {}, {}, {}, []
         self.is_main = jt.rank == 0
-        self.stop_signal, self.old_handlers, self.log_file, self.saved_at = None, {}, None, time.monotonic()
+        self.stop_signal, self.old_handlers, self.log_file, self.saved_at = (
+            None,
+            {},
+            None,
+            time.monotonic(),
+        )
         # After so many steps every kind of update has run once, and its kernels are compiled.
         self.n_compiling = max(getattr(args, name, 1) for name in ("n_critic", "n_critic_long"))
 
@@ -47,7 +56,9 @@ class Run:
         try:
             choose_device(self.args.device)
             if self.args.batch_size % jt.world_size:
-                raise UserError(f"--batch_size {self.args.batch_size} must be a multiple of {jt.world_size} processes")
+                raise UserError(
+                    f"--batch_size {self.args.batch_size} must be a multiple of {jt.world_size} processes"
+                )
             if self.is_main and not self.args.describe:
                 prepare_folder(self.args)
         except UserError as error:
@@ -71,7 +82,11 @@ class Run:
             self.report(error, code=2)
         if isinstance(error, (RuntimeError, KeyboardInterrupt)) and self.stop_signal is not None:
             # Ctrl-C reaches the compiler of a kernel too, and Jittor then fails; or it was pressed twice.
-            print("\nStopped within a step; the last checkpoint, if any, is kept.", file=sys.stderr, flush=True)
+            print(
+                "\nStopped within a step; the last checkpoint, if any, is kept.",
+                file=sys.stderr,
+                flush=True,
+            )
             raise SystemExit(128 + self.stop_signal) from error
         if error is None and self.is_main and not self.args.describe:
             print(f"Done; everything is in {self.out_dir}.", flush=True)
@@ -147,7 +162,9 @@ class Run:
                 try:
                     self.rng.bit_generator.state = reader.meta["rng"]
                 except (KeyError, TypeError, ValueError) as error:
-                    raise UserError(f"{self.args.resume}: the state of the noise is damaged") from error
+                    raise UserError(
+                        f"{self.args.resume}: the state of the noise is damaged"
+                    ) from error
         jt.sync_all()
 
     def save(self):
@@ -190,7 +207,9 @@ class Run:
             if self.epoch % self.args.checkpoint_interval == 0 or self.epoch == n_epochs:
                 self.save()
                 if self.args.keep and self.is_main:
-                    checkpoint.keep_numbered(self.out_dir / checkpoint.FILE_NAME, self.step, self.args.keep)
+                    checkpoint.keep_numbered(
+                        self.out_dir / checkpoint.FILE_NAME, self.step, self.args.keep
+                    )
                 self.plot(pause=30)
         self.plot()
 
@@ -203,7 +222,7 @@ class Run:
             if self.n_compiling > 0:
                 compile_in_parallel(True)
             # Jittor's generator (dropout) cannot be saved. Seeding it for each step makes any step repeatable.
-            fast.set_seed(mixed_seed(self.args.seed, self.step, jt.rank))
+            jittor_fast.set_seed(mixed_seed(self.args.seed, self.step, jt.rank))
             yield tuple(jt.array(array) for array in arrays)
             # Nothing may stay lazy over the end of a step: a resumed run would compute it in another order.
             jt.sync_all()
@@ -216,13 +235,18 @@ class Run:
 
     def between_steps(self):
         """Stops where a signal asks for it, and saves where the last checkpoint is old."""
-        stop, is_due = self.agree(self.stop_signal is not None, time.monotonic() - self.saved_at > CHECKPOINT_SECONDS)
+        stop, is_due = self.agree(
+            self.stop_signal is not None, time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        )
         if stop:
             self.stop_signal = self.stop_signal or signal.SIGTERM
             self.save()
             self.plot()
             if self.is_main:
-                print(f"\nStopped at step {self.step} and saved; go on with --resume {self.out_dir}", file=sys.stderr)
+                print(
+                    f"\nStopped at step {self.step} and saved; go on with --resume {self.out_dir}",
+                    file=sys.stderr,
+                )
             raise SystemExit(128 + self.stop_signal)
         if is_due:
             self.save()
@@ -253,7 +277,9 @@ class Run:
             conditions: arrays of N labels or the like, stored under their names.
         """
         arrays = {"images": pictures.to_uint8(images), **conditions}
-        checkpoint.write_atomically(self.out_dir / "samples.npz", lambda file: np.savez_compressed(file, **arrays))
+        checkpoint.write_atomically(
+            self.out_dir / "samples.npz", lambda file: np.savez_compressed(file, **arrays)
+        )
         if self.args.samples_dir:
             pictures.save_each(images, Path(self.args.samples_dir).expanduser())
 

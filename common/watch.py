@@ -1,10 +1,12 @@
 """Warnings of a GAN's training that is lost: the discriminator has won, or the samples have collapsed."""
 
-import numpy as np
-
 from common.errors import warn
 
-WON = 0.01  # a discriminator's loss below this leaves the generator without a gradient to learn from
+import numpy as np
+
+WON = (
+    0.01  # a discriminator's loss below this leaves the generator without a gradient to learn from
+)
 PATIENCE = 20  # readings of the losses in a row
 
 

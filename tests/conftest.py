@@ -17,14 +17,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import common  # noqa: F401  # prepares Jittor before any test imports it
-from common.environment import compile_in_parallel, compiler
+
+from jittor_setup import compile_in_parallel, compiler
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     compiler.compile_without_lock()
 
-IN_MEMORY = Path("/dev/shm")  # writing, flushing and removing 10,000 small files costs a disk up to a minute
-if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free >= 2 * 2**30:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))  # where pytest makes its temporary folders
+IN_MEMORY = Path(
+    "/dev/shm"
+)  # writing, flushing and removing 10,000 small files costs a disk up to a minute
+if (
+    IN_MEMORY.is_dir()
+    and os.access(IN_MEMORY, os.W_OK)
+    and shutil.disk_usage(IN_MEMORY).free >= 2 * 2**30
+):
+    os.environ.setdefault(
+        "PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY)
+    )  # where pytest makes its temporary folders
 
 
 def pytest_collection_modifyitems(items):
@@ -32,9 +41,18 @@ def pytest_collection_modifyitems(items):
 
     The processes' kernels are those of the scripts' tiny runs, which the files in the middle of this order repeat.
     """
-    order = ["test_processes", "test_text2img", "test_began", "test_dcgan", "test_judge_codes", "test_infogan"]
+    order = [
+        "test_processes",
+        "test_text2img",
+        "test_began",
+        "test_dcgan",
+        "test_judge_codes",
+        "test_infogan",
+    ]
     order += ["test_spade", "test_scripts", "test_contract"]
-    items.sort(key=lambda item: order.index(item.path.stem) if item.path.stem in order else len(order))
+    items.sort(
+        key=lambda item: order.index(item.path.stem) if item.path.stem in order else len(order)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +65,11 @@ def several_kernels_at_once():
 
 def idx_bytes(array):
     """An IDX file of a uint8 array, by the format's definition: 0, 0, type 8, dimensions, sizes, pixels."""
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 def write_idx_folder(folder, images, labels, split="train", gz=True):

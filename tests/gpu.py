@@ -20,16 +20,14 @@ from pathlib import Path
 os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # float32 as it is, to compare with the CPU
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # isort: skip  # noqa: F401  # prepares Jittor
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 from registry import ROOT, ROWS, SHARED, make_data, run
 
+import jittor_fast
 import wgan_gp
-from common import fast
-from common.fast import kernels
+from jittor_fast import kernels, nn
 
 DRY = "--dry" in sys.argv
 rng = np.random.default_rng(0)
@@ -70,7 +68,13 @@ def layer(module, x, tolerance=1e-4):
         inputs = jt.array(x)
         y = module(inputs)
         weights = jt.array(np.cos(np.arange(y.numel(), dtype=np.float32))).reshape(y.shape)
-        return [y, *jt.grad((y * weights).sum(), [inputs, *(p for p in module.parameters() if not p.is_stop_grad())])]
+        return [
+            y,
+            *jt.grad(
+                (y * weights).sum(),
+                [inputs, *(p for p in module.parameters() if not p.is_stop_grad())],
+            ),
+        ]
 
     return within(difference(compute), tolerance)
 
@@ -96,11 +100,11 @@ def launches():
 
 
 def seeds():
-    dropout, drawn = fast.Dropout(0.5), []
+    dropout, drawn = nn.Dropout(0.5), []
     dropout.train()
     with on_gpu(True):
         for _ in range(2):
-            fast.set_seed(7)
+            jittor_fast.set_seed(7)
             drawn.append(dropout(jt.ones((1000,))).numpy().copy())
     return np.array_equal(*drawn) and 400 < (drawn[0] == 0).sum() < 600, "equal seeds, equal masks"
 
@@ -108,7 +112,11 @@ def seeds():
 def second_derivatives():
     """The gradient penalty of WGAN-GP's critic, for its weights."""
     critic = wgan_gp.Critic(32, 1, 16, 4)
-    real, fake, alpha = normal(8, 1, 32, 32), normal(8, 1, 32, 32), rng.random((8, 1, 1, 1), dtype=np.float32)
+    real, fake, alpha = (
+        normal(8, 1, 32, 32),
+        normal(8, 1, 32, 32),
+        rng.random((8, 1, 1, 1), dtype=np.float32),
+    )
 
     def compute():
         penalty = wgan_gp.gradient_penalty(critic, *map(jt.array, (real, fake, alpha)))
@@ -137,7 +145,7 @@ def average():
 
     def compute():
         var = jt.array(shadow).stop_grad()
-        fast.ema_update([var], [jt.array(weights)], 0.9)
+        jittor_fast.ema_update([var], [jt.array(weights)], 0.9)
         return [var]
 
     return within(difference(compute), 1e-6)
@@ -147,12 +155,18 @@ def memory():
     """300 steps of WGAN-GP leave as many variables alive as 100 do."""
     with on_gpu(True):
         generator, critic = wgan_gp.Generator(64, 32, 1, 16, 4), wgan_gp.Critic(32, 1, 16, 4)
-        optimizers = [fast.Adam(m.parameters(), lr=1e-4) for m in (generator, critic)]
+        optimizers = [nn.Adam(m.parameters(), lr=1e-4) for m in (generator, critic)]
         alive = []
         for step in range(1, 301):
             z_G = jt.array(normal(16, 64)) if step % 5 == 0 else None
-            noise = jt.array(normal(16, 64)), z_G, jt.array(rng.random((16, 1, 1, 1), dtype=np.float32))
-            wgan_gp.train_step(generator, critic, *optimizers, jt.array(normal(16, 1, 32, 32)), *noise)
+            noise = (
+                jt.array(normal(16, 64)),
+                z_G,
+                jt.array(rng.random((16, 1, 1, 1), dtype=np.float32)),
+            )
+            wgan_gp.train_step(
+                generator, critic, *optimizers, jt.array(normal(16, 1, 32, 32)), *noise
+            )
             jt.sync_all()
             if step in (100, 300):
                 alive.append(jt.liveness_info()["lived_vars"])
@@ -164,21 +178,27 @@ OPERATORS = {
     "kernels are launched": launches,
     "seeds repeat": seeds,
     "linear": lambda: layer(nn.Linear(300, 200), normal(64, 300)),
-    "convolution, stride 2": lambda: layer(fast.Conv(16, 32, 4, stride=2, padding=1), normal(8, 16, 32, 32)),
-    "convolution, 7 x 7": lambda: layer(fast.Conv(8, 8, 7), normal(2, 8, 20, 20)),
-    "transposed convolution": lambda: layer(fast.ConvTranspose(32, 16, 4, stride=2, padding=1), normal(8, 32, 16, 16)),
-    "from one pixel": lambda: layer(fast.ConvTranspose(32, 64, 4), normal(8, 32, 1, 1)),
-    "batch norm": lambda: layer(fast.BatchNorm(16), normal(8, 16, 9, 9)),
-    "instance norm": lambda: layer(fast.InstanceNorm2d(16), normal(8, 16, 9, 9)),
-    "instance norm of a large mean": lambda: layer(fast.InstanceNorm2d(2), 100 + 0.01 * normal(4, 2, 32, 32), 1e-2),
-    "reflection padding": lambda: layer(fast.ReflectionPad2d(3), normal(2, 3, 9, 9)),
-    "upsampling": lambda: layer(fast.Upsample(2), normal(2, 3, 9, 9)),
-    "leaky ReLU": lambda: layer(fast.LeakyReLU(0.2), normal(9, 99)),
-    "ReLU": lambda: layer(fast.ReLU(), normal(9, 99)),
-    "tanh": lambda: layer(fast.Tanh(), np.float32([[-80, -1, 0, 1, 80]]), 1e-3),
-    "ELU": lambda: layer(fast.ELU(), np.float32([[-80, -1, 0, 1, 100]])),
+    "convolution, stride 2": lambda: layer(
+        nn.Conv(16, 32, 4, stride=2, padding=1), normal(8, 16, 32, 32)
+    ),
+    "convolution, 7 x 7": lambda: layer(nn.Conv(8, 8, 7), normal(2, 8, 20, 20)),
+    "transposed convolution": lambda: layer(
+        nn.ConvTranspose(32, 16, 4, stride=2, padding=1), normal(8, 32, 16, 16)
+    ),
+    "from one pixel": lambda: layer(nn.ConvTranspose(32, 64, 4), normal(8, 32, 1, 1)),
+    "batch norm": lambda: layer(nn.BatchNorm(16), normal(8, 16, 9, 9)),
+    "instance norm": lambda: layer(nn.InstanceNorm2d(16), normal(8, 16, 9, 9)),
+    "instance norm of a large mean": lambda: layer(
+        nn.InstanceNorm2d(2), 100 + 0.01 * normal(4, 2, 32, 32), 1e-2
+    ),
+    "reflection padding": lambda: layer(nn.ReflectionPad2d(3), normal(2, 3, 9, 9)),
+    "upsampling": lambda: layer(nn.Upsample(2), normal(2, 3, 9, 9)),
+    "leaky ReLU": lambda: layer(nn.LeakyReLU(0.2), normal(9, 99)),
+    "ReLU": lambda: layer(nn.ReLU(), normal(9, 99)),
+    "tanh": lambda: layer(nn.Tanh(), np.float32([[-80, -1, 0, 1, 80]]), 1e-3),
+    "ELU": lambda: layer(nn.ELU(), np.float32([[-80, -1, 0, 1, 100]])),
     "second derivatives": second_derivatives,
-    "Adam": lambda: optimizer(lambda p: fast.Adam(p, lr=1e-3)),
+    "Adam": lambda: optimizer(lambda p: nn.Adam(p, lr=1e-3)),
     "RMSProp": lambda: optimizer(lambda p: nn.RMSprop(p, lr=1e-3)),
     "moving average": average,
     "memory": memory,
@@ -203,14 +223,32 @@ def goes_on_alike(name, folder):
 
 def speed(name, folder):
     """A step of the default run beside the same in PyTorch, as `tools/benchmark.py` times them; float32 in both."""
-    command = [sys.executable, ROOT / "tools/benchmark.py", "--defaults", "--rounds", "1", "--out", folder / "speed"]
-    subprocess.run([*command, "--peer", "plain", "--peer", "tuned", name], check=True, capture_output=True, cwd=ROOT)
+    command = [
+        sys.executable,
+        ROOT / "tools/benchmark.py",
+        "--defaults",
+        "--rounds",
+        "1",
+        "--out",
+        folder / "speed",
+    ]
+    subprocess.run(
+        [*command, "--peer", "plain", "--peer", "tuned", name],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
+    )
     (row,) = json.loads((folder / "speed").read_text())["rows"]
-    return row["ratio"] > 0, "{ms:.1f} ms, {peer} PyTorch {peer_ms:.1f} ms, ratio {ratio:.2f}".format(**row)
+    return row[
+        "ratio"
+    ] > 0, "{ms:.1f} ms, {peer} PyTorch {peer_ms:.1f} ms, ratio {ratio:.2f}".format(**row)
 
 
 def without_a_visible_gpu(folder):
-    command, hidden = [sys.executable, ROOT / "vae.py", "--n_epochs", "1"], {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command, hidden = (
+        [sys.executable, ROOT / "vae.py", "--n_epochs", "1"],
+        {**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
     codes = []
     for flags in ([], ["--device", "cuda"]):
         argv = [*command, *flags, "--out_dir", folder / "hidden"]
@@ -236,9 +274,13 @@ def main():
         results = []
         for name in ROWS:
             folder = Path(tempfile.mkdtemp())
-            results.append(check(f"{name} on both devices", lambda name=name, f=folder: goes_on_alike(name, f)))
+            results.append(
+                check(f"{name} on both devices", lambda name=name, f=folder: goes_on_alike(name, f))
+            )
             results.append(check(f"{name}'s step", lambda name=name, f=folder: speed(name, f)))
-        results.append(check("no visible GPU", lambda: without_a_visible_gpu(Path(tempfile.mkdtemp()))))
+        results.append(
+            check("no visible GPU", lambda: without_a_visible_gpu(Path(tempfile.mkdtemp())))
+        )
     else:
         sys.exit(__doc__)
     print(f"{results.count(False)} of {len(results)} failed")

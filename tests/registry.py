@@ -1,5 +1,8 @@
 """One row for each script: what the tests that hold for all of them need to know. A new script is a new row."""
 
+import common
+from common import checkpoint
+
 import importlib
 import zipfile
 from dataclasses import dataclass, field
@@ -12,9 +15,6 @@ import numpy as np
 from conftest import write_idx_folder
 from PIL import Image
 
-import common
-from common import checkpoint
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -25,14 +25,18 @@ def digits(folder):
     rng = np.random.default_rng(0)
     labels = np.arange(40, dtype=np.uint8) % 10
     for split in ("train", "t10k"):
-        write_idx_folder(folder, rng.integers(256, size=(40, 28, 28), dtype=np.uint8), labels, split)
+        write_idx_folder(
+            folder, rng.integers(256, size=(40, 28, 28), dtype=np.uint8), labels, split
+        )
 
 
 def images(folder, n, size=(32, 32), seed=0, suffix="png"):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for i in range(n):
-        Image.fromarray(rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(folder / f"{i}.{suffix}")
+        Image.fromarray(rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(
+            folder / f"{i}.{suffix}"
+        )
 
 
 def pairs(folder):
@@ -58,13 +62,17 @@ def label_maps(folder):
         (folder / split / "labels").mkdir()
         rng = np.random.default_rng(n)
         for i in range(n):
-            labels = rng.integers(4, size=(4, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+            labels = (
+                rng.integers(4, size=(4, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+            )
             Image.fromarray(labels).save(folder / split / "labels" / f"{i}.png")
 
 
 def captioned(folder):
     images(folder, 40)
-    rows = "".join(f"{i}.png,a {'red' if i % 2 else 'blue'} picture of {i % 5}\n" for i in range(40))
+    rows = "".join(
+        f"{i}.png,a {'red' if i % 2 else 'blue'} picture of {i % 5}\n" for i in range(40)
+    )
     (folder / "captions.csv").write_text("file,caption\n" + rows)
 
 
@@ -137,7 +145,9 @@ ROWS = {
         exports={"generator": "generator"},
         alone=["--clip", 1],  # else clipping is most of the way that weights go
     ),
-    "wgan_gp": gan(["--n_critic", 2], ("wasserstein", "penalty", "loss_G"), exports={"generator": "generator"}),
+    "wgan_gp": gan(
+        ["--n_critic", 2], ("wasserstein", "penalty", "loss_G"), exports={"generator": "generator"}
+    ),
     "vae": Script(
         digits,
         ["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10],
@@ -154,19 +164,59 @@ ROWS = {
     "text2img": Script(
         captioned,
         [
-            *("--img_size", 16, "--channels", 1, "--width_G", 4, "--width_D", 4, "--latent_dim", 6, "--text_dim", 8),
+            *(
+                "--img_size",
+                16,
+                "--channels",
+                1,
+                "--width_G",
+                4,
+                "--width_D",
+                4,
+                "--latent_dim",
+                6,
+                "--text_dim",
+                8,
+            ),
             *("--text_epochs", 0, "--batch_size", 8),
         ],
         {"loss_D", "loss_G"},
         {"generator": "ema"},
-        alone=["--text_dim", 64],  # else biases that batch norm leaves without a gradient are much of D's way
+        alone=[
+            "--text_dim",
+            64,
+        ],  # else biases that batch norm leaves without a gradient are much of D's way
         fixed=("text_encoder", "image_encoder", "optimizer_T"),
     ),
     "stackgan": Script(
         captioned,
         [
-            *("--img_size", 32, "--channels", 1, "--scale", 2, "--width_G", 4, "--width_D", 4, "--n_blocks", 1),
-            *("--latent_dim", 6, "--text_dim", 8, "--text_epochs", 0, "--stage1_epochs", 0, "--batch_size", 8),
+            *(
+                "--img_size",
+                32,
+                "--channels",
+                1,
+                "--scale",
+                2,
+                "--width_G",
+                4,
+                "--width_D",
+                4,
+                "--n_blocks",
+                1,
+            ),
+            *(
+                "--latent_dim",
+                6,
+                "--text_dim",
+                8,
+                "--text_epochs",
+                0,
+                "--stage1_epochs",
+                0,
+                "--batch_size",
+                8,
+            ),
         ],
         {"loss_D", "loss_G", "KL"},
         {"generator1": "ema1", "generator2": "ema2"},
@@ -184,7 +234,19 @@ ROWS = {
     "cyclegan": translator(
         domains,
         ["--n_blocks", 1, "--pool_size", 3],
-        {f"loss_{name}" for name in ("D_A", "D_B", "G_AB", "G_BA", "cycle_A", "cycle_B", "identity_A", "identity_B")},
+        {
+            f"loss_{name}"
+            for name in (
+                "D_A",
+                "D_B",
+                "G_AB",
+                "G_BA",
+                "cycle_A",
+                "cycle_B",
+                "identity_A",
+                "identity_B",
+            )
+        },
         {"G": "G", "F": "F"},
         augments=True,
     ),
@@ -245,7 +307,15 @@ class Tiny:
     @cached_property
     def half(self):
         """A run of the first epoch, with the files of --export_pkl."""
-        run(self.name, *self.flags, "--n_epochs", 1, "--export_pkl", "--out_dir", self.folder / "half")
+        run(
+            self.name,
+            *self.flags,
+            "--n_epochs",
+            1,
+            "--export_pkl",
+            "--out_dir",
+            self.folder / "half",
+        )
         return self.folder / "half"
 
 
@@ -265,7 +335,9 @@ def differences(one, other):
         with zipfile.ZipFile(path / checkpoint.FILE_NAME if path.is_dir() else path) as file:
             sums.append({i.filename[: -len(".npy")]: (i.file_size, i.CRC) for i in file.infolist()})
     one, other = sums
-    return sorted(key for key in one.keys() | other.keys() if key != "meta" and one.get(key) != other.get(key))
+    return sorted(
+        key for key in one.keys() | other.keys() if key != "meta" and one.get(key) != other.get(key)
+    )
 
 
 def meta(folder):
@@ -274,7 +346,9 @@ def meta(folder):
 
 def pictures(folder):
     """{name: bytes} of the pictures and tables of a run."""
-    files = [f for f in folder.rglob("*") if f.suffix in (".png", ".csv") and f.name != "losses.png"]
+    files = [
+        f for f in folder.rglob("*") if f.suffix in (".png", ".csv") and f.name != "losses.png"
+    ]
     return {str(f.relative_to(folder)): f.read_bytes() for f in files}
 
 
@@ -289,8 +363,14 @@ def assert_same_run(one, other):
 def weights(run):
     """Copies of the trained and of the averaged weights, by the names that they have in a checkpoint."""
     kinds = (jt.nn.Module, common.EMA)
-    states = {name: checkpoint.get_state(part) for name, part in run.parts.items() if isinstance(part, kinds)}
-    arrays = {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
+    states = {
+        name: checkpoint.get_state(part)
+        for name, part in run.parts.items()
+        if isinstance(part, kinds)
+    }
+    arrays = {
+        f"{name}/{key}": value for name, state in states.items() for key, value in state.items()
+    }
     return {key: value for key, value in arrays.items() if isinstance(value, np.ndarray)}
 
 
@@ -312,11 +392,15 @@ def assert_same_way(before, one, two, tolerance, fixed=()):
     Args:
         fixed: networks that go nowhere.
     """
-    statistics = {key for key in before if key.endswith(("running_mean", "running_var", "weight_u"))}
+    statistics = {
+        key for key in before if key.endswith(("running_mean", "running_var", "weight_u"))
+    }
     for key in statistics:
         assert np.allclose(one[key], two[key], rtol=1e-3, atol=1e-4), key
     for part in {key.split("/")[0] for key in before}:
         keys = [key for key in before if key.split("/")[0] == part and key not in statistics]
-        way, other = (np.concatenate([(run[key] - before[key]).ravel() for key in keys]) for run in (one, two))
+        way, other = (
+            np.concatenate([(run[key] - before[key]).ravel() for key in keys]) for run in (one, two)
+        )
         assert (np.linalg.norm(way) > 0) == (part not in fixed), part
         assert np.linalg.norm(way - other) <= tolerance * np.linalg.norm(way), part

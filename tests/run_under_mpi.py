@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # isort: skip
+import common
 
 import jittor as jt
 import numpy as np

@@ -1,5 +1,7 @@
 """began.py: the step against PyTorch, the balance by hand, the paper's architecture and counts; that it learns."""
 
+from common.networks import n_parameters
+
 import math
 
 import jittor as jt
@@ -9,8 +11,7 @@ from conftest import write_idx_folder
 from registry import differences, meta, run
 
 import began as script
-from common import fast
-from common.networks import n_parameters
+from jittor_fast import nn
 
 TINY = ["--img_size", "16", "--latent_dim", "6", "--width", "4"]
 
@@ -31,7 +32,9 @@ def test_step_is_pytorchs(flags):
     rng = np.random.default_rng(0)
     args = script.parse_args([*TINY, *flags])
     G, D = script.build(args)
-    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.9, 0.999)) for m in (G, D))
+    optimizer_G, optimizer_D = (
+        nn.Adam(m.parameters(), lr=0.01, betas=(0.9, 0.999)) for m in (G, D)
+    )
     real = jt.array(rng.uniform(-1, 1, (8, 1, 16, 16)).astype(np.float32))
     z_D, z_G = (jt.array(script.latent(rng, 8, args)) for _ in range(2))
     twin, k = Twin("began", write_back=False), jt.array(np.float32([0.7]))
@@ -89,11 +92,31 @@ def test_halved_rate_and_k_reach_the_step(tmp_path, monkeypatch, idx_folder):
 
     def step(*args):
         losses = real_step(*args)
-        seen.append((args[2].lr, args[3].lr, args[7].item(), losses["loss_real"].item(), losses["loss_G"].item()))
+        seen.append(
+            (
+                args[2].lr,
+                args[3].lr,
+                args[7].item(),
+                losses["loss_real"].item(),
+                losses["loss_G"].item(),
+            )
+        )
         return losses
 
     monkeypatch.setattr(script, "train_step", step)
-    flags = [*TINY, "--batch_size", 10, "--n_epochs", 3, "--patience", 1, "--lambda_k", 0.3, "--lr", 0.02]
+    flags = [
+        *TINY,
+        "--batch_size",
+        10,
+        "--n_epochs",
+        3,
+        "--patience",
+        1,
+        "--lambda_k",
+        0.3,
+        "--lr",
+        0.02,
+    ]
     run("began", *flags, "--gamma", 1, "--data_dir", idx_folder, "--out_dir", tmp_path)
     k, rate, last = 0.0, 0.02, math.inf
     for lr_G, lr_D, used, loss_real, loss_G in seen:
@@ -109,7 +132,19 @@ def test_halved_rate_and_k_reach_the_step(tmp_path, monkeypatch, idx_folder):
 
 def test_a_halved_rate_is_resumed(tmp_path, idx_folder):
     """In the middle of what M is averaged over."""
-    flags = [*TINY, "--batch_size", 10, "--patience", 3, "--lambda_k", 0.3, "--gamma", 1, "--lr", 0.02]
+    flags = [
+        *TINY,
+        "--batch_size",
+        10,
+        "--patience",
+        3,
+        "--lambda_k",
+        0.3,
+        "--gamma",
+        1,
+        "--lr",
+        0.02,
+    ]
     flags += ["--data_dir", idx_folder]
     run("began", *flags, "--n_epochs", 4, "--out_dir", tmp_path / "whole")
     run("began", *flags, "--n_epochs", 2, "--out_dir", tmp_path / "half")
@@ -146,7 +181,9 @@ def test_counts_of_the_paper(size, skip):
     encoder += 64 * widths[-1] * 64 + 64
     decoder = 64 * 64 * n + 64 * n + 2 * n_sizes * conv_parameters(n, n) + conv_parameters(n, 3)
     decoder += (n_sizes - 1) * 9 * n * n if skip else 0
-    G, D = script.build(script.parse_args(["--paper", "--img_size", str(size)] + ["--skip_connections"] * skip))
+    G, D = script.build(
+        script.parse_args(["--paper", "--img_size", str(size)] + ["--skip_connections"] * skip)
+    )
     assert n_parameters(G) == decoder
     assert n_parameters(D) == encoder + decoder
 
@@ -185,7 +222,17 @@ def test_it_learns_and_finds_its_balance(tmp_path):
     data = write_idx_folder(tmp_path / "data", pixels, np.zeros(200, np.uint8))
     training = ["--data_dir", data, "--batch_size", 20, "--n_epochs", 25, "--lr", 0.003]
     training += ["--gamma", 0.8, "--lambda_k", 0.15]
-    run("began", *TINY, *training, "--log_interval", 1, "--n_samples", 200, "--out_dir", tmp_path / "out")
+    run(
+        "began",
+        *TINY,
+        *training,
+        "--log_interval",
+        1,
+        "--n_samples",
+        200,
+        "--out_dir",
+        tmp_path / "out",
+    )
     log = np.genfromtxt(tmp_path / "out/losses.csv", delimiter=",", names=True)
     early, late = log[:20], log[-125:]
     assert late["measure"].mean() < 0.5 * early["measure"].mean()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from registry import ROOT, ROWS, load
 
-from common.fast import ways as known
+from jittor_fast import ways as known
 from tools import benchmark
 
 PEER = """
@@ -19,7 +19,13 @@ with open({log!r}, "a") as file:
 print("a line before")
 print(json.dumps({{"ms_per_step": {ms} * float(os.environ.get("FACTOR", 1))}}))
 """
-OURS = {"ms_per_step": 10.0, "of_peak": 0.5, "fetching": 0.0, "first_step_s": 1.0, "memory_mb": 100.0}
+OURS = {
+    "ms_per_step": 10.0,
+    "of_peak": 0.5,
+    "fetching": 0.0,
+    "first_step_s": 1.0,
+    "memory_mb": 100.0,
+}
 
 
 @pytest.fixture
@@ -39,7 +45,15 @@ def peers(tmp_path, monkeypatch):
 
 
 def test_every_timing_is_a_process_of_its_own_in_turn(peers):
-    argv = ["dcgan", "--peer", str(peers / "slow.py"), "--peer", str(peers / "fast.py"), "--rounds", "2"]
+    argv = [
+        "dcgan",
+        "--peer",
+        str(peers / "slow.py"),
+        "--peer",
+        str(peers / "fast.py"),
+        "--rounds",
+        "2",
+    ]
     args = benchmark.parse_args([*argv, "--steps", "7"])
     (row,) = benchmark.compare(args.scripts, args)
     turn = ["ours dcgan 7", "slow.py dcgan --steps 7 --json", "fast.py dcgan --steps 7 --json"]
@@ -53,7 +67,9 @@ def test_a_peer_has_its_environment(peers):
 
 
 def test_the_twins_are_peers(peers):
-    args = benchmark.parse_args(["began", "--peer", "plain", "--peer", "tuned", "--rounds", "1", "--steps", "7"])
+    args = benchmark.parse_args(
+        ["began", "--peer", "plain", "--peer", "tuned", "--rounds", "1", "--steps", "7"]
+    )
     (row,) = benchmark.compare(args.scripts, args)
     assert (peers / "log").read_text().splitlines() == [
         f"ours began 7{twin}" for twin in ("", " --twin plain", " --twin tuned")
@@ -63,7 +79,11 @@ def test_the_twins_are_peers(peers):
 
 def test_the_ways_are_listed(monkeypatch):
     monkeypatch.setattr(known, "known", lambda: {"w 8 3 64 64 16 3 4 4 32 32 2 1": "columns"})
-    row = {"operation": "gradient of the weights", "input": "8 x 3 x 64 x 64", "weights": "16 x 3 x 4 x 4"}
+    row = {
+        "operation": "gradient of the weights",
+        "input": "8 x 3 x 64 x 64",
+        "weights": "16 x 3 x 4 x 4",
+    }
     assert list(benchmark.ways()) == [row | {"stride": "2", "padding": "1", "way": "columns"}]
 
 
@@ -114,7 +134,11 @@ def test_the_table_names_the_processor(monkeypatch, capsys, tmp_path):
     benchmark.main(["dcgan", "--defaults", "--rounds", "1", "--out", str(tmp_path / "rows.json")])
     out = capsys.readouterr().out
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = {line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")}
+    names = {
+        line.split(":", 1)[1].strip()
+        for line in cpuinfo.splitlines()
+        if line.startswith("model name")
+    }
     assert not names or out.split(",")[0] in names
     assert out.splitlines()[2].startswith("| script | flags | ms |")
     written = json.loads((tmp_path / "rows.json").read_text())
@@ -127,7 +151,9 @@ def test_the_peers_sizes_are_flags_of_the_script(name):
     load(name).parse_args(benchmark.PEER_SIZES[name].split())
 
 
-@pytest.mark.parametrize("argv", [["gan_of_tomorrow"], ["wgan", "--peer", "x.py"], ["--defaults", "--peer", "x.py"]])
+@pytest.mark.parametrize(
+    "argv", [["gan_of_tomorrow"], ["wgan", "--peer", "x.py"], ["--defaults", "--peer", "x.py"]]
+)
 def test_what_cannot_be_timed(argv, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse_args(argv)
@@ -138,7 +164,16 @@ def test_what_cannot_be_timed(argv, capsys):
 def test_a_real_timing_of_a_twin(name, tiny):
     pytest.importorskip("torch", reason="PyTorch is what is timed")
     flags = json.dumps([str(flag) for flag in [*ROWS[name].flags, "--data_dir", tiny.data]])
-    command = [sys.executable, ROOT / "tools/benchmark.py", "--child", name, "--steps", "2", "--flags", flags]
+    command = [
+        sys.executable,
+        ROOT / "tools/benchmark.py",
+        "--child",
+        name,
+        "--steps",
+        "2",
+        "--flags",
+        flags,
+    ]
     done = subprocess.run([*command, "--twin", "tuned"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 0 < json.loads(done.stdout.splitlines()[-1])["ms_per_step"] < 60_000
@@ -147,7 +182,16 @@ def test_a_real_timing_of_a_twin(name, tiny):
 @pytest.mark.parametrize("name", ["dcgan"])
 def test_a_real_timing(name, tiny):
     flags = json.dumps([str(flag) for flag in [*ROWS[name].flags, "--data_dir", tiny.data]])
-    command = [sys.executable, ROOT / "tools/benchmark.py", "--child", name, "--steps", "3", "--flags", flags]
+    command = [
+        sys.executable,
+        ROOT / "tools/benchmark.py",
+        "--child",
+        name,
+        "--steps",
+        "3",
+        "--flags",
+        flags,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

@@ -1,5 +1,8 @@
 """cgan_mnist.py: losses by hand, its step against PyTorch, short runs, bad input."""
 
+import common
+from common.networks import n_parameters
+
 import gzip
 import json
 
@@ -10,11 +13,20 @@ from conftest import idx_bytes, write_idx_folder
 from PIL import Image
 
 import cgan_mnist as script
-import common
-from common import fast
-from common.networks import n_parameters
+from jittor_fast import nn
 
-SMALL = ["--n_epochs", 2, "--batch_size", 10, "--img_size", 8, "--sample_interval", 4, "--log_interval", 2]
+SMALL = [
+    "--n_epochs",
+    2,
+    "--batch_size",
+    10,
+    "--img_size",
+    8,
+    "--sample_interval",
+    4,
+    "--log_interval",
+    2,
+]
 
 
 def run(*argv):
@@ -51,7 +63,9 @@ def test_discriminator_loss_by_hand():
     real, fake, wrong = jt.array([0.5, 1.0]), jt.array([2.0, 0.0]), jt.array([1.0, 1.0])
     # real: (0.25 + 0) / 2, fake: (4 + 0) / 2, wrong: (1 + 1) / 2
     assert np.isclose(script.discriminator_loss(real, fake, None, "lsgan").item(), (0.125 + 2) / 2)
-    assert np.isclose(script.discriminator_loss(real, fake, wrong, "matching").item(), (0.125 + (2 + 1) / 2) / 2)
+    assert np.isclose(
+        script.discriminator_loss(real, fake, wrong, "matching").item(), (0.125 + (2 + 1) / 2) / 2
+    )
 
 
 def test_loss_is_right_where_a_sigmoid_would_saturate():
@@ -90,13 +104,22 @@ def test_parameters_of_the_paper():
     G = 10 * 10 + linear(110, 128) + linear(128, 256) + norm(256) + linear(256, 512) + norm(512)
     G += linear(512, 1024) + norm(1024) + linear(1024, 32 * 32)
     D = 10 * 10 + linear(32 * 32 + 10, 512) + 2 * linear(512, 512) + linear(512, 1)
-    assert (n_parameters(generator), n_parameters(discriminator)) == (G, D) == (1_757_412, 1_055_845)
+    assert (
+        (n_parameters(generator), n_parameters(discriminator)) == (G, D) == (1_757_412, 1_055_845)
+    )
 
 
 def test_values_of_the_paper():
     """The contest's flags; it averages no weights, and its dropout is never switched on."""
     args = vars(script.parse_args(["--paper"]))
-    contest = {"n_epochs": 100, "batch_size": 64, "lr": 0.0002, "b1": 0.5, "b2": 0.999, "latent_dim": 100}
+    contest = {
+        "n_epochs": 100,
+        "batch_size": 64,
+        "lr": 0.0002,
+        "b1": 0.5,
+        "b2": 0.999,
+        "latent_dim": 100,
+    }
     contest |= {"n_classes": 10, "img_size": 32, "channels": 1, "sample_interval": 1000}
     contest |= {"arch": "mlp", "loss": "lsgan", "ema_decay": 0, "dropout": 0}
     assert {name: args[name] for name in contest} == contest
@@ -121,7 +144,10 @@ def test_batch_norm_has_the_usual_eps():
 
 def test_dropout_is_where_the_contest_has_it_and_acts_in_training():
     _, discriminator = script.build(script.parse_args(["--dropout", "0.4", "--img_size", "6"]))
-    kinds = [(type(layer).__name__, getattr(layer, "p", None)) for layer in discriminator.layers.layers.values()]
+    kinds = [
+        (type(layer).__name__, getattr(layer, "p", None))
+        for layer in discriminator.layers.layers.values()
+    ]
     assert [i for i, (kind, p) in enumerate(kinds) if (kind, p) == ("Dropout", 0.4)] == [3, 6]
     images, labels = jt.ones((64, 1, 6, 6)), jt.zeros((64,), "int32")  # 64 equal rows
     assert discriminator(images, labels).numpy().std() > 1e-4
@@ -133,17 +159,29 @@ def test_samples_depend_on_their_label_only_through_it():
     """One row's image does not depend on the others: eval mode uses running statistics."""
     generator = script.Generator(5, 10, 6, 1)
     generator.train()
-    z, labels = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32), np.int32([1, 2, 2])
+    z, labels = (
+        np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32),
+        np.int32([1, 2, 2]),
+    )
     together = common.in_chunks(generator, z, labels)
     assert np.allclose(together[1:2], common.in_chunks(generator, z[1:2], labels[1:2]), atol=1e-5)
-    assert not np.allclose(common.in_chunks(generator, z[1:2], np.int32([3])), together[1:2], atol=1e-4)
+    assert not np.allclose(
+        common.in_chunks(generator, z[1:2], np.int32([3])), together[1:2], atol=1e-4
+    )
 
 
 # ---- the step, against PyTorch ----
 
 
 @pytest.mark.parametrize(
-    ("arch", "loss"), [("mlp", "lsgan"), ("mlp", "bce"), ("mlp", "matching"), ("conv", "lsgan"), ("conv", "matching")]
+    ("arch", "loss"),
+    [
+        ("mlp", "lsgan"),
+        ("mlp", "bce"),
+        ("mlp", "matching"),
+        ("conv", "lsgan"),
+        ("conv", "matching"),
+    ],
 )
 def test_a_step_is_pytorchs(arch, loss):
     pytest.importorskip("torch")
@@ -153,10 +191,18 @@ def test_a_step_is_pytorchs(arch, loss):
     rng = np.random.default_rng(0)
     args = script.parse_args(["--arch", arch, "--img_size", "16", "--latent_dim", "5"])
     G, D = script.build(args)
-    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
+    optimizer_G, optimizer_D = (
+        nn.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D)
+    )
     real, z = rng.uniform(-1, 1, (8, 1, 16, 16)), rng.standard_normal((8, 5))
     labels, wanted, wrong = (jt.array(rng.integers(10, size=8).astype(np.int32)) for _ in range(3))
-    inputs = [jt.array(real.astype(np.float32)), labels, jt.array(z.astype(np.float32)), wanted, wrong]
+    inputs = [
+        jt.array(real.astype(np.float32)),
+        labels,
+        jt.array(z.astype(np.float32)),
+        wanted,
+        wrong,
+    ]
     twin = Twin("cgan_mnist", write_back=False)
     want = twin.train_step(G, D, optimizer_G, optimizer_D, *inputs, loss=loss)
     got = script.train_step(G, D, optimizer_G, optimizer_D, *inputs, loss=loss)
@@ -185,7 +231,18 @@ def test_a_wrong_label_never_is_the_images_own(short, tmp_path, monkeypatch):
 @pytest.mark.parametrize("arch", ["mlp", "conv"])
 def test_a_run_writes_what_the_readme_says(idx_folder, tmp_path, arch):
     out = tmp_path / "out"
-    flags = ["--data_dir", idx_folder, *SMALL, "--img_size", 16, "--arch", arch, "--n_samples", 25, "--export_pkl"]
+    flags = [
+        "--data_dir",
+        idx_folder,
+        *SMALL,
+        "--img_size",
+        16,
+        "--arch",
+        arch,
+        "--n_samples",
+        25,
+        "--export_pkl",
+    ]
     losses = run(*flags, "--out_dir", out, "--number", "31415926")
     assert losses.keys() == {"loss_G", "loss_D"}
     assert all(np.isfinite(value) for value in losses.values())
@@ -209,7 +266,12 @@ def test_a_run_writes_what_the_readme_says(idx_folder, tmp_path, arch):
         assert samples["labels"].tolist() == [i % 10 for i in range(25)]
     rows = (out / "losses.csv").read_text().splitlines()
     assert rows[0] == "step,epoch,loss_G,loss_D"
-    assert [row.split(",")[:2] for row in rows[1:]] == [["2", "1"], ["4", "1"], ["6", "2"], ["8", "2"]]
+    assert [row.split(",")[:2] for row in rows[1:]] == [
+        ["2", "1"],
+        ["4", "1"],
+        ["6", "2"],
+        ["8", "2"],
+    ]
     assert jt.load(str(out / "generator_last.pkl")).keys() == {
         name.removeprefix("ema/") for name in saved_arrays(out) if name.startswith("ema/")
     }
@@ -226,7 +288,15 @@ def test_sample_only_needs_no_data(short, tmp_path, monkeypatch):
     run(*short, "--out_dir", tmp_path / "out")
     before = (tmp_path / "out/checkpoint_last.npz").read_bytes()
     monkeypatch.setattr(script, "load_digits", None)
-    run("--resume", tmp_path / "out", "--sample_only", "--number", "42", "--out_dir", tmp_path / "strip")
+    run(
+        "--resume",
+        tmp_path / "out",
+        "--sample_only",
+        "--number",
+        "42",
+        "--out_dir",
+        tmp_path / "strip",
+    )
     assert [f.name for f in (tmp_path / "strip").iterdir()] == ["result.png"]
     assert Image.open(tmp_path / "strip/result.png").size == (2 * 10 + 2, 12)
     assert (tmp_path / "out/checkpoint_last.npz").read_bytes() == before
@@ -270,7 +340,9 @@ def test_matching_and_bce_train(short, tmp_path):
 def test_bad_flags(idx_folder, tmp_path, fails, flags, message):
     if "cuda" in flags and jt.has_cuda:
         pytest.skip("this machine has a GPU")
-    code, line = fails(script.main, ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", *flags])
+    code, line = fails(
+        script.main, ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", *flags]
+    )
     assert code == 2
     assert message in line
     assert not (tmp_path / "out/checkpoint_last.npz").exists()
@@ -282,15 +354,31 @@ def test_bad_flags(idx_folder, tmp_path, fails, flags, message):
         (lambda d: [f.unlink() for f in d.iterdir()], "found: nothing"),
         (lambda d: [f.unlink() for f in d.iterdir()] + [d.rmdir()], "is not a folder"),
         (lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8bx"), "cannot be read"),
-        (lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(99))), "magic number is 0"),
-        (lambda d: write_idx_folder(d, np.zeros((3, 4, 4), np.uint8), np.zeros(4, np.uint8)), "3 images, but"),
-        (lambda d: write_idx_folder(d, np.zeros((2, 4, 4), np.uint8), np.full(2, 10, np.uint8)), "the label 10"),
-        (lambda d: (d / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(9, np.uint8))[:-1]), "fewer"),
+        (
+            lambda d: (d / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(99))),
+            "magic number is 0",
+        ),
+        (
+            lambda d: write_idx_folder(d, np.zeros((3, 4, 4), np.uint8), np.zeros(4, np.uint8)),
+            "3 images, but",
+        ),
+        (
+            lambda d: write_idx_folder(d, np.zeros((2, 4, 4), np.uint8), np.full(2, 10, np.uint8)),
+            "the label 10",
+        ),
+        (
+            lambda d: (d / "train-labels-idx1-ubyte.gz").write_bytes(
+                idx_bytes(np.zeros(9, np.uint8))[:-1]
+            ),
+            "fewer",
+        ),
     ],
 )
 def test_bad_data(idx_folder, tmp_path, fails, prepare, message):
     prepare(idx_folder)
-    code, line = fails(script.main, ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", *SMALL])
+    code, line = fails(
+        script.main, ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", *SMALL]
+    )
     assert code == 2
     assert message in line
 

@@ -1,5 +1,8 @@
 """Checkpoints: strict, atomic, and deaf to code."""
 
+from common import UserError, checkpoint
+from common.errors import NotFinite
+
 import io
 import json
 import os
@@ -10,9 +13,6 @@ import jittor as jt
 import numpy as np
 import pytest
 from jittor import nn
-
-from common import UserError, checkpoint
-from common.errors import NotFinite
 
 META = {"script": "x", "args": {}, "step": 3, "epoch": 1, "losses": {}}
 
@@ -54,7 +54,10 @@ def entries(path):
 
 def rewrite(path, **changes):
     """Replaces entries of the file, or drops those that are None."""
-    content = {**entries(path), **{name.replace("__", "/") + ".npy": data for name, data in changes.items()}}
+    content = {
+        **entries(path),
+        **{name.replace("__", "/") + ".npy": data for name, data in changes.items()},
+    }
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
             if data is not None:
@@ -99,7 +102,10 @@ def test_loaded_weights_are_still_trained(saved):
         ({"net__0.weight": None}, "missing: net/0.weight"),
         ({"net__new": npy(np.zeros(3, np.float32))}, "unexpected: net/new"),
         ({"stranger__new": npy(np.zeros(3, np.float32))}, "unexpected: stranger/new"),
-        ({"net__0.bias": npy(np.zeros(4, np.float32))}, r"net/0.bias is float32\[4\], expected float32\[3\]"),
+        (
+            {"net__0.bias": npy(np.zeros(4, np.float32))},
+            r"net/0.bias is float32\[4\], expected float32\[3\]",
+        ),
         ({"net__0.bias": npy(np.zeros(3, np.float64))}, "is float64"),
         ({"net__0.bias": npy(np.array([1, 2, 3], object), allow_pickle=True)}, "is object"),
         ({"net__0.bias": npy(np.float32([0, np.nan, 0]))}, "NaN"),
@@ -130,7 +136,9 @@ def test_a_pickle_is_not_run(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "was_run"),)
 
-    for i, data in enumerate((pickle.dumps(Evil()), npy(np.array([Evil()], object), allow_pickle=True))):
+    for i, data in enumerate(
+        (pickle.dumps(Evil()), npy(np.array([Evil()], object), allow_pickle=True))
+    ):
         path = tmp_path / f"{i}.npz"
         path.write_bytes(data)
         with pytest.raises(UserError, match="not a checkpoint"):
@@ -141,7 +149,9 @@ def test_a_pickle_is_not_run(tmp_path):
 def test_a_bomb_is_not_unpacked(saved):
     path, _ = saved
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**9,)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (10**9,)}
+    )
     rewrite(path, **{"net__0.bias": header.getvalue()})
     with pytest.raises(UserError, match="expected float32"):
         checkpoint.Reader(path).load(make_parts())

@@ -1,5 +1,7 @@
 """What holds for every script before it trains: names, flags, --paper, --describe, bad input."""
 
+import common
+
 import ast
 import inspect
 import json
@@ -10,12 +12,29 @@ import numpy as np
 import pytest
 from registry import NOISE, ROOT, ROWS, load, meta, run
 
-import common
-
 SCRIPTS = sorted(f.stem for f in ROOT.glob("*.py"))
 OF_ALL = {
-    *("n_epochs", "batch_size", "lr", "img_size", "channels", "data_dir", "out_dir", "sample_interval"),
-    *("checkpoint_interval", "log_interval", "keep", "resume", "init_from", "sample_only", "seed", "device", "paper"),
+    *(
+        "n_epochs",
+        "batch_size",
+        "lr",
+        "img_size",
+        "channels",
+        "data_dir",
+        "out_dir",
+        "sample_interval",
+    ),
+    *(
+        "checkpoint_interval",
+        "log_interval",
+        "keep",
+        "resume",
+        "init_from",
+        "sample_only",
+        "seed",
+        "device",
+        "paper",
+    ),
     *("describe", "export_pkl"),
 }
 OF_NOISE, OF_IMAGES = {"n_samples", "samples_dir", "download"}, {"input", "img_height", "img_width"}
@@ -28,7 +47,11 @@ pytestmark = pytest.mark.parametrize("name", SCRIPTS)
 
 def defaults(name, *flags):
     """{flag: value}; `shape` follows from three of them."""
-    return {flag: value for flag, value in vars(load(name).parse_args([*flags])).items() if flag != "shape"}
+    return {
+        flag: value
+        for flag, value in vars(load(name).parse_args([*flags])).items()
+        if flag != "shape"
+    }
 
 
 def test_it_has_a_row(name):
@@ -37,7 +60,12 @@ def test_it_has_a_row(name):
 
 def test_names_of_the_design(name):
     module = load(name)
-    expected = {"parse_args": ["argv"], "main": ["argv"], "train": ["run", "args"], "generate": ["run", "args"]}
+    expected = {
+        "parse_args": ["argv"],
+        "main": ["argv"],
+        "train": ["run", "args"],
+        "generate": ["run", "args"],
+    }
     for function, parameters in expected.items():
         assert list(inspect.signature(getattr(module, function)).parameters) == parameters
     assert callable(module.train_step)
@@ -89,7 +117,9 @@ def test_help_shows_every_flag(name, capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     flags = set(defaults(name)) - {"script", "stored"}
-    assert [flag for flag in sorted(flags) if not re.search(rf"^  --{flag}\b", text, re.MULTILINE)] == []
+    assert [
+        flag for flag in sorted(flags) if not re.search(rf"^  --{flag}\b", text, re.MULTILINE)
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -140,8 +170,12 @@ def test_paper_selects_the_published_setting(name):
     chosen = defaults(name, "--paper")
     assert {flag: chosen[flag] for flag in paper} == paper
     assert {flag: chosen["stored"][flag] for flag in paper} == paper
-    typed = defaults(name, *as_argv(paper))  # each value is one that the command line accepts, and of its type
-    assert {flag: (type(typed[flag]), typed[flag]) for flag in paper} == {k: (type(v), v) for k, v in paper.items()}
+    typed = defaults(
+        name, *as_argv(paper)
+    )  # each value is one that the command line accepts, and of its type
+    assert {flag: (type(typed[flag]), typed[flag]) for flag in paper} == {
+        k: (type(v), v) for k, v in paper.items()
+    }
     usual = defaults(name)
     others = set(usual) - set(paper) - {"paper", "stored"}
     assert {flag: chosen[flag] for flag in others if flag != "decay_until"} == {
@@ -151,14 +185,19 @@ def test_paper_selects_the_published_setting(name):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_flag_wins_over_the_paper(name, order):
-    chosen = defaults(name, *[flag for part in (["--paper"], ["--lr", "0.125"])[::order] for flag in part])
+    chosen = defaults(
+        name, *[flag for part in (["--paper"], ["--lr", "0.125"])[::order] for flag in part]
+    )
     assert chosen["lr"] == chosen["stored"]["lr"] == 0.125
     assert chosen["batch_size"] == load(name).PAPER["batch_size"]
 
 
 @pytest.mark.parametrize("flag", ["--paper", "--init_from"])
 def test_a_resumed_run_is_not_begun_anew(name, tiny, fails, flag):
-    code, line = fails(load(name).main, ["--resume", tiny.half, flag, *([tiny.half] if flag == "--init_from" else [])])
+    code, line = fails(
+        load(name).main,
+        ["--resume", tiny.half, flag, *([tiny.half] if flag == "--init_from" else [])],
+    )
     assert code == 2
     assert "--resume" in line and flag in line
 
@@ -171,7 +210,9 @@ def architecture(name, monkeypatch):
     seen, real = [], common.Parser.parse
     with monkeypatch.context() as patch:
         patch.setattr(
-            common.Parser, "parse", lambda parser, argv: seen.append(parser.architecture) or real(parser, argv)
+            common.Parser,
+            "parse",
+            lambda parser, argv: seen.append(parser.architecture) or real(parser, argv),
         )
         load(name).parse_args([])
     return seen[0]
@@ -181,7 +222,9 @@ def architecture(name, monkeypatch):
 def test_the_architecture_is_the_checkpoints(name, tiny, fails, monkeypatch, flag):
     stored, usual = meta(tiny.half)["args"], defaults(name)
     args, flags = defaults(name, flag, str(tiny.half)), architecture(name, monkeypatch)
-    assert {f: args[f] for f in flags} == {f: stored[f] for f in flags} != {f: usual[f] for f in flags}
+    assert (
+        {f: args[f] for f in flags} == {f: stored[f] for f in flags} != {f: usual[f] for f in flags}
+    )
     size = 4 * stored["img_size"]
     code, line = fails(load(name).main, [flag, tiny.half, "--img_size", size])
     assert code == 2
@@ -189,7 +232,9 @@ def test_the_architecture_is_the_checkpoints(name, tiny, fails, monkeypatch, fla
     assert f"img_size {stored['img_size']};" in line
 
 
-def test_resuming_restores_every_setting_and_fine_tuning_the_architecture_alone(name, tiny, monkeypatch):
+def test_resuming_restores_every_setting_and_fine_tuning_the_architecture_alone(
+    name, tiny, monkeypatch
+):
     stored, usual = meta(tiny.half)["args"], defaults(name)
     resumed, tuned = (defaults(name, flag, str(tiny.half)) for flag in ("--resume", "--init_from"))
     assert {flag: resumed[flag] for flag in stored} == stored
@@ -210,7 +255,10 @@ def test_an_older_format_is_named(name, tiny, fails, tmp_path):
     with np.load(tiny.half / "checkpoint_last.npz") as file:
         arrays = dict(file)
     text = {**json.loads(arrays["meta"].tobytes()), "format": 1}
-    np.savez(tmp_path / "old.npz", **{**arrays, "meta": np.frombuffer(json.dumps(text).encode(), np.uint8)})
+    np.savez(
+        tmp_path / "old.npz",
+        **{**arrays, "meta": np.frombuffer(json.dumps(text).encode(), np.uint8)},
+    )
     code, line = fails(load(name).main, ["--resume", tmp_path / "old.npz"])
     assert code == 2
     assert str(tmp_path / "old.npz") in line
@@ -237,7 +285,9 @@ def test_out_dir_that_cannot_be_made(name, fails, tmp_path):
 # ---- --describe ----
 
 
-def test_describe_prints_pytorchs_counts_and_does_nothing_else(name, tiny, tmp_path, monkeypatch, capsys):
+def test_describe_prints_pytorchs_counts_and_does_nothing_else(
+    name, tiny, tmp_path, monkeypatch, capsys
+):
     """The totals, and each output's shape, are those of the networks' twins."""
     torch = pytest.importorskip("torch")
     from tools.twins import Twin

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jittor import nn
 
-from common import fast
-from common.fast import convolution, kernels, ways, winograd
+import jittor_fast as fast
+from jittor_fast import convolution, kernels, ways, winograd
 
 # images, inputs, height, width, outputs, kernel, stride, padding
 SHAPES = [
@@ -22,8 +22,16 @@ SHAPES = [
     (1, 4, 40, 50, 8, 4, 2, 1),  # more tiles than a chunk
     (2, 6, 9, 7, 3, 4, 1, 1),  # fewer outputs than inputs: mirrored columns
 ]
-COVERED = [(3, 5, 4, 4, 6, 4, 1, 0), (2, 4, 3, 3, 1, 3, 2, 0)]  # the filter is as large as the image
-OTHER = [(1, 3, 12, 11, 4, 7, 1, 3), (2, 2, 9, 9, 5, 3, 2, 1), (1, 5, 8, 7, 2, 7, 1, 0), (1, 3, 5, 5, 2, 1, 1, 0)]
+COVERED = [
+    (3, 5, 4, 4, 6, 4, 1, 0),
+    (2, 4, 3, 3, 1, 3, 2, 0),
+]  # the filter is as large as the image
+OTHER = [
+    (1, 3, 12, 11, 4, 7, 1, 3),
+    (2, 2, 9, 9, 5, 3, 2, 1),
+    (1, 5, 8, 7, 2, 7, 1, 0),
+    (1, 3, 5, 5, 2, 1, 1, 0),
+]
 ALL_WAYS = ("direct", "columns", "winograd2", "winograd4")
 
 
@@ -58,7 +66,9 @@ def test_by_hand_3x3(way, monkeypatch):
     np.testing.assert_allclose(got, [[[[45, 54], [81, 90]]]], rtol=1e-5)
     corner = np.zeros((1, 1, 3, 3))
     corner[0, 0, 2, 2] = 1
-    np.testing.assert_allclose(layer_of(fast.Conv, corner)(jt.array(x)).numpy(), [[[[10, 11], [14, 15]]]], rtol=1e-5)
+    np.testing.assert_allclose(
+        layer_of(fast.Conv, corner)(jt.array(x)).numpy(), [[[[10, 11], [14, 15]]]], rtol=1e-5
+    )
     assert calls == ["y", "y"]
 
 
@@ -73,15 +83,23 @@ def test_by_hand_4x4_with_stride_2(way, monkeypatch):
     # Transposed: each of the 2 x 2 numbers spreads over 4 x 4 pixels, two apart; the border is cut off.
     y = np.array([[[[1, 2], [3, 4]]]], np.float32)
     got = layer_of(fast.ConvTranspose, ones, stride=2, padding=1)(jt.array(y)).numpy()
-    np.testing.assert_allclose(got, [[[[1, 3, 3, 2], [4, 10, 10, 6], [4, 10, 10, 6], [3, 7, 7, 4]]]], rtol=1e-5)
+    np.testing.assert_allclose(
+        got, [[[[1, 3, 3, 2], [4, 10, 10, 6], [4, 10, 10, 6], [3, 7, 7, 4]]]], rtol=1e-5
+    )
     assert calls == ["y", "x"]
 
 
 @pytest.mark.parametrize(("tile", "taps"), [(2, 2), (2, 3), (2, 4), (4, 2), (4, 3)])
 def test_winograds_matrices_give_the_filter_exactly(tile, taps):
-    d, g = [Fraction(i * i - 7) for i in range(tile + taps - 1)], [Fraction(2 * i + 3) for i in range(taps)]
+    d, g = (
+        [Fraction(i * i - 7) for i in range(tile + taps - 1)],
+        [Fraction(2 * i + 3) for i in range(taps)],
+    )
     b_rows, g_rows, a_rows = winograd.matrices(tile, taps)
-    products = [sum(map(Fraction.__mul__, b, d)) * sum(map(Fraction.__mul__, r, g)) for b, r in zip(b_rows, g_rows)]
+    products = [
+        sum(map(Fraction.__mul__, b, d)) * sum(map(Fraction.__mul__, r, g))
+        for b, r in zip(b_rows, g_rows)
+    ]
     outputs = [sum(row[i] * m for row, m in zip(a_rows, products)) for i in range(tile)]
     assert outputs == [sum(d[i + j] * g[j] for j in range(taps)) for i in range(tile)]
 
@@ -89,7 +107,9 @@ def test_winograds_matrices_give_the_filter_exactly(tile, taps):
 def cases():
     for shape in SHAPES + OTHER:
         for way in ALL_WAYS:
-            tiled = {(3, 1): ALL_WAYS, (4, 2): ALL_WAYS, (4, 1): ALL_WAYS[:3]}.get(shape[5:7], ALL_WAYS[:2])
+            tiled = {(3, 1): ALL_WAYS, (4, 2): ALL_WAYS, (4, 1): ALL_WAYS[:3]}.get(
+                shape[5:7], ALL_WAYS[:2]
+            )
             if way in tiled:
                 yield shape, way
     yield from ((shape, way) for shape in COVERED for way in ("direct", "columns", "product"))
@@ -111,7 +131,9 @@ def test_values_and_both_derivatives(name, shape, way, monkeypatch):
     jt.set_global_seed(0)  # a sum that nearly cancels would be off by more of its own size
     ours = getattr(fast, name)(inputs, outputs, k, stride=stride, padding=padding)
     theirs = getattr(torch.nn, f"{name}2d")(inputs, outputs, k, stride=stride, padding=padding)
-    theirs.weight.data, theirs.bias.data = (torch.tensor(v.numpy()) for v in (ours.weight, ours.bias))
+    theirs.weight.data, theirs.bias.data = (
+        torch.tensor(v.numpy()) for v in (ours.weight, ours.bias)
+    )
     rng = np.random.default_rng(0)
     x = rng.standard_normal((images, inputs, height, width), dtype=np.float32)
     u = rng.standard_normal(tuple(ours.weight.shape), dtype=np.float32)
@@ -139,7 +161,9 @@ def test_a_transposed_convolution_with_output_padding(way, monkeypatch):
     jt.set_global_seed(0)
     sizes = {"stride": 2, "padding": 1, "output_padding": 1}
     ours, theirs = fast.ConvTranspose(5, 3, 3, **sizes), torch.nn.ConvTranspose2d(5, 3, 3, **sizes)
-    theirs.weight.data, theirs.bias.data = (torch.tensor(v.numpy()) for v in (ours.weight, ours.bias))
+    theirs.weight.data, theirs.bias.data = (
+        torch.tensor(v.numpy()) for v in (ours.weight, ours.bias)
+    )
     x = np.random.default_rng(0).standard_normal((2, 5, 7, 6), dtype=np.float32)
     a, t = jt.array(x), torch.tensor(x, requires_grad=True)
     y, z = ours(a), theirs(t)
@@ -174,7 +198,9 @@ def test_the_likely_way():
     assert shapes_of(3, 64, 128, 4, 2).likely() == "columns"  # an image comes in
     assert shapes_of(64, 3, 128, 7).likely() == "columns"  # an image comes out
     assert shapes_of(256, 256, 32).likely() == "winograd4"
-    assert shapes_of(512, 512, 12, images=2).likely() == "winograd2"  # 18 tiles of 4 x 4, 72 of 2 x 2
+    assert (
+        shapes_of(512, 512, 12, images=2).likely() == "winograd2"
+    )  # 18 tiles of 4 x 4, 72 of 2 x 2
     assert shapes_of(256, 512, 32, 4).likely() == "winograd2"
     assert shapes_of(1024, 1024, 4).likely() == "direct"  # 4 tiles
     assert shapes_of(64, 64, 16).likely() == "direct"  # too small to matter
@@ -235,10 +261,15 @@ def test_one_disturbed_round_does_not_exclude_a_way(fresh, monkeypatch):
 
     def disturbed(*args):
         calls.append(None)
-        clock.now += 0.5 if len(calls) == 2 else -0.015  # the first timed call; the others take 5 ms
+        clock.now += (
+            0.5 if len(calls) == 2 else -0.015
+        )  # the first timed call; the others take 5 ms
         return fast_way(*args)
 
-    assert ways.fastest(shapes_of(8, 8, 6), "y", clock.functions | {"winograd2": disturbed}) == "winograd2"
+    assert (
+        ways.fastest(shapes_of(8, 8, 6), "y", clock.functions | {"winograd2": disturbed})
+        == "winograd2"
+    )
 
 
 def test_other_kernels_are_timed_anew(tmp_path, monkeypatch):
@@ -256,7 +287,9 @@ def test_other_kernels_are_timed_anew(tmp_path, monkeypatch):
 def test_what_another_run_kept_first_holds(fresh, monkeypatch):
     key = "y 1 8 6 6 8 8 3 3 6 6 1 1"
     assert ways.known() == {}
-    fresh.write_text(json.dumps({key: "columns"}))  # written by a run that began later and was faster
+    fresh.write_text(
+        json.dumps({key: "columns"})
+    )  # written by a run that began later and was faster
     clock = Clock(monkeypatch, direct=0.010, columns=0.030, winograd2=0.007, winograd4=0.008)
     assert ways.fastest(shapes_of(8, 8, 6), "y", clock.functions) == "columns"
 
@@ -295,7 +328,9 @@ def test_is_jittors_layer_otherwise(name, monkeypatch):
     ours.load_state_dict(values)
     x = jt.array(np.random.default_rng(0).standard_normal((2, 64, 8, 8), dtype=np.float32))
     expected = plain(x).numpy()
-    np.testing.assert_allclose(ours(x).numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        ours(x).numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )
     monkeypatch.setattr(convolution, "onednn_is_loaded", lambda: False)
     np.testing.assert_array_equal(ours(x).numpy(), expected)
 

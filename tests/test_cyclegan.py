@@ -1,5 +1,7 @@
 """cyclegan.py: published numbers, a step against PyTorch, patches, the pool, both directions, pictures, bad input."""
 
+from common.networks import in_chunks, n_parameters
+
 import jittor as jt
 import numpy as np
 import pytest
@@ -8,8 +10,7 @@ from registry import images, meta, run
 
 import cyclegan as script
 import pix2pix
-from common import fast
-from common.networks import in_chunks, n_parameters
+from jittor_fast import nn
 
 TINY = ["--img_size", "32", "--width", "4", "--n_blocks", "1", "--channels", "3"]
 
@@ -24,7 +25,9 @@ def pixels(*shape, seed=0):
 
 
 def adam(*modules):
-    return fast.Adam([p for module in modules for p in module.parameters()], lr=0.01, betas=(0.5, 0.999))
+    return nn.Adam(
+        [p for module in modules for p in module.parameters()], lr=0.01, betas=(0.5, 0.999)
+    )
 
 
 # ---- the paper ----
@@ -39,19 +42,32 @@ def test_parameters_of_the_paper():
 def test_settings_of_the_paper():
     """Zhu 2017, sections 4 and 7.1."""
     args = script.parse_args(["--paper"])
-    assert (args.n_epochs, args.batch_size, args.lr, args.b1, args.b2) == (200, 1, 0.0002, 0.5, 0.999)
+    assert (args.n_epochs, args.batch_size, args.lr, args.b1, args.b2) == (
+        200,
+        1,
+        0.0002,
+        0.5,
+        0.999,
+    )
     assert (args.decay_epoch, args.decay_until) == (100, 200)
     assert (args.img_size, args.width, args.n_blocks, args.pool_size) == (256, 64, 9, 50)
     assert (args.lambda_cycle, args.lambda_identity, args.ema_decay) == (10, 0, 0)
 
 
-@pytest.mark.parametrize(("epoch", "decay_until"), [(1, 4), (2, 4), (3, 4), (4, 4), (9, 4), (9, 2), (9, 1)])
+@pytest.mark.parametrize(
+    ("epoch", "decay_until"), [(1, 4), (2, 4), (3, 4), (4, 4), (9, 4), (9, 2), (9, 1)]
+)
 def test_the_rate_falls_as_that_of_pix2pix(epoch, decay_until):
-    one, other = (s.learning_rate(epoch, 0.1, decay_epoch=2, decay_until=decay_until) for s in (script, pix2pix))
+    one, other = (
+        s.learning_rate(epoch, 0.1, decay_epoch=2, decay_until=decay_until)
+        for s in (script, pix2pix)
+    )
     assert one == other
 
 
-@pytest.mark.parametrize(("identity", "upsample"), [(0.5, "transpose"), (0.0, "transpose"), (0.5, "resize")])
+@pytest.mark.parametrize(
+    ("identity", "upsample"), [(0.5, "transpose"), (0.0, "transpose"), (0.5, "resize")]
+)
 def test_a_step_is_that_of_pytorch(identity, upsample):
     """Losses of both directions by their names, too: the two domains and the two pools differ."""
     twins = pytest.importorskip("tools.twins")
@@ -87,10 +103,14 @@ def test_a_score_sees_a_patch_of_70_pixels(monkeypatch):
     assert np.ptp(rows) == np.ptp(columns) == 69
 
 
-@pytest.mark.parametrize(("flags", "n"), [([], 6), (["--img_size", "256"], 9), (["--n_blocks", "2"], 2)])
+@pytest.mark.parametrize(
+    ("flags", "n"), [([], 6), (["--img_size", "256"], 9), (["--n_blocks", "2"], 2)]
+)
 def test_residual_blocks_follow_the_size(flags, n):
     G, F, *_ = script.build(script.parse_args(["--width", "1", *flags]))
-    assert [sum(isinstance(m, script.Residual) for m in generator.modules()) for generator in (G, F)] == [n, n]
+    assert [
+        sum(isinstance(m, script.Residual) for m in generator.modules()) for generator in (G, F)
+    ] == [n, n]
 
 
 # ---- the pool ----
@@ -116,7 +136,11 @@ def test_pool_by_hand():
 
 def test_pool_exchanges_a_batch_one_image_after_the_other():
     """As a pool of numpy arrays would: an image may change places with an earlier one of its own batch."""
-    pool, rng, same_rng = script.ImagePool(3, (1, 1, 1)), np.random.default_rng(0), np.random.default_rng(0)
+    pool, rng, same_rng = (
+        script.ImagePool(3, (1, 1, 1)),
+        np.random.default_rng(0),
+        np.random.default_rng(0),
+    )
     kept, of_own_batch = [], 0
     for batch in np.arange(80, dtype=np.float32).reshape(10, 8):
         expected = batch.copy()
@@ -126,15 +150,22 @@ def test_pool_exchanges_a_batch_one_image_after_the_other():
             elif same_rng.random() < 0.5:
                 k = same_rng.integers(3)
                 kept[k], expected[i] = value, kept[k]
-        of_own_batch += sum(value in batch and value != batch[i] for i, value in enumerate(expected))
-        assert pool.exchange(jt.array(batch.reshape(8, 1, 1, 1)), rng).numpy().ravel().tolist() == expected.tolist()
+        of_own_batch += sum(
+            value in batch and value != batch[i] for i, value in enumerate(expected)
+        )
+        assert (
+            pool.exchange(jt.array(batch.reshape(8, 1, 1, 1)), rng).numpy().ravel().tolist()
+            == expected.tolist()
+        )
         assert pool.images.numpy().ravel().tolist() == kept
     assert of_own_batch > 0
 
 
 def test_pool_of_size_zero_passes_everything():
     x = np.ones((3, 1, 1, 1), np.float32)
-    assert np.array_equal(script.ImagePool(0, (1, 1, 1)).exchange(jt.array(x), np.random.default_rng(0)).numpy(), x)
+    assert np.array_equal(
+        script.ImagePool(0, (1, 1, 1)).exchange(jt.array(x), np.random.default_rng(0)).numpy(), x
+    )
 
 
 # ---- both directions ----
@@ -151,7 +182,10 @@ def test_each_direction_has_a_watch(tiny_runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(script.common.Run, "watch", recorded)
     run("cyclegan", *tiny_runs("cyclegan").flags, "--n_epochs", 1, "--out_dir", tmp_path / "run")
-    assert [row[:2] for row in seen] == [("translations to A", "loss_D_A"), ("translations to B", "loss_D_B")]
+    assert [row[:2] for row in seen] == [
+        ("translations to A", "loss_D_A"),
+        ("translations to B", "loss_D_B"),
+    ]
     for letter, (_, _, real) in zip("AB", seen):
         (first, *_) = sorted((data / f"test{letter}").iterdir())
         mean = np.asarray(Image.open(first).convert("L").resize((32, 32))).mean() / 127.5 - 1
@@ -170,13 +204,17 @@ def test_exports_are_both_generators(tiny_runs, tmp_path):
         for key, value in module.state_dict().items():
             assert np.array_equal(value.numpy(), saved[key])
     assert not np.allclose(outputs["G"], outputs["F"])
-    assert {f"loss_{name}" for name in ("G_AB", "G_BA", "cycle_A", "cycle_B", "D_A", "D_B")} < set(meta(half)["losses"])
+    assert {f"loss_{name}" for name in ("G_AB", "G_BA", "cycle_A", "cycle_B", "D_A", "D_B")} < set(
+        meta(half)["losses"]
+    )
 
 
 def test_direction_chooses_the_generator(tiny_runs, tmp_path):
     """--input through G and through F, by hand from the exported weights."""
     half = tiny_runs("cyclegan").half
-    Image.fromarray(np.random.default_rng(3).integers(256, size=(32, 32), dtype=np.uint8)).save(tmp_path / "x.png")
+    Image.fromarray(np.random.default_rng(3).integers(256, size=(32, 32), dtype=np.uint8)).save(
+        tmp_path / "x.png"
+    )
     args = script.parse_args(["--resume", str(half), "--sample_only"])
     image = np.asarray(Image.open(tmp_path / "x.png"), np.float32)[None, None] / 127.5 - 1
     for direction, name, module in zip(("AtoB", "BtoA"), "GF", script.build(args)):

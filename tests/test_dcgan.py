@@ -1,16 +1,16 @@
 """dcgan.py: the step against PyTorch, losses by hand, the paper's architecture and counts; that it learns."""
 
+import common
+from common.networks import n_parameters
+
 import jittor as jt
 import numpy as np
 import pytest
 from conftest import write_idx_folder
-from jittor import nn
 from registry import run
 
-import common
 import dcgan as script
-from common import fast
-from common.networks import n_parameters
+from jittor_fast import nn
 
 
 @pytest.fixture(autouse=True)
@@ -30,15 +30,25 @@ def test_step_is_pytorchs(loss, flags):
     from tools.twins import Twin, assert_same_losses, assert_same_step
 
     rng = np.random.default_rng(0)
-    G, D = script.build(script.parse_args(["--img_size", "16", "--latent_dim", "6", "--width", "4", *flags]))
-    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
+    G, D = script.build(
+        script.parse_args(["--img_size", "16", "--latent_dim", "6", "--width", "4", *flags])
+    )
+    optimizer_G, optimizer_D = (
+        nn.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D)
+    )
     real = jt.array(rng.uniform(-1, 1, (8, 1, 16, 16)).astype(np.float32))
     z_D, z_G = jt.array(rng.standard_normal((2, 8, 6)).astype(np.float32))
-    noises = [jt.array(0.3 * rng.standard_normal((8, 1, 16, 16)).astype(np.float32)) for _ in range(3)]
+    noises = [
+        jt.array(0.3 * rng.standard_normal((8, 1, 16, 16)).astype(np.float32)) for _ in range(3)
+    ]
     ours, theirs, twin = iter(noises), iter(noises), Twin("dcgan", write_back=False)
 
-    expected = twin.train_step(G, D, optimizer_G, optimizer_D, real, z_D, z_G, lambda: next(theirs), loss)
-    got = script.train_step(G, D, optimizer_G, optimizer_D, real, z_D, z_G, lambda: next(ours), loss)
+    expected = twin.train_step(
+        G, D, optimizer_G, optimizer_D, real, z_D, z_G, lambda: next(theirs), loss
+    )
+    got = script.train_step(
+        G, D, optimizer_G, optimizer_D, real, z_D, z_G, lambda: next(ours), loss
+    )
     assert next(ours, None) is None  # each of D's three batches has had noise of its own
     assert_same_losses(got, expected)
     assert_same_step(D, twin.module(D), optimizer_D)
@@ -94,7 +104,9 @@ def test_an_image_is_judged_by_its_batch():
 def test_count_of_minibatch_discrimination():
     """T has A B C numbers, and the last layer A + B; the convolution that it replaces had A."""
     plain, with_it = (
-        n_parameters(script.build(script.parse_args(["--img_size", "16", "--width", "4", *flags]))[1])
+        n_parameters(
+            script.build(script.parse_args(["--img_size", "16", "--width", "4", *flags]))[1]
+        )
         for flags in ([], ["--minibatch_discrimination", "50,5"])
     )
     assert with_it - plain == 16 * 8 * 50 * 5 + 50
@@ -105,17 +117,23 @@ def test_count_of_minibatch_discrimination():
 
 def test_architecture_of_the_paper():
     """Radford 2015, section 3: no norm at G's output nor D's input; section 4: weights from N(0, 0.02^2)."""
-    generator, discriminator = script.build(script.parse_args(["--img_size", "64", "--width", "32"]))
+    generator, discriminator = script.build(
+        script.parse_args(["--img_size", "64", "--width", "32"])
+    )
     G, D = ([*m.layers.layers.values()] for m in (generator, discriminator))
-    assert [type(layer) for layer in G[-3:]] == [fast.ReLU, fast.ConvTranspose, fast.Tanh]
-    assert [type(layer) for layer in D[:2]] == [fast.Conv, fast.LeakyReLU]
+    assert [type(layer) for layer in G[-3:]] == [nn.ReLU, nn.ConvTranspose, nn.Tanh]
+    assert [type(layer) for layer in D[:2]] == [nn.Conv, nn.LeakyReLU]
     assert D[1].scale == 0.2
-    assert sum(isinstance(layer, fast.BatchNorm) for layer in G) == 4
-    assert sum(isinstance(layer, fast.BatchNorm) for layer in D) == 3
-    weights = np.concatenate([layer.weight.numpy().ravel() for layer in G if isinstance(layer, nn.ConvTranspose)])
+    assert sum(isinstance(layer, nn.BatchNorm) for layer in G) == 4
+    assert sum(isinstance(layer, nn.BatchNorm) for layer in D) == 3
+    weights = np.concatenate(
+        [layer.weight.numpy().ravel() for layer in G if isinstance(layer, nn.ConvTranspose)]
+    )
     assert abs(weights.mean()) < 1e-4
     assert np.isclose(weights.std(), 0.02, rtol=0.01)
-    scales = np.concatenate([layer.weight.numpy() for layer in D if isinstance(layer, fast.BatchNorm)])
+    scales = np.concatenate(
+        [layer.weight.numpy() for layer in D if isinstance(layer, nn.BatchNorm)]
+    )
     assert abs(scales.mean() - 1) < 4 * 0.02 / len(scales) ** 0.5
     assert np.isclose(scales.std(), 0.02, rtol=0.2)
 
@@ -132,13 +150,21 @@ def test_counts_of_the_paper():
     assert n_parameters(G) == kernels + norms == 12_658_432
     # D mirrors it, from 3 channels to one logit.
     channels = [3, 128, 256, 512, 1024, 1]
-    assert n_parameters(D) == sum(16 * a * b for a, b in zip(channels, channels[1:])) + 2 * (256 + 512 + 1024)
+    assert n_parameters(D) == sum(16 * a * b for a, b in zip(channels, channels[1:])) + 2 * (
+        256 + 512 + 1024
+    )
 
 
 def test_settings_of_the_paper():
     """Radford 2015, section 4: batches of 128, Adam with a rate of 0.0002 and beta1 0.5, a uniform z of length 100."""
     args = script.parse_args(["--paper"])
-    assert (args.batch_size, args.lr, args.b1, args.img_size, args.latent_dim) == (128, 0.0002, 0.5, 64, 100)
+    assert (args.batch_size, args.lr, args.b1, args.img_size, args.latent_dim) == (
+        128,
+        0.0002,
+        0.5,
+        64,
+        100,
+    )
     assert (args.noise, args.loss, args.instance_noise, args.ema_decay) == ("uniform", "bce", 0, 0)
 
 
@@ -157,7 +183,9 @@ def test_sizes_by_depth(size):
 def test_noise_has_its_distribution():
     draws = {
         noise: script.latent(
-            np.random.default_rng(0), 1000, script.parse_args(["--noise", noise, "--latent_dim", "50"])
+            np.random.default_rng(0),
+            1000,
+            script.parse_args(["--noise", noise, "--latent_dim", "50"]),
         )
         for noise in ("normal", "uniform")
     }
@@ -177,7 +205,16 @@ def test_what_d_sees_carries_instance_noise(tmp_path, monkeypatch, idx_folder, s
 
     monkeypatch.setattr(script, "train_step", step)
     flags = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, "--n_epochs", 1]
-    run("dcgan", *flags, "--data_dir", idx_folder, "--instance_noise", std, "--out_dir", tmp_path / "out")
+    run(
+        "dcgan",
+        *flags,
+        "--data_dir",
+        idx_folder,
+        "--instance_noise",
+        std,
+        "--out_dir",
+        tmp_path / "out",
+    )
     assert len(seen) == 4
     if std == 0:
         assert seen == [0] * 4
@@ -197,10 +234,23 @@ def test_it_learns_two_grey_levels(tmp_path):
     """
     rng = np.random.default_rng(0)
     levels = np.where(np.arange(200) % 2 == 0, 64, 192)
-    pixels = np.clip(levels[:, None, None] + 8 * rng.standard_normal((200, 16, 16)), 0, 255).astype(np.uint8)
+    pixels = np.clip(levels[:, None, None] + 8 * rng.standard_normal((200, 16, 16)), 0, 255).astype(
+        np.uint8
+    )
     data = write_idx_folder(tmp_path / "data", pixels, np.zeros(200, np.uint8))
     network = ["--img_size", 16, "--width", 8, "--latent_dim", 6, "--ema_decay", 0.98]
-    training = ["--data_dir", data, "--batch_size", 20, "--n_epochs", 60, "--lr", 0.002, "--log_interval", 1000]
+    training = [
+        "--data_dir",
+        data,
+        "--batch_size",
+        20,
+        "--n_epochs",
+        60,
+        "--lr",
+        0.002,
+        "--log_interval",
+        1000,
+    ]
     run("dcgan", *network, *training, "--n_samples", 200, "--out_dir", tmp_path / "out")
     with np.load(tmp_path / "out/samples.npz") as samples:
         images = samples["images"].astype(np.float64)
@@ -208,7 +258,9 @@ def test_it_learns_two_grey_levels(tmp_path):
     dark, bright = means < 96, means > 160
     assert (dark | bright).mean() > 0.7
     assert dark.mean() > 0.2 and bright.mean() > 0.2
-    assert images.std((1, 2, 3)).mean() < 45  # an image is of one level: half dark, half bright it would have 64
+    assert (
+        images.std((1, 2, 3)).mean() < 45
+    )  # an image is of one level: half dark, half bright it would have 64
 
 
 # ---- bad input ----

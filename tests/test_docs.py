@@ -59,7 +59,11 @@ def test_every_command_exists(path, monkeypatch):
             known = set(re.findall(r'"(--\w+)"', text(file)))
         else:
             name = words[1][:-3].replace("/", ".")
-            known = set(parser_of(name, monkeypatch)._option_string_actions) if file.stem != "twin" else None
+            known = (
+                set(parser_of(name, monkeypatch)._option_string_actions)
+                if file.stem != "twin"
+                else None
+            )
         flags = [word for word in words[2:] if word.startswith("--")]
         assert known is None or set(flags) <= known, line
 
@@ -75,7 +79,12 @@ def test_both_readmes_have_the_same_rows():
     tables = []
     for path in READMES:
         rows = [row for row in text(path).splitlines() if row.startswith("| ![")]
-        tables.append([re.findall(r"(docs/.+?png)|`(.+?)`|(https://[^)]+)|\| ([0-9]+) \|", row) for row in rows])
+        tables.append(
+            [
+                re.findall(r"(docs/.+?png)|`(.+?)`|(https://[^)]+)|\| ([0-9]+) \|", row)
+                for row in rows
+            ]
+        )
     assert tables[0] == tables[1]
     names = [row[1][1][7:-3] for row in tables[0]]
     assert sorted(names) == SCRIPTS

@@ -16,7 +16,10 @@ def doctor(*flags, **variables):
     command = [sys.executable, str(ROOT / "tools/doctor.py"), *flags]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
     assert done.stderr == ""
-    lines = {line[:11].strip(): (line[12:20].strip(), line[21:]) for line in done.stdout.splitlines()[:-1]}
+    lines = {
+        line[:11].strip(): (line[12:20].strip(), line[21:])
+        for line in done.stdout.splitlines()[:-1]
+    }
     return done.returncode, lines, done.stdout.splitlines()[-1]
 
 
@@ -24,9 +27,18 @@ def test_a_machine_on_which_the_scripts_run():
     code, lines, verdict = doctor()
     assert code == 0
     assert verdict == "The scripts run on this machine."
-    assert {"system", "Python", "packages", "compiler", "headers", "cache", "disk", "Jittor", "oneDNN", "GPU"} <= set(
-        lines
-    )
+    assert {
+        "system",
+        "Python",
+        "packages",
+        "compiler",
+        "headers",
+        "cache",
+        "disk",
+        "Jittor",
+        "oneDNN",
+        "GPU",
+    } <= set(lines)
     assert "jittor 1.3" in lines["packages"][1]
     assert "MISSING" not in [state for state, _ in lines.values()]
 
@@ -74,7 +86,9 @@ def gpu(tmp_path_factory):
     subprocess.run(["g++", *map(str, library)], check=True)
     for folder in ("bin", "include"):
         (root / folder).mkdir()
-    nvcc = f'#!/bin/sh\ncase "$1" in --dryrun) echo "#$ TOP={root}";; *) echo release $NVCC,;; esac\n'
+    nvcc = (
+        f'#!/bin/sh\ncase "$1" in --dryrun) echo "#$ TOP={root}";; *) echo release $NVCC,;; esac\n'
+    )
     (root / "bin/nvcc").write_text(nvcc)
     (root / "bin/nvcc").chmod(0o755)
     (root / "include/cudnn_version.h").write_text("#define CUDNN_MAJOR 8\n")
@@ -88,10 +102,15 @@ def test_a_gpu_that_can_be_tried(gpu, tmp_path):
     assert lines["GPU"] == ("ok", "Stand-in (capability 8.6); the driver is for CUDA 13.0")
     assert lines["nvcc"][1].startswith("12.2 at ")
     assert lines["cuDNN"][1].endswith("cudnn_version.h")
-    assert lines["verdict"] == ("ok", "nothing speaks against it; --probe, or the first run, tries it")
+    assert lines["verdict"] == (
+        "ok",
+        "nothing speaks against it; --probe, or the first run, tries it",
+    )
 
 
-@pytest.mark.parametrize(("version", "reason"), [("13.0", "does not compile with CUDA 13.0"), ("14.1", "driver")])
+@pytest.mark.parametrize(
+    ("version", "reason"), [("13.0", "does not compile with CUDA 13.0"), ("14.1", "driver")]
+)
 def test_a_gpu_that_cannot_be_used(version, reason, gpu, tmp_path):
     code, lines, _ = doctor(**gpu, NVCC=version, HOME=str(tmp_path))
     assert code == 0

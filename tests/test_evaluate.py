@@ -127,7 +127,12 @@ def test_classifier_learns_is_kept_and_reads_the_same(cache):
 
 def test_classifier_is_kept_by_what_it_was_trained_on(cache):
     images, labels = bars(20)
-    for changed in ((images, labels, 1), (255 - images, labels, 1), (images, labels[::-1], 1), (images, labels, 2)):
+    for changed in (
+        (images, labels, 1),
+        (255 - images, labels, 1),
+        (images, labels[::-1], 1),
+        (images, labels, 2),
+    ):
         digit_classifier.kept(*changed)
     assert len(list(cache.iterdir())) == 4
 
@@ -152,7 +157,9 @@ def test_cache_that_cannot_be_written_costs_no_result(tmp_path, monkeypatch, cap
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     images, labels = bars(20)
-    assert digit_classifier.DigitJudge(digit_classifier.kept(images, labels, 1)).read(images)[0].shape == (20,)
+    assert digit_classifier.DigitJudge(digit_classifier.kept(images, labels, 1)).read(images)[
+        0
+    ].shape == (20,)
     assert "is not kept" in capsys.readouterr().err
 
 
@@ -168,7 +175,10 @@ def test_shares_of_digits_and_worst_class():
     probabilities = np.full((5, 10), 0.01)
     probabilities[range(5), read] = 0.91
     probabilities[0] = [0.2, *[0.8 / 9] * 9]
-    rows = {measure: value for measure, value, _ in evaluate.digit_rows(probabilities, np.array([0, 1, 1, 2, 2]))}
+    rows = {
+        measure: value
+        for measure, value, _ in evaluate.digit_rows(probabilities, np.array([0, 1, 1, 2, 2]))
+    }
     assert rows["certain"] == pytest.approx(4 / 5)
     assert [rows[f"share of {k}"] for k in range(4)] == pytest.approx([0.4, 0.2, 0.4, 0])
     assert rows["as asked"] == pytest.approx(4 / 5)
@@ -182,16 +192,26 @@ def test_shares_of_digits_and_worst_class():
 def test_pairs_by_name_whatever_the_type_of_file(tmp_path, capsys):
     a = noise(3, 16, 16, 3)
     b = np.clip(a.astype(int) + 10, 0, 255).astype(np.uint8)
-    argv = [str(save_images(tmp_path / "A", a)), str(save_images(tmp_path / "B", b, ".bmp")), "--features", "none"]
+    argv = [
+        str(save_images(tmp_path / "A", a)),
+        str(save_images(tmp_path / "B", b, ".bmp")),
+        "--features",
+        "none",
+    ]
     found = evaluate.main([*argv, "--out", str(tmp_path / "new" / "table.csv")])
     difference = np.abs(a.astype(float) - b)
     assert found["L1"] == pytest.approx(difference.mean() / 127.5)
-    assert found["PSNR"] == pytest.approx(np.mean(10 * np.log10(255**2 / (difference**2).mean((1, 2, 3)))))
+    assert found["PSNR"] == pytest.approx(
+        np.mean(10 * np.log10(255**2 / (difference**2).mean((1, 2, 3))))
+    )
     assert 0.9 < found["SSIM"] < 1
     printed = capsys.readouterr().out
     assert "3 of 16 x 16" in printed
     assert f"{found['PSNR']:.4f}" in printed
-    rows = [json.loads(f"[{line}]") for line in (tmp_path / "new" / "table.csv").read_text().splitlines()[1:]]
+    rows = [
+        json.loads(f"[{line}]")
+        for line in (tmp_path / "new" / "table.csv").read_text().splitlines()[1:]
+    ]
     assert float({row[0]: row[1] for row in rows}["SSIM"]) == found["SSIM"]
 
 
@@ -213,7 +233,9 @@ def test_whole_table_of_samples_against_digits(tmp_path, cache):
     np.savez(tmp_path / "black.npz", images=np.zeros((300, 28, 28, 1), np.uint8))
     argv = ["--n_steps", "1", "--out", str(tmp_path / "t.md")]
     same = evaluate.main([str(tmp_path / "same.npz"), str(tmp_path / "same.npz"), *argv])
-    black = evaluate.main([str(tmp_path / "black.npz"), str(tmp_path / "same.npz"), "--max_images", "200", *argv])
+    black = evaluate.main(
+        [str(tmp_path / "black.npz"), str(tmp_path / "same.npz"), "--max_images", "200", *argv]
+    )
     assert same["FID"] == pytest.approx(0, abs=1e-4)
     assert (same["precision"], same["recall"]) == (1, 1)
     assert {"as asked", "certain", "share of 9"} <= same.keys()
@@ -244,7 +266,12 @@ def test_bad_input_is_one_line(tmp_path, fails):
         (colour, colour): "pt_inception-2015-12-05-6726825d.pth",
         (colour, other, "--features", "none"): "no folders with the same file names",
         (colour, colour, "--inception", tmp_path / "none.pth"): "is no file",
-        (colour, colour, "--inception", tmp_path / "text.npz"): "cannot be read as PyTorch's weights",
+        (
+            colour,
+            colour,
+            "--inception",
+            tmp_path / "text.npz",
+        ): "cannot be read as PyTorch's weights",
         (colour, colour, "--features", "inception"): "needs --inception FILE",
         (colour, colour, "--features", "none", "--inception", "x"): "leave one of the two out",
         (colour, colour, "--out", "table.txt"): ".csv or .md",

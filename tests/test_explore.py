@@ -1,5 +1,7 @@
 """tools/explore.py: the content of each walk, on noise and generators made by hand."""
 
+from common.data import load_images
+
 import re
 
 import jittor as jt
@@ -8,7 +10,6 @@ import pytest
 from PIL import Image
 from registry import meta
 
-from common.data import load_images
 from tools import explore
 from tools.embed import nearest_noise
 
@@ -25,7 +26,9 @@ def test_slerp_by_hand():
     middle = [np.sqrt(0.5), np.sqrt(0.5)]
     path = explore.slerp(np.float32([1, 0]), np.float32([0, 1]), 3)
     assert np.allclose(path, [[1, 0], middle, [0, 1]], atol=1e-6)
-    assert np.allclose(explore.slerp(np.float32([2, 0]), np.float32([0, 4]), 3)[1], 3 * np.array(middle), atol=1e-6)
+    assert np.allclose(
+        explore.slerp(np.float32([2, 0]), np.float32([0, 4]), 3)[1], 3 * np.array(middle), atol=1e-6
+    )
     assert np.allclose(explore.slerp(np.float32([1, 2]), np.float32([1, 2]), 3), [[1, 2]] * 3)
 
 
@@ -34,14 +37,24 @@ def test_every_point_of_an_interpolation_keeps_the_noises_norm():
     starts, ends = normal(20, 100), normal(20, 100, seed=1)
     for a, b in zip(starts, ends):
         path = explore.slerp(a, b, 10)
-        assert np.allclose(np.linalg.norm(path, axis=1), np.linspace(*np.linalg.norm([a, b], axis=1), 10), rtol=1e-5)
-        steps = np.linalg.norm(np.diff(path / np.linalg.norm(path, axis=1)[:, None], axis=0), axis=1)
+        assert np.allclose(
+            np.linalg.norm(path, axis=1),
+            np.linspace(*np.linalg.norm([a, b], axis=1), 10),
+            rtol=1e-5,
+        )
+        steps = np.linalg.norm(
+            np.diff(path / np.linalg.norm(path, axis=1)[:, None], axis=0), axis=1
+        )
         assert np.allclose(steps, steps[0], rtol=1e-3)  # of equal length
         assert np.linalg.norm(explore.line(a, b, 11)[5]) < 0.85 * np.linalg.norm(path, axis=1).min()
 
 
 def test_uniform_noise_goes_straight():
-    assert explore.line(np.float32([0, 1]), np.float32([1, -1]), 3).tolist() == [[0, 1], [0.5, 0], [1, -1]]
+    assert explore.line(np.float32([0, 1]), np.float32([1, -1]), 3).tolist() == [
+        [0, 1],
+        [0.5, 0],
+        [1, -1],
+    ]
 
 
 # ---- arithmetic ----
@@ -49,8 +62,12 @@ def test_uniform_noise_goes_straight():
 
 def test_arithmetic_by_hand():
     z = np.float32([[1, 0], [0, 1], [2, 2], [4, 6]])
-    assert explore.arithmetic(z, base=[3], plus=[0, 1], minus=[2]).tolist() == [[4 + 0.5 - 2, 6 + 0.5 - 2]]
-    assert explore.arithmetic(z, base=[2, 3], plus=[0], minus=[1]).tolist() == [[3 + 1 - 0, 4 + 0 - 1]]
+    assert explore.arithmetic(z, base=[3], plus=[0, 1], minus=[2]).tolist() == [
+        [4 + 0.5 - 2, 6 + 0.5 - 2]
+    ]
+    assert explore.arithmetic(z, base=[2, 3], plus=[0], minus=[1]).tolist() == [
+        [3 + 1 - 0, 4 + 0 - 1]
+    ]
 
 
 class Recorder:
@@ -68,7 +85,9 @@ def walk(draw, d, *flags):
     args = explore.parse_args(["run", *flags])
     rng = np.random.default_rng(3)
     grid = np.random.default_rng(3).standard_normal((explore.GRID, d), dtype=np.float32)
-    images, nrow = explore.walk(args, draw, lambda n: rng.standard_normal((n, d), dtype=np.float32), explore.slerp)
+    images, nrow = explore.walk(
+        args, draw, lambda n: rng.standard_normal((n, d), dtype=np.float32), explore.slerp
+    )
     return images, nrow, grid
 
 
@@ -126,7 +145,11 @@ def bars(z):
     """A generator of blurred bars: three axes of (B, 6) noise change their width, lean and brightness."""
     rows, columns = np.mgrid[-15.5:16, -15.5:16]
     axes = [(0.6 * z[:, i] + 0.8 * z[:, i + 3])[:, None, None] for i in range(3)]
-    width, lean, brightness = 2 + np.exp(0.4 * axes[0]), 0.4 * np.tanh(axes[1]), sigmoid(1 + axes[2])
+    width, lean, brightness = (
+        2 + np.exp(0.4 * axes[0]),
+        0.4 * np.tanh(axes[1]),
+        sigmoid(1 + axes[2]),
+    )
     inside = sigmoid(2 * (width - np.abs(columns + lean * rows))) * (np.abs(rows) < 11)
     return (2 * brightness * inside - 1)[:, None].astype(np.float32)
 
@@ -164,10 +187,14 @@ def trained(tiny_runs):
     return lambda name: tiny_runs(name).half
 
 
-@pytest.mark.parametrize("name", ["began", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"])
+@pytest.mark.parametrize(
+    "name", ["began", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"]
+)
 def test_every_script_with_a_latent_can_be_explored(trained, tmp_path, name):
     flags = {"cgan_mnist": ["--label", "7"], "infogan": ["--label", "2"]}.get(name, [])
-    explore.main([str(trained(name)), "--walk", "interpolate", "--out_dir", str(tmp_path / "walk"), *flags])
+    explore.main(
+        [str(trained(name)), "--walk", "interpolate", "--out_dir", str(tmp_path / "walk"), *flags]
+    )
     (picture,) = (tmp_path / "walk").iterdir()
     size = meta(trained(name))["args"]["img_size"]
     assert picture.name == "walk_interpolate.png"
@@ -181,12 +208,17 @@ def test_walk_between_real_images(trained, tmp_path, capsys, name):
     size = meta(trained(name))["args"]["img_size"]
     picture = np.asarray(Image.open(tmp_path / "walk_real.png"))
     assert picture.shape == ((size + 2) * 8 + 2, (size + 2) * 12 + 2)
-    pixels = load_images(meta(trained(name))["args"]["data_dir"], size, 1, split="test").images[:, 0]
+    pixels = load_images(meta(trained(name))["args"]["data_dir"], size, 1, split="test").images[
+        :, 0
+    ]
     for row in range(8):
         for column in (0, 11):
             top, left = (size + 2) * row + 2, (size + 2) * column + 2
             assert (picture[top : top + size, left : left + size] == pixels).all((1, 2)).any()
-    first, last = map(float, re.search(r": ([0-9.]+) for .* ([0-9.]+) when found", capsys.readouterr().out).groups())
+    first, last = map(
+        float,
+        re.search(r": ([0-9.]+) for .* ([0-9.]+) when found", capsys.readouterr().out).groups(),
+    )
     assert last < first
 
 
@@ -219,11 +251,17 @@ def test_samples_are_numbered_as_in_the_grids(trained, tmp_path):
     flags = ["--plus", "5", "--minus", "5", "--base", "0", "--out_dir", str(tmp_path)]
     explore.main([str(trained("dcgan")), "--walk", "arithmetic", *flags])
     walk, grid = (
-        np.asarray(Image.open(f)) for f in (tmp_path / "walk_arithmetic.png", trained("dcgan") / "result.png")
+        np.asarray(Image.open(f))
+        for f in (tmp_path / "walk_arithmetic.png", trained("dcgan") / "result.png")
     )
     size = meta(trained("dcgan"))["args"]["img_size"]
     top = 3 * (size + 2) + 2
-    assert np.abs(walk[top : top + size, 2 : 2 + size].astype(int) - grid[2 : 2 + size, 2 : 2 + size]).max() <= 1
+    assert (
+        np.abs(
+            walk[top : top + size, 2 : 2 + size].astype(int) - grid[2 : 2 + size, 2 : 2 + size]
+        ).max()
+        <= 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,7 +269,10 @@ def test_samples_are_numbered_as_in_the_grids(trained, tmp_path):
     [
         (["--walk", "fly"], "--walk"),
         (["--walk", "arithmetic", "--plus", "1"], "--plus and --minus"),
-        (["--walk", "arithmetic", "--plus", "1,x", "--minus", "2"], "--plus must be numbers of samples from 0 to 99"),
+        (
+            ["--walk", "arithmetic", "--plus", "1,x", "--minus", "2"],
+            "--plus must be numbers of samples from 0 to 99",
+        ),
         (["--walk", "arithmetic", "--plus", "1", "--minus", "100"], "--minus must be"),
         (["--walk", "direction", "--attribute", "colour"], "--attribute"),
         (["--walk", "interpolate"], "no checkpoint at"),
@@ -250,6 +291,8 @@ def test_a_translator_has_no_latent_space(trained, fails):
 
 
 def test_a_label_that_the_model_does_not_know(trained, fails):
-    code, line = fails(explore.main, [trained("cgan_mnist"), "--walk", "interpolate", "--label", "10"])
+    code, line = fails(
+        explore.main, [trained("cgan_mnist"), "--walk", "interpolate", "--label", "10"]
+    )
     assert code == 2
     assert "labels are 0 to 9" in line

@@ -5,13 +5,18 @@ import numpy as np
 import pytest
 from jittor import nn
 
-from common import fast
-from common.fast import kernels, norms
+import jittor_fast as fast
+from jittor_fast import kernels, norms
 
 torch = pytest.importorskip("torch", reason="PyTorch is the reference of these tests")
 functional = torch.nn.functional
 
-SHAPES = [(2, 3, 4, 4), (1, 5, 7, 3), (3, 1, 9, 2), (4, 8, 65, 67)]  # the last one is shared between the cores
+SHAPES = [
+    (2, 3, 4, 4),
+    (1, 5, 7, 3),
+    (3, 1, 9, 2),
+    (4, 8, 65, 67),
+]  # the last one is shared between the cores
 
 
 def normal(*shape, seed=0):
@@ -62,8 +67,12 @@ def test_batch_norm(shape):
     set_affine(ours, theirs)
     for got, expected in gradients(ours, theirs, normal(*shape), normal(*shape, seed=3)):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(ours.running_mean.numpy(), theirs.running_mean.numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(ours.running_var.numpy(), theirs.running_var.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        ours.running_mean.numpy(), theirs.running_mean.numpy(), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        ours.running_var.numpy(), theirs.running_var.numpy(), rtol=1e-5, atol=1e-6
+    )
     ours.eval(), theirs.eval()
     x = normal(*shape, seed=4)
     expected = theirs(torch.tensor(x)).detach().numpy()
@@ -73,7 +82,10 @@ def test_batch_norm(shape):
 @pytest.mark.parametrize("norm", [fast.BatchNorm, fast.InstanceNorm2d])
 def test_norms_without_weights(norm):
     x = normal(3, 4, 5, 6)
-    got, expected = norm(4, affine=False)(jt.array(x)), getattr(nn, norm.__name__)(4, affine=False)(jt.array(x))
+    got, expected = (
+        norm(4, affine=False)(jt.array(x)),
+        getattr(nn, norm.__name__)(4, affine=False)(jt.array(x)),
+    )
     np.testing.assert_allclose(got.numpy(), expected.numpy(), atol=1e-5)
 
 
@@ -118,13 +130,17 @@ def test_norms_refuse_a_second_derivative_and_wrong_channels(norm):
 @pytest.mark.parametrize("scale", [0.0, 0.2])
 def test_leaky_relu(shape, scale):
     ours = fast.ReLU() if scale == 0 else fast.LeakyReLU(scale)
-    for got, expected in gradients(ours, torch.nn.LeakyReLU(scale), normal(*shape), normal(*shape, seed=3)):
+    for got, expected in gradients(
+        ours, torch.nn.LeakyReLU(scale), normal(*shape), normal(*shape, seed=3)
+    ):
         np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (7,)])
 def test_elu(shape):
-    for got, expected in gradients(fast.ELU(), torch.nn.ELU(), normal(*shape), normal(*shape, seed=3)):
+    for got, expected in gradients(
+        fast.ELU(), torch.nn.ELU(), normal(*shape), normal(*shape, seed=3)
+    ):
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -150,7 +166,9 @@ def test_gradient_penalty_passes_through_activation_padding_and_dropout():
     g = jt.grad((h**2).sum(), a)
     got = jt.grad((g**2).sum(), [a, v])
     t, u = torch.tensor(x, requires_grad=True), torch.tensor(w, requires_grad=True)
-    h = functional.leaky_relu(functional.conv2d(functional.pad(t, (1, 1, 1, 1), mode="reflect"), u), 0.2)
+    h = functional.leaky_relu(
+        functional.conv2d(functional.pad(t, (1, 1, 1, 1), mode="reflect"), u), 0.2
+    )
     g = torch.autograd.grad((h**2).sum(), t, create_graph=True)[0]
     for ours, theirs in zip(got, torch.autograd.grad((g**2).sum(), [t, u])):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-3)
@@ -166,7 +184,9 @@ def test_dropout(p):
     g = jt.grad((y * 3).sum(), x)
     kept = y.numpy() != 0
     assert kept.mean() == pytest.approx(1 - p, abs=0.003)  # 4 standard deviations
-    assert abs(kept.mean(0).std() / np.sqrt(p * (1 - p) / 512) - 1) < 0.1  # columns vary as binomials do
+    assert (
+        abs(kept.mean(0).std() / np.sqrt(p * (1 - p) / 512) - 1) < 0.1
+    )  # columns vary as binomials do
     np.testing.assert_allclose(y.numpy(), kept / (1 - p), rtol=1e-6)
     np.testing.assert_allclose(g.numpy(), 3 * y.numpy(), rtol=1e-6)
     agreement = ((again.numpy() != 0) == kept).mean()
@@ -191,18 +211,24 @@ def test_dropout_follows_the_seed_and_eval():
 
 
 def quadratic(params, xs, library):
-    return sum(((p - x) ** 2).sum() for p, x in zip(params, xs)) + (library.sin(params[0]) * 3).sum()
+    return (
+        sum(((p - x) ** 2).sum() for p, x in zip(params, xs)) + (library.sin(params[0]) * 3).sum()
+    )
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"lr": 1e-4, "betas": (0.5, 0.999)}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"lr": 0.1}]
+    "options",
+    [{}, {"lr": 1e-4, "betas": (0.5, 0.999)}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"lr": 0.1}],
 )
 def test_adam(options):
     options = {"lr": 0.01, **options}
     shapes = [(3, 4), (1,), (2, 3, 3, 3), (160, 130)]
     starts = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
     goals = [normal(*shape, seed=9 + i) for i, shape in enumerate(shapes)]
-    ours, theirs = [jt.array(v) for v in starts], [torch.tensor(v, requires_grad=True) for v in starts]
+    ours, theirs = (
+        [jt.array(v) for v in starts],
+        [torch.tensor(v, requires_grad=True) for v in starts],
+    )
     optimizer, reference = fast.Adam(ours, **options), torch.optim.Adam(theirs, **options)
     for i in range(10):
         if i == 5:  # a schedule
@@ -265,7 +291,10 @@ def test_adam_keeps_no_graph_from_step_to_step():
         jt.sync_all()
         counts.append(jt.liveness_info()["lived_vars"])
     assert counts[-1] == counts[2]
-    assert all(v.is_stop_grad() for v in optimizer.param_groups[0]["m"] + optimizer.param_groups[0]["values"])
+    assert all(
+        v.is_stop_grad()
+        for v in optimizer.param_groups[0]["m"] + optimizer.param_groups[0]["values"]
+    )
 
 
 def test_adam_leaves_values_alone_that_were_computed_before():
@@ -279,7 +308,10 @@ def test_adam_leaves_values_alone_that_were_computed_before():
 
 
 def test_ema_update():
-    shadow, params = [normal(3, 4), normal(200, 100)], [normal(3, 4, seed=1), normal(200, 100, seed=2)]
+    shadow, params = (
+        [normal(3, 4), normal(200, 100)],
+        [normal(3, 4, seed=1), normal(200, 100, seed=2)],
+    )
     s, p = [jt.array(v).stop_grad() for v in shadow], [jt.array(v) for v in params]
     counts = []
     for i in range(10):
@@ -341,7 +373,9 @@ def test_second_derivatives_of_tanh_and_elu(layer, peer):
     g = jt.grad((layer(a) ** 2).sum(), a)
     expected = torch.autograd.grad((peer(t) ** 2).sum(), t, create_graph=True)[0]
     got = jt.grad((g**2).sum(), a).numpy()
-    np.testing.assert_allclose(got, torch.autograd.grad((expected**2).sum(), t)[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        got, torch.autograd.grad((expected**2).sum(), t)[0].numpy(), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("v", [0.0, 1e-45, 1e-40, 1e-38])
@@ -380,7 +414,9 @@ def test_modulation(shape, enabled, monkeypatch):
     np.testing.assert_allclose(y.numpy(), x * (1 + gamma) + beta, rtol=1e-5, atol=1e-5)
     dx, dboth = jt.grad((y * jt.array(d)).sum(), [a, both])
     np.testing.assert_allclose(dx.numpy(), d * (1 + gamma), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(dboth.numpy(), np.concatenate([d * x, d], axis=1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        dboth.numpy(), np.concatenate([d * x, d], axis=1), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_modulation_refuses_a_second_derivative_and_other_shapes():
@@ -388,7 +424,9 @@ def test_modulation_refuses_a_second_derivative_and_other_shapes():
     dx = jt.grad((fast.modulate(a, both) ** 2).sum(), a)
     with pytest.raises(RuntimeError, match="second derivative"):
         jt.grad((dx * dx).sum(), both)
-    with pytest.raises(ValueError, match=r"needs gamma and beta \[2, 6, 4, 4\], got \[2, 3, 4, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"needs gamma and beta \[2, 6, 4, 4\], got \[2, 3, 4, 4\]"
+    ):
         fast.modulate(a, a)
 
 
@@ -396,7 +434,9 @@ def test_modulation_refuses_a_second_derivative_and_other_shapes():
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-@pytest.mark.parametrize(("size", "sizes"), [((6, 8), (2, 2, 0)), ((7, 5), (3, 2, 1)), ((4, 4), (3, 1, 1))])
+@pytest.mark.parametrize(
+    ("size", "sizes"), [((6, 8), (2, 2, 0)), ((7, 5), (3, 2, 1)), ((4, 4), (3, 1, 1))]
+)
 def test_avg_pool2d(size, sizes, enabled, monkeypatch):
     monkeypatch.setattr(kernels, "enabled", enabled)
     x = normal(2, 3, *size)
@@ -425,9 +465,13 @@ def test_upsampling_repeats_every_pixel(enabled, monkeypatch):
     grad = jt.grad((y * y * d).sum(), a)  # 2 x times the sum of the four
     sums = dy.reshape(2, 3, 5, 2, 4, 2).sum((3, 5))
     np.testing.assert_allclose(grad.numpy(), 2 * x * sums, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(jt.grad((grad * grad).sum(), a).numpy(), 8 * x * sums**2, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        jt.grad((grad * grad).sum(), a).numpy(), 8 * x * sums**2, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_upsampling_by_other_factors_is_jittors():
     x = normal(1, 2, 3, 3)
-    np.testing.assert_array_equal(fast.Upsample(3)(jt.array(x)).numpy(), x.repeat(3, axis=2).repeat(3, axis=3))
+    np.testing.assert_array_equal(
+        fast.Upsample(3)(jt.array(x)).numpy(), x.repeat(3, axis=2).repeat(3, axis=3)
+    )

@@ -1,11 +1,11 @@
-"""`common.fast` in Jittor's operators, as on a GPU: with the kernels switched off, the same numbers must come out."""
+"""`jittor_fast` in Jittor's operators, as on a GPU: with the kernels switched off, the same numbers must come out."""
 
 import jittor as jt
 import numpy as np
 import pytest
 
-from common import fast
-from common.fast import kernels, layers
+import jittor_fast as fast
+from jittor_fast import kernels, layers
 
 torch = pytest.importorskip("torch")
 
@@ -23,7 +23,10 @@ def normal(*shape, seed=0):
 def test_instance_norm_with_a_large_mean(operators, affine):
     """E[x^2] - E[x]^2 in float32 would lose the variance of 1 beside a mean of 1,000."""
     x, dy = 1000 + normal(2, 4, 8, 8), normal(2, 4, 8, 8, seed=1)
-    ours, theirs = fast.InstanceNorm2d(4, affine=affine), torch.nn.InstanceNorm2d(4, affine=affine).double()
+    ours, theirs = (
+        fast.InstanceNorm2d(4, affine=affine),
+        torch.nn.InstanceNorm2d(4, affine=affine).double(),
+    )
     if affine:
         weight, bias = 1 + 0.1 * normal(4, seed=2), normal(4, seed=3)
         ours.weight.update(jt.array(weight)), ours.bias.update(jt.array(bias))
@@ -39,7 +42,10 @@ def test_adam_has_the_papers_eps(operators):
     """With gradients of about 1e-7, an eps of 3.2e-7 instead of 1e-8 would shorten the first step to a quarter."""
     p0, gradients = normal(50), 1e-7 * normal(3, 50, seed=1)
     p, expected = jt.array(p0), torch.tensor(p0, dtype=torch.float64, requires_grad=True)
-    ours, theirs = fast.Adam([p], lr=0.01, betas=(0.5, 0.9)), torch.optim.Adam([expected], lr=0.01, betas=(0.5, 0.9))
+    ours, theirs = (
+        fast.Adam([p], lr=0.01, betas=(0.5, 0.9)),
+        torch.optim.Adam([expected], lr=0.01, betas=(0.5, 0.9)),
+    )
     for g in gradients:
         ours.step((p * jt.array(g)).sum())
         expected.grad = torch.tensor(g, dtype=torch.float64)

@@ -1,16 +1,22 @@
 """The shared command line: numbers within limits, what is stored, --paper, the schedule of a rate, sizes."""
 
+from common import Parser, Run, number
+from common.checkpoint import FILE_NAME
+
 import json
 
 import numpy as np
 import pytest
 
-from common import Parser, Run, number
-from common.checkpoint import FILE_NAME
-
 
 def parser(starts_from="noise", decays=False):
-    made = Parser("x", "Doc.", {"lr": 0.5, "width": 64}, architecture=("img_size", "width"), starts_from=starts_from)
+    made = Parser(
+        "x",
+        "Doc.",
+        {"lr": 0.5, "width": 64},
+        architecture=("img_size", "width"),
+        starts_from=starts_from,
+    )
     made.set_defaults(n_epochs=4, batch_size=2, lr=0.1, b1=0.5, b2=0.9, img_size=8, channels=1)
     made.set_defaults(sample_interval=1, checkpoint_interval=1, log_interval=1)
     made.add_argument("--width", type=number(int, at_least=1), default=16)
@@ -66,18 +72,36 @@ def test_number(kind, limits, text, value):
 
 def test_out_dir_defaults_to_results_or_to_the_resumed_run(saved, tmp_path):
     assert parse().out_dir == "results/x"
-    assert parse("--out_dir", "~/y").out_dir.endswith("/y") and "~" not in parse("--out_dir", "~/y").out_dir
+    assert (
+        parse("--out_dir", "~/y").out_dir.endswith("/y")
+        and "~" not in parse("--out_dir", "~/y").out_dir
+    )
     folder = saved()
     assert parse("--resume", folder).out_dir == str(folder)
-    assert parse("--resume", folder / FILE_NAME, "--out_dir", tmp_path / "z").out_dir == str(tmp_path / "z")
+    assert parse("--resume", folder / FILE_NAME, "--out_dir", tmp_path / "z").out_dir == str(
+        tmp_path / "z"
+    )
     assert parse("--init_from", folder).out_dir == "results/x"
 
 
 def test_what_is_of_the_call_is_not_stored():
-    stored = parse("--seed", 3, "--n_samples", 9, "--samples_dir", "y", "--export_pkl", "--paper").stored
+    stored = parse(
+        "--seed", 3, "--n_samples", 9, "--samples_dir", "y", "--export_pkl", "--paper"
+    ).stored
     assert stored["seed"] == 3
-    of_the_call = {"out_dir", "n_samples", "samples_dir", "export_pkl", "resume", "init_from", "device", "help"}
-    assert not (of_the_call | {"paper", "describe", "sample_only", "download", "input"}) & set(stored)
+    of_the_call = {
+        "out_dir",
+        "n_samples",
+        "samples_dir",
+        "export_pkl",
+        "resume",
+        "init_from",
+        "device",
+        "help",
+    }
+    assert not (of_the_call | {"paper", "describe", "sample_only", "download", "input"}) & set(
+        stored
+    )
 
 
 def test_resume_restores_what_the_command_line_leaves_open(saved):
@@ -135,7 +159,9 @@ def test_calls_that_mean_nothing(capsys, flags, message):
 
 
 def test_calls_that_mean_nothing_for_images(capsys):
-    assert "--input needs --sample_only and --resume" in line(capsys, "--input", "y", starts_from="images")
+    assert "--input needs --sample_only and --resume" in line(
+        capsys, "--input", "y", starts_from="images"
+    )
     for flag in ("--n_samples", "--samples_dir", "--download"):
         assert f"unrecognized arguments: {flag}" in line(capsys, flag, "1", starts_from="images")
 
@@ -160,7 +186,9 @@ def test_sizes_of_a_list(capsys, size, nearest):
     checks.one_of(checks.parse(["--img_size", "16"]), "img_size", (8, 16, 32))
     with pytest.raises(SystemExit):
         checks.one_of(checks.parse(["--img_size", str(size)]), "img_size", (8, 16, 32))
-    assert capsys.readouterr().err.endswith(f"--img_size {size}: it must be 8, 16 or 32; nearest is {nearest}\n")
+    assert capsys.readouterr().err.endswith(
+        f"--img_size {size}: it must be 8, 16 or 32; nearest is {nearest}\n"
+    )
 
 
 @pytest.mark.parametrize(("size", "below", "above"), [(18, 16, 20), (4, 8, 12), (9, 8, 12)])
@@ -190,7 +218,9 @@ def test_a_resumed_run_keeps_its_schedule_and_says_so(saved, capsys):
     args = parse("--resume", folder, "--n_epochs", 9, decays=True)
     assert (args.n_epochs, args.decay_until, args.stored["decay_until"]) == (9, 4, 4)
     assert "has fallen until epoch 4 and stays there; --decay_until 9" in capsys.readouterr().out
-    assert parse("--resume", folder, "--n_epochs", 9, "--decay_until", 9, decays=True).decay_until == 9
+    assert (
+        parse("--resume", folder, "--n_epochs", 9, "--decay_until", 9, decays=True).decay_until == 9
+    )
     parse("--resume", folder, decays=True)
     assert "learning rate" not in capsys.readouterr().out
 
@@ -210,7 +240,9 @@ def test_a_switch_of_an_earlier_version(saved, capsys):
         path = saved() / "older.npz"
         np.savez(path, **{**arrays, "meta": np.frombuffer(json.dumps(text).encode(), np.uint8)})
         if value:
-            assert "a setting that this version does not know: no_augment" in line(capsys, "--resume", path)
+            assert "a setting that this version does not know: no_augment" in line(
+                capsys, "--resume", path
+            )
         else:
             assert "no_augment" not in vars(parse("--resume", path))
 

@@ -1,5 +1,8 @@
 """gan.py: the step against PyTorch, losses and first biases by hand, the authors' sizes and schedules, bad input."""
 
+import common
+from common.networks import n_parameters
+
 import jittor as jt
 import numpy as np
 import pytest
@@ -7,9 +10,7 @@ from conftest import write_idx_folder
 from jittor import nn
 from registry import run
 
-import common
 import gan as script
-from common.networks import n_parameters
 
 SMALL = ["--img_size", "8", "--width", "6", "--maxout_units", "5", "--latent_dim", "6"]
 
@@ -39,7 +40,9 @@ def test_two_steps_are_pytorchs():
     twins, inputs = [], []
     for momentum, rate in ((0.5, 0.1), (0.9, 0.05)):
         real = jt.array(rng.uniform(-1, 1, (8, 1, 8, 8)).astype(np.float32))
-        inputs.append((momentum, rate, real, *jt.array(rng.standard_normal((2, 8, 6)).astype(np.float32))))
+        inputs.append(
+            (momentum, rate, real, *jt.array(rng.standard_normal((2, 8, 6)).astype(np.float32)))
+        )
     for momentum, rate, *tensors in inputs:
         for optimizer in (optimizer_G, optimizer_D):
             optimizer.momentum, optimizer.lr = momentum, rate
@@ -79,19 +82,35 @@ def test_parameters_of_the_paper():
         return inputs * outputs + outputs
 
     assert n_parameters(generator) == linear(100, 1200) + linear(1200, 1200) + linear(1200, 784)
-    assert n_parameters(discriminator) == linear(784, 240 * 5) + linear(240, 240 * 5) + linear(240, 1)
+    assert n_parameters(discriminator) == linear(784, 240 * 5) + linear(240, 240 * 5) + linear(
+        240, 1
+    )
     for module, bound in ((generator, 0.05), (discriminator, 0.005)):
         weights = [p.numpy() for name, p in module.named_parameters() if name.endswith("weight")]
         assert len(weights) == 3
         assert all(0.97 * bound < np.abs(w).max() <= bound for w in weights)
-        assert all(abs(w.std() / (bound / np.sqrt(3)) - 1) < 0.1 for w in weights)  # of a uniform distribution
+        assert all(
+            abs(w.std() / (bound / np.sqrt(3)) - 1) < 0.1 for w in weights
+        )  # of a uniform distribution
 
 
 def test_values_of_the_paper():
     """The authors' mnist.yaml: 0.8 of the pixels and half of the units are kept."""
     args = vars(script.parse_args(["--paper"]))
-    authors = {"batch_size": 100, "lr": 0.1, "lr_decay": 1.000004, "momentum": 0.5, "final_momentum": 0.7}
-    authors |= {"latent_dim": 100, "input_dropout": 0.2, "dropout": 0.5, "img_size": 28, "channels": 1}
+    authors = {
+        "batch_size": 100,
+        "lr": 0.1,
+        "lr_decay": 1.000004,
+        "momentum": 0.5,
+        "final_momentum": 0.7,
+    }
+    authors |= {
+        "latent_dim": 100,
+        "input_dropout": 0.2,
+        "dropout": 0.5,
+        "img_size": 28,
+        "channels": 1,
+    }
     assert {name: args[name] for name in authors} == authors
 
 
@@ -114,7 +133,11 @@ def test_a_maxout_unit_is_the_largest_of_five_linear_functions():
     x = np.float32([[1, -2, 0.5], [0, 1, 1]])
     w, b = layer.linear.weight.numpy(), layer.linear.bias.numpy()
     expected = [
-        [max(w[5 * unit + piece] @ row + b[5 * unit + piece] for piece in range(5)) for unit in (0, 1)] for row in x
+        [
+            max(w[5 * unit + piece] @ row + b[5 * unit + piece] for piece in range(5))
+            for unit in (0, 1)
+        ]
+        for row in x
     ]
     assert np.allclose(layer(jt.array(x)).numpy(), expected, atol=1e-6)
 
@@ -165,7 +188,18 @@ def test_it_learns(tmp_path):
     distances = []
     for n_epochs in (1, 300):
         out = tmp_path / str(n_epochs)
-        run("gan", "--data_dir", folder, *flags, "--n_epochs", n_epochs, "--n_samples", 50, "--out_dir", out)
+        run(
+            "gan",
+            "--data_dir",
+            folder,
+            *flags,
+            "--n_epochs",
+            n_epochs,
+            "--n_samples",
+            50,
+            "--out_dir",
+            out,
+        )
         with np.load(out / "samples.npz") as samples:
             images = samples["images"][..., 0] / 255.0
         real = common.data.load_images(str(folder), 14, 1).images[:3, 0] / 255.0

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from common import environment
-from common.environment import gpu, probe
+import jittor_setup
+from jittor_setup import gpu, probe
 
 SET_BY_DECIDE = (
     *("nvcc_path", "use_cutt", "use_cutlass", "use_nccl", "NVCC_APPEND_FLAGS", "cache_name"),
@@ -38,7 +38,9 @@ def driver(tmp_path_factory):
             defines = [f"-D{name}={number}" for name, number in numbers]
             source = folder / "driver.cc"
             source.write_text(DRIVER)
-            subprocess.run(["g++", "-shared", "-fPIC", *defines, str(source), "-o", str(path)], check=True)
+            subprocess.run(
+                ["g++", "-shared", "-fPIC", *defines, str(source), "-o", str(path)], check=True
+            )
             made[key] = str(path)
         return made[key]
 
@@ -53,10 +55,15 @@ class Machine:
         self.driver, self.calls = driver, tmp_path / "calls"
         self.cache.mkdir()
         for variable in SET_BY_DECIDE:
-            monkeypatch.setenv(variable, "")  # remembers what it was, so that nothing stays set after the test
+            monkeypatch.setenv(
+                variable, ""
+            )  # remembers what it was, so that nothing stays set after the test
             monkeypatch.delenv(variable)
         monkeypatch.setattr(gpu, "NVCC_PLACES", (str(self.root / "bin/nvcc"),))
-        monkeypatch.setenv("PATH", os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not has_nvcc(p)))
+        monkeypatch.setenv(
+            "PATH",
+            os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not has_nvcc(p)),
+        )
         self.set_driver()
         self.set_nvcc()
         self.set_cudnn(8)
@@ -85,7 +92,14 @@ class Machine:
 
     def decide(self, *argv):
         # What `decide` sets for Jittor is taken back after the test.
-        for variable in ("nvcc_path", "use_cutt", "use_cutlass", "use_nccl", "NVCC_APPEND_FLAGS", "cache_name"):
+        for variable in (
+            "nvcc_path",
+            "use_cutt",
+            "use_cutlass",
+            "use_nccl",
+            "NVCC_APPEND_FLAGS",
+            "cache_name",
+        ):
             if variable in os.environ:
                 self.patch.setenv(variable, os.environ[variable])
             else:
@@ -116,7 +130,8 @@ def test_a_gpu_on_which_all_is_well(machine):
 
 
 @pytest.mark.parametrize(
-    ("rank", "visible", "own"), [(0, None, "0"), (1, None, "1"), (2, None, "0"), (1, "4, 7", "7"), (None, "4,7", "4,7")]
+    ("rank", "visible", "own"),
+    [(0, None, "0"), (1, None, "1"), (2, None, "0"), (1, "4, 7", "7"), (None, "4,7", "4,7")],
 )
 def test_processes_of_one_machine_take_a_device_each(machine, monkeypatch, rank, visible, own):
     for name, value in (("OMPI_COMM_WORLD_LOCAL_RANK", rank), ("CUDA_VISIBLE_DEVICES", visible)):
@@ -258,7 +273,9 @@ def test_a_trial_that_hangs(machine):
 
 def test_an_import_that_asks_for_another_one(machine):
     """Jittor may end with code 0 after compiling a part of itself."""
-    machine.set_probe(f"import os; os.path.getsize({str(machine.calls)!r}) > 1 and print('GPU: right numbers')")
+    machine.set_probe(
+        f"import os; os.path.getsize({str(machine.calls)!r}) > 1 and print('GPU: right numbers')"
+    )
     assert machine.decide().device == "cuda"
     assert machine.probes() == 2
 
@@ -299,13 +316,13 @@ def test_the_trial_notices_wrong_numbers(monkeypatch):
     assert probe.wrong_number() == "a matrix product is wrong"
 
 
-@pytest.mark.skipif(environment.verdict.device == "cuda", reason="this machine has a usable GPU")
+@pytest.mark.skipif(jittor_setup.verdict.device == "cuda", reason="this machine has a usable GPU")
 def test_device_cuda_gives_the_reason(monkeypatch):
     from common import UserError
 
-    monkeypatch.setattr(environment, "verdict", gpu.Verdict("cpu", "Stand-in", "there is no nvcc"))
+    monkeypatch.setattr(jittor_setup, "verdict", gpu.Verdict("cpu", "Stand-in", "there is no nvcc"))
     with pytest.raises(UserError, match="--device cuda: there is no nvcc"):
-        environment.choose_device("cuda")
+        jittor_setup.choose_device("cuda")
 
 
 def test_a_script_runs_on_the_cpu_beside_a_driver_that_cannot_be_used(tmp_path, driver):
@@ -313,11 +330,18 @@ def test_a_script_runs_on_the_cpu_beside_a_driver_that_cannot_be_used(tmp_path, 
     os.symlink(driver(version=12020), tmp_path / "libcuda.so.1")
     (tmp_path / "nvcc").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "nvcc").chmod(0o755)
-    code = "from common import environment; environment.choose_device('auto'); import jittor; print(jittor.rand(3))"
-    variables = {"LD_LIBRARY_PATH": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    code = "import jittor_setup; jittor_setup.choose_device('auto'); import jittor; print(jittor.rand(3))"
+    variables = {
+        "LD_LIBRARY_PATH": str(tmp_path),
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+    }
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env={**os.environ, **variables}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, **variables},
     )
     assert done.returncode == 0, done.stderr
     assert "Device: CPU; Stand-in is not used: " in done.stdout

@@ -1,5 +1,7 @@
 """Checkpoints from strangers: nothing in them runs, nothing hangs, and one line names the file (exit code 2)."""
 
+from common import checkpoint
+
 import io
 import json
 import os
@@ -12,7 +14,6 @@ import pytest
 from registry import run
 
 import dcgan
-from common import checkpoint
 
 MARKER = "hostile_code_ran"
 
@@ -85,13 +86,17 @@ CHANGES = {
     "one dimension more": lambda x: npy(x[None]),
     "a number": lambda x: npy(x.ravel()[0]),
     "no values": lambda x: npy(x[:0]),
-    "NaN": lambda x: npy(np.where(np.arange(x.size).reshape(x.shape) == 0, np.nan, x).astype(np.float32)),
+    "NaN": lambda x: npy(
+        np.where(np.arange(x.size).reshape(x.shape) == 0, np.nan, x).astype(np.float32)
+    ),
     "infinity": lambda x: npy(np.full_like(x, np.inf)),
     "a size of terabytes": lambda x: with_header(header((1 << 40,)), b"\0" * 64),
     "a negative size": lambda x: with_header(header((-1, 4)), b"\0" * 64),
     "an overflowing size": lambda x: with_header(header((1 << 62, 1 << 62)), b"\0" * 64),
     "the right header and no data": lambda x: with_header(header(x.shape)),
-    "the right header and too much data": lambda x: with_header(header(x.shape), x.tobytes() + b"\0" * 999),
+    "the right header and too much data": lambda x: with_header(
+        header(x.shape), x.tobytes() + b"\0" * 999
+    ),
     "a header that calls a function": lambda x: with_header(f"__import__('os').mkdir({MARKER!r})"),
     "a header that is no dict": lambda x: with_header("[1, 2, 3]"),
     "a deeply nested header": lambda x: with_header("(" * 60 + ")" * 50),
@@ -105,7 +110,9 @@ def refused(fails, tmp_path, data):
     """Both ways of opening a checkpoint refuse it, and name it."""
     path = tmp_path / "stranger.npz"
     path.write_bytes(data)
-    code, line = fails(dcgan.main, ["--resume", path, "--sample_only", "--out_dir", tmp_path / "out"])
+    code, line = fails(
+        dcgan.main, ["--resume", path, "--sample_only", "--out_dir", tmp_path / "out"]
+    )
     assert code == 2
     assert str(path) in line
     assert len(line) < 1000
@@ -189,7 +196,9 @@ STATES = {
     "a position outside the data": meta_with(values__batches__position=10**9),
     "a negative position": meta_with(values__batches__position=-1),
     "a state of the order that is text": meta_with(values__batches__start_of_epoch="x"),
-    "another generator of the order": meta_with(values__batches__start_of_epoch={"bit_generator": "os.system"}),
+    "another generator of the order": meta_with(
+        values__batches__start_of_epoch={"bit_generator": "os.system"}
+    ),
     "a state of the noise that is text": meta_with(rng="x"),
     "another generator of the noise": meta_with(rng={"bit_generator": "MT19937", "state": {}}),
 }
@@ -224,17 +233,26 @@ ARCHIVES = {
     "a pickle": lambda data: pickle.dumps(Bomb()),
     "a pickle in an archive": lambda data: archive_of({"data.pkl": pickle.dumps(Bomb())}),
     "an archive of nothing": lambda data: archive_of({}),
-    "no text in it": lambda data: archive_of({k: v for k, v in entries(data).items() if k != "meta.npy"}),
-    "the text twice": lambda data: archive_of([*entries(data).items(), ("meta.npy", entries(data)["meta.npy"])]),
-    "an array twice": lambda data: archive_of([*entries(data).items(), next(iter(entries(data).items()))]),
+    "no text in it": lambda data: archive_of(
+        {k: v for k, v in entries(data).items() if k != "meta.npy"}
+    ),
+    "the text twice": lambda data: archive_of(
+        [*entries(data).items(), ("meta.npy", entries(data)["meta.npy"])]
+    ),
+    "an array twice": lambda data: archive_of(
+        [*entries(data).items(), next(iter(entries(data).items()))]
+    ),
     "an array missing": lambda data: archive_of(dict([*entries(data).items()][1:])),
-    "a weight too many": lambda data: archive_of({**entries(data), "generator/../../x.npy": npy(np.zeros(1))}),
+    "a weight too many": lambda data: archive_of(
+        {**entries(data), "generator/../../x.npy": npy(np.zeros(1))}
+    ),
     "encryption": flagged_as_encrypted,
     "half of it": lambda data: data[: len(data) // 2],
     "its end missing": lambda data: data[:-30],
     "its beginning missing": lambda data: data[100:],
     "a bomb of compressed zeros": lambda data: archive_of(
-        {**entries(data), ARRAYS[0] + ".npy": npy(np.zeros((2000, 2000), np.float32))}, zipfile.ZIP_DEFLATED
+        {**entries(data), ARRAYS[0] + ".npy": npy(np.zeros((2000, 2000), np.float32))},
+        zipfile.ZIP_DEFLATED,
     ),
 }
 

@@ -1,5 +1,7 @@
 """The rules of the house: what lies where, what imports what, and how long it may be."""
 
+import common
+
 import ast
 import os
 import subprocess
@@ -8,12 +10,15 @@ import sys
 import pytest
 from registry import ROOT
 
-import common
-
 SCRIPTS = sorted(ROOT.glob("*.py"))
 COMMON = sorted((ROOT / "common").rglob("*.py"))
-PYTHON = [*SCRIPTS, *COMMON, *sorted((ROOT / "tools").rglob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
-KERNELS = ROOT / "common/fast"
+PYTHON = [
+    *SCRIPTS,
+    *COMMON,
+    *sorted((ROOT / "tools").rglob("*.py")),
+    *sorted((ROOT / "tests").glob("*.py")),
+]
+KERNELS = ROOT / "jittor_fast"
 
 
 def label(path):
@@ -34,7 +39,11 @@ def imported(path):
 
 
 def functions(path):
-    return [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [
+        n
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
 
 
 def test_few_public_names():
@@ -46,12 +55,16 @@ def test_common_is_small():
     assert len([*(ROOT / "common").glob("*.py")]) <= 11  # ten modules and __init__.py
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, *(f for f in COMMON if KERNELS not in f.parents)], ids=label)
+@pytest.mark.parametrize(
+    "path", [*SCRIPTS, *(f for f in COMMON if KERNELS not in f.parents)], ids=label
+)
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, *COMMON, *sorted((ROOT / "tools").rglob("*.py"))], ids=label)
+@pytest.mark.parametrize(
+    "path", [*SCRIPTS, *COMMON, *sorted((ROOT / "tools").rglob("*.py"))], ids=label
+)
 def test_functions_are_short(path):
     lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions(path)}
     assert {function: n for function, n in lengths.items() if n > 40} == {}
@@ -65,19 +78,28 @@ def test_the_formatter_has_the_last_word(path):
 
 @pytest.mark.parametrize("path", [*SCRIPTS, *COMMON], ids=label)
 def test_imports_run_one_way(path):
-    """Scripts import common; common imports neither scripts nor tools, and common.fast nothing else of common."""
+    """Scripts import common; common imports neither scripts nor tools, and jittor_fast nothing else of common."""
     names = imported(path)
     heads = {name.split(".")[0] for name in names}
     assert not heads & ({script.stem for script in SCRIPTS} | {"tools", "tests", "torch"})
     if KERNELS in path.parents:
-        assert [name for name in names if name.startswith("common") and not name.startswith("common.fast")] == []
+        assert [
+            name
+            for name in names
+            if name.startswith("common") and not name.startswith("jittor_fast")
+        ] == []
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=label)
 def test_scripts_and_no_common_module_know_processes(path):
     """A page shows the method; what mpirun needs lies in common/."""
     text = path.read_text()
-    assert "world_size" not in text and "jt.rank" not in text and "mpirun" not in text and "mpi_" not in text
+    assert (
+        "world_size" not in text
+        and "jt.rank" not in text
+        and "mpirun" not in text
+        and "mpi_" not in text
+    )
 
 
 IMPORTS = """

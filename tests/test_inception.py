@@ -1,15 +1,16 @@
 """tools/inception.py and efficientnet.py against PyTorch on the same weights; torch_files.py on files of PyTorch's."""
 
-import pickle
-
-import numpy as np
-import pytest
-
 from common.data import torch_files
 from common.data.decode import to_float
 from common.data.torch_files import read_weights
 from common.errors import UserError
 from common.networks import n_parameters
+
+import pickle
+
+import numpy as np
+import pytest
+
 from tools import efficientnet, inception
 
 torch = pytest.importorskip("torch")
@@ -33,7 +34,14 @@ def test_weights_from_both_formats_without_pytorch(tmp_path):
 
 @pytest.mark.parametrize(
     ("offset", "size", "stride"),
-    [(0, (3,), (2,)), (3, (2,), (1,)), (0, (10**9,), (0,)), (-1, (2,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (1,))],
+    [
+        (0, (3,), (2,)),
+        (3, (2,), (1,)),
+        (0, (10**9,), (0,)),
+        (-1, (2,), (1,)),
+        (0, (2,), (-1,)),
+        (0, (2, 2), (1,)),
+    ],
 )
 def test_a_tensor_beyond_its_storage(offset, size, stride):
     """Of four numbers; one that repeats a number takes memory that no file has."""
@@ -62,7 +70,9 @@ def test_a_file_that_would_run_code_runs_none(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("legacy", [True, False])
 def test_damaged_weights_are_one_error(tmp_path, legacy):
-    torch.save({"a": torch.arange(1000.0)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        {"a": torch.arange(1000.0)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy
+    )
     data = (tmp_path / "w.pth").read_bytes()
     for end in (0, 10, len(data) // 2, len(data) - 30):
         (tmp_path / "w.pth").write_bytes(data[:end])
@@ -85,7 +95,9 @@ class TorchInception:
         return F.relu(F.batch_norm(x, *(self.weights[f"{name}.bn.{n}"] for n in names), eps=0.001))
 
     def same(self, x, name):
-        return self.conv(x, name, padding=[side // 2 for side in self.weights[name + ".conv.weight"].shape[2:]])
+        return self.conv(
+            x, name, padding=[side // 2 for side in self.weights[name + ".conv.weight"].shape[2:]]
+        )
 
     def chain(self, x, block, *names):
         for name in names:
@@ -104,7 +116,10 @@ class TorchInception:
         return torch.cat([*parts, self.chain(self.average(x), b, "_pool")], 1)
 
     def b(self, x, b):
-        parts = [self.halved(x, b, [], "3x3"), self.halved(x, b, ["3x3dbl_1", "3x3dbl_2"], "3x3dbl_3")]
+        parts = [
+            self.halved(x, b, [], "3x3"),
+            self.halved(x, b, ["3x3dbl_1", "3x3dbl_2"], "3x3dbl_3"),
+        ]
         return torch.cat([*parts, F.max_pool2d(x, 3, 2)], 1)
 
     def c(self, x, b):
@@ -128,7 +143,9 @@ class TorchInception:
         x = self.conv(self.conv(x, "Conv2d_1a_3x3", stride=2), "Conv2d_2a_3x3")
         x = F.max_pool2d(self.same(x, "Conv2d_2b_3x3"), 3, 2)
         x = F.max_pool2d(self.conv(self.same(x, "Conv2d_3b_1x1"), "Conv2d_4a_3x3"), 3, 2)
-        for kind, block in zip("aaabccccdee", ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]):
+        for kind, block in zip(
+            "aaabccccdee", ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]
+        ):
             x = getattr(self, kind)(x, f"Mixed_{block}")
         return x.mean((2, 3))
 
@@ -143,7 +160,10 @@ def random_weights(network):
         return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1, shape)
 
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    return {name: torch.tensor(drawn(name, shape), dtype=torch.float32) for name, shape in shapes.items()}
+    return {
+        name: torch.tensor(drawn(name, shape), dtype=torch.float32)
+        for name, shape in shapes.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +181,9 @@ def test_inception_equals_pytorch(tmp_path, inception_weights, n_classes):
     images = noise(2, 3, 171, 171)  # a smaller image passes through the same layers
     features, read = judge(images)
     with torch.no_grad():
-        expected = TorchInception(inception_weights, n_classes == 1008)(torch.tensor(to_float(images))).numpy()
+        expected = TorchInception(inception_weights, n_classes == 1008)(
+            torch.tensor(to_float(images))
+        ).numpy()
     assert read is None
     assert expected.std() > 0.1
     np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
@@ -175,7 +197,12 @@ def torch_efficientnet(x, weights):
         # TensorFlow's padding of sides that the stride divides: k - stride pixels, the odd one below and on the right.
         above = (k - stride) // 2
         below = k - stride - above
-        return F.conv2d(F.pad(x, (above, below, above, below)), weights[name + ".weight"], stride=stride, groups=groups)
+        return F.conv2d(
+            F.pad(x, (above, below, above, below)),
+            weights[name + ".weight"],
+            stride=stride,
+            groups=groups,
+        )
 
     def norm(x, name):
         names = ("running_mean", "running_var", "weight", "bias")
@@ -194,7 +221,10 @@ def torch_efficientnet(x, weights):
 
 def test_efficientnet_equals_pytorch(tmp_path):
     weights = random_weights(efficientnet.EfficientNet())
-    layout = {"_" + name.replace(".expand", "._expand").replace(".bn", "._bn"): w for name, w in weights.items()}
+    layout = {
+        "_" + name.replace(".expand", "._expand").replace(".bn", "._bn"): w
+        for name, w in weights.items()
+    }
     torch.save({**layout, "_fc.weight": torch.zeros(1000, 1280)}, tmp_path / "w.pth")
     judge = efficientnet.EfficientNetJudge(tmp_path / "w.pth")
     images = noise(2, 3, 96, 96)  # a smaller image passes through the same layers
@@ -203,7 +233,9 @@ def test_efficientnet_equals_pytorch(tmp_path):
     # 1,281,000 are the last layer's.
     assert n_parameters(judge.network) == 4_652_008 - 1_281_000
     with torch.no_grad():
-        expected = torch_efficientnet(torch.tensor((images.astype(np.float32) - 127) / 128), weights).numpy()
+        expected = torch_efficientnet(
+            torch.tensor((images.astype(np.float32) - 127) / 128), weights
+        ).numpy()
     assert read is None
     assert expected.std() > 0.1
     np.testing.assert_allclose(features, expected, atol=1e-4 * np.abs(expected).max())
@@ -217,5 +249,7 @@ def test_where_efficientnets_weights_come_from(tmp_path, monkeypatch):
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise AssertionError('it is not imported')")
     torch.save({"_fc.weight": torch.zeros(2, 2)}, folder / "models/w.pth")
-    with pytest.raises(UserError, match=r"w\.pth does not fit EfficientNet-Lite0: conv_stem\.weight"):
+    with pytest.raises(
+        UserError, match=r"w\.pth does not fit EfficientNet-Lite0: conv_stem\.weight"
+    ):
         efficientnet.EfficientNetJudge()

@@ -1,5 +1,8 @@
 """infogan.py: the step against PyTorch, information by hand, table 1 of the paper; codes asked for; that it learns."""
 
+import common
+from common.networks import n_parameters
+
 import jittor as jt
 import numpy as np
 import pytest
@@ -7,10 +10,8 @@ from conftest import write_idx_folder
 from PIL import Image
 from registry import run
 
-import common
 import infogan as script
-from common import fast
-from common.networks import n_parameters
+from jittor_fast import nn
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +35,22 @@ def test_step_is_pytorchs():
 
     rng, args = np.random.default_rng(0), parse(*TINY)
     G, D = script.build(args)
-    for module in (G, D):  # of weights with a deviation of 0.02 alone, the codes would hardly reach the image
+    for module in (
+        G,
+        D,
+    ):  # of weights with a deviation of 0.02 alone, the codes would hardly reach the image
         for p in module.parameters():
             if not p.is_stop_grad():
                 p.assign(p * 5)
-    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
+    optimizer_G, optimizer_D = (
+        nn.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D)
+    )
     real = jt.array(rng.uniform(-1, 1, (8, 1, 8, 8)).astype(np.float32))
     latents = [tuple(map(jt.array, script.latent(rng, 8, args))) for _ in range(2)]
-    step, twin = (G, D, optimizer_G, optimizer_D, real, *latents, (0.7, 0.3)), Twin("infogan", write_back=False)
+    step, twin = (
+        (G, D, optimizer_G, optimizer_D, real, *latents, (0.7, 0.3)),
+        Twin("infogan", write_back=False),
+    )
     expected = twin.train_step(*step)
     assert_same_losses(script.train_step(*step), expected)
     assert_same_step(D, twin.module(D), optimizer_D)
@@ -64,7 +73,11 @@ def test_the_weights_of_information_reach_both_updates():
     assert not moved[0.0, 0.0][0].any()
     of_category, of_continuous = moved[1.0, 0.0][0], moved[0.0, 1.0][0]
     assert of_category[:k].any() and not of_category[k:].any()
-    assert of_continuous[k : k + n].any() and of_continuous[k + n :].any() and not of_continuous[:k].any()
+    assert (
+        of_continuous[k : k + n].any()
+        and of_continuous[k + n :].any()
+        and not of_continuous[:k].any()
+    )
     assert not np.allclose(moved[1.0, 0.0][1], moved[0.0, 0.0][1])
     assert not np.allclose(moved[0.0, 1.0][1], moved[0.0, 0.0][1])
 
@@ -74,7 +87,9 @@ def test_the_weights_of_information_reach_both_updates():
 
 def of_category(logits, categories):
     zeros = jt.zeros((len(logits), 1))
-    return script.information((jt.array(np.float32(logits)), zeros, zeros), jt.array(categories), zeros)[0].item()
+    return script.information(
+        (jt.array(np.float32(logits)), zeros, zeros), jt.array(categories), zeros
+    )[0].item()
 
 
 def test_information_of_a_category_by_hand():
@@ -111,7 +126,9 @@ def test_what_would_broadcast_is_refused():
     with pytest.raises(ValueError, match="different shapes"):
         script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)))
     with pytest.raises(ValueError, match="different shapes"):
-        script.information((jt.zeros((4, 3)), jt.zeros((4, 2)), jt.zeros((4, 2))), jt.zeros(4), jt.zeros((4, 1)))
+        script.information(
+            (jt.zeros((4, 3)), jt.zeros((4, 2)), jt.zeros((4, 2))), jt.zeros(4), jt.zeros((4, 1))
+        )
 
 
 # ---- the paper ----
@@ -137,7 +154,11 @@ def test_settings_of_the_paper():
     assert (args.lr, args.lr * args.lr_ratio) == (0.0002, 0.001)
     assert (args.lambda_category, args.b1, args.batch_size) == (1, 0.5, 128)
     assert abs(args.n_epochs * (60000 // 128) - 5000) <= 60000 // 128 / 2
-    slopes = {layer.scale for layer in script.build(parse(*TINY))[1].modules() if isinstance(layer, fast.LeakyReLU)}
+    slopes = {
+        layer.scale
+        for layer in script.build(parse(*TINY))[1].modules()
+        if isinstance(layer, nn.LeakyReLU)
+    }
     assert slopes == {0.1}
 
 
@@ -194,7 +215,9 @@ def test_panels_are_those_of_figure_2():
 
 def test_what_is_asked_is_drawn(tiny_runs, tmp_path, monkeypatch):
     half, seen, real = tiny_runs("infogan").half, [], common.in_chunks
-    monkeypatch.setattr(common, "in_chunks", lambda network, *arrays: seen.append(arrays) or real(network, *arrays))
+    monkeypatch.setattr(
+        common, "in_chunks", lambda network, *arrays: seen.append(arrays) or real(network, *arrays)
+    )
     resume = ["--resume", half, "--sample_only", "--n_samples", 7]
     run("infogan", *resume, "--code", 2, "--continuous", -1.5, 0.5, "--out_dir", tmp_path / "both")
     assert [len(z) for z, *_ in seen] == [100, 7]
@@ -220,8 +243,30 @@ def test_categories_become_the_kinds_of_image(tmp_path):
     for side in (0, 1):
         pixels[side::2, :, 4 * side : 4 * side + 4] += 180
     data = write_idx_folder(tmp_path / "data", pixels.astype(np.uint8), np.zeros(200, np.uint8))
-    flags = ["--img_size", 8, "--width", 4, "--latent_dim", 6, "--n_categories", 2, "--batch_size", 20, "--lr", 0.001]
-    out = ["--n_epochs", 60, "--log_interval", 100, "--n_samples", 200, "--out_dir", tmp_path / "out"]
+    flags = [
+        "--img_size",
+        8,
+        "--width",
+        4,
+        "--latent_dim",
+        6,
+        "--n_categories",
+        2,
+        "--batch_size",
+        20,
+        "--lr",
+        0.001,
+    ]
+    out = [
+        "--n_epochs",
+        60,
+        "--log_interval",
+        100,
+        "--n_samples",
+        200,
+        "--out_dir",
+        tmp_path / "out",
+    ]
     losses = run("infogan", "--data_dir", data, *flags, *out)
     assert 0.6 < losses["info_category"] <= np.log(2) + 1e-6
     with np.load(tmp_path / "out/samples.npz") as samples:
@@ -260,6 +305,8 @@ def test_bad_flags(fails, flags, message):
     ],
 )
 def test_codes_that_the_model_does_not_know(fails, tiny_runs, flags, message):
-    code, line = fails(script.main, ["--resume", tiny_runs("infogan").half, "--sample_only", *flags])
+    code, line = fails(
+        script.main, ["--resume", tiny_runs("infogan").half, "--sample_only", *flags]
+    )
     assert code == 2
     assert message in line

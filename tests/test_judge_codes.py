@@ -1,5 +1,9 @@
 """tools/judge_codes.py and judge_texts.py: on right answers, on wrong ones, on untrained networks."""
 
+from common import UserError, checkpoint
+from common.data import captions
+from common.networks import EMA
+
 import math
 
 import jittor as jt
@@ -8,9 +12,6 @@ import pytest
 
 import infogan
 import text2img
-from common import UserError, checkpoint
-from common.data import captions
-from common.networks import EMA
 from tools import evaluate, judge_codes, judge_texts
 from tools.explore import slant
 
@@ -29,12 +30,18 @@ def saved(script, folder, parts, args):
 
 def untrained_infogan(folder, *flags):
     args = infogan.parse_args(["--width", "2", "--img_size", "16", "--latent_dim", "6", *flags])
-    return saved(infogan, folder, dict(zip(("generator", "discriminator"), infogan.build(args))), args)
+    return saved(
+        infogan, folder, dict(zip(("generator", "discriminator"), infogan.build(args))), args
+    )
 
 
 def untrained_text2img(folder, *flags):
-    args = text2img.parse_args(["--width_G", "4", "--width_D", "4", "--img_size", "32", "--text_dim", "8", *flags])
-    parts = dict(zip(("generator", "discriminator", "text_encoder", "image_encoder"), text2img.build(args)))
+    args = text2img.parse_args(
+        ["--width_G", "4", "--width_D", "4", "--img_size", "32", "--text_dim", "8", *flags]
+    )
+    parts = dict(
+        zip(("generator", "discriminator", "text_encoder", "image_encoder"), text2img.build(args))
+    )
     return saved(text2img, folder, parts | {"ema": EMA(parts["generator"], args.ema_decay)}, args)
 
 
@@ -62,7 +69,11 @@ def leaning(code, size=24):
 
 def test_a_code_that_leans_the_digit(monkeypatch):
     """Four walks along the second code, from one end of the slant to the other; the first code keeps its value."""
-    latents = np.zeros((4, 3)), np.zeros(4, int), np.random.default_rng(0).uniform(-1, 1, (4, 2)).astype(np.float32)
+    latents = (
+        np.zeros((4, 3)),
+        np.zeros(4, int),
+        np.random.default_rng(0).uniform(-1, 1, (4, 2)).astype(np.float32),
+    )
     seen = []
 
     def in_chunks(network, z, categories, continuous):
@@ -85,7 +96,9 @@ def test_judge_of_infogan(tmp_path, monkeypatch):
     poor = evaluate.main(["infogan", run])
     assert poor["error"] > 0.5
     assert -0.5 < poor["information of the category"] < 0.2
-    assert {f"code {i}: {name}" for i in (1, 2) for name in ("thickness", "slant", "brightness")} < set(poor)
+    assert {
+        f"code {i}: {name}" for i in (1, 2) for name in ("thickness", "slant", "brightness")
+    } < set(poor)
     digits = judge_codes.image_sets.digits
 
     def known(discriminator, images):
@@ -133,11 +146,15 @@ def test_one_s_own_data_is_judged_by_retrieval(tmp_path):
     from registry import captioned
 
     captioned(tmp_path / "data")
-    run = untrained_text2img(tmp_path / "run", "--data_dir", str(tmp_path / "data"), "--channels", "1")
+    run = untrained_text2img(
+        tmp_path / "run", "--data_dir", str(tmp_path / "data"), "--channels", "1"
+    )
     assert set(evaluate.main(["text2img", run])) == {"retrieval", "median rank"}
 
 
-@pytest.mark.parametrize(("n", "moved", "top", "rank"), [(50, 0, 1, 1), (50, 2.7, 0, 6), (230, 0, 1, 1)])
+@pytest.mark.parametrize(
+    ("n", "moved", "top", "rank"), [(50, 0, 1, 1), (50, 2.7, 0, 6), (230, 0, 1, 1)]
+)
 def test_retrieval_by_hand(n, moved, top, rank):
     """Captions around a circle, and images `moved` places on: nearer than the right one are the five next ones."""
     texts = [f"{i:03d}" for i in range(n)]
@@ -160,12 +177,20 @@ def test_retrieval_by_hand(n, moved, top, rank):
         hundreds = (texts[:, :3] - ord("0")).float32() * jt.array(np.float32([100, 10, 1]))
         return on_a_circle(hundreds.sum(dim=1, keepdims=True))
 
-    rows = {name: (value, of) for name, value, of in judge_texts.retrieval_rows(read, on_a_circle, Data())}
+    rows = {
+        name: (value, of)
+        for name, value, of in judge_texts.retrieval_rows(read, on_a_circle, Data())
+    }
     assert (rows["retrieval"][0], rows["median rank"][0]) == (top, rank)
-    assert f"{n} images, each among {min(n, 100)} captions; chance {1 / min(n, 100):.3f}" in rows["retrieval"][1]
+    assert (
+        f"{n} images, each among {min(n, 100)} captions; chance {1 / min(n, 100):.3f}"
+        in rows["retrieval"][1]
+    )
 
 
 def test_grey_digits_cannot_be_judged(tmp_path):
-    args = evaluate.parse_args(["text2img", untrained_text2img(tmp_path / "run", "--channels", "1")])
+    args = evaluate.parse_args(
+        ["text2img", untrained_text2img(tmp_path / "run", "--channels", "1")]
+    )
     with pytest.raises(UserError, match="draws grey images"):
         judge_texts.judge_texts(args)

@@ -1,12 +1,13 @@
 """tools/judge_labels.py: measures by hand, right answers and wrong ones, runs and folders."""
 
+from common.data import scenes
+
 import jittor as jt
 import numpy as np
 import pytest
 from registry import images, label_maps, run
 from test_judge_translators import untrained
 
-from common.data import scenes
 from tools import evaluate, judge_labels
 
 
@@ -37,7 +38,10 @@ def test_style_of_pictures_that_are_right_and_of_ones_that_are_not():
 
 
 def as_at(classes, time):
-    return scenes.paint(classes.astype(np.uint8), time, np.random.default_rng(0)) / np.float32(127.5) - 1
+    return (
+        scenes.paint(classes.astype(np.uint8), time, np.random.default_rng(0)) / np.float32(127.5)
+        - 1
+    )
 
 
 @pytest.fixture
@@ -48,7 +52,19 @@ def few_scenes(monkeypatch):
 def test_a_run_on_the_drawn_scenes(few_scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(judge_labels, "train_segmenter", lambda *args: None)
     monkeypatch.setattr(judge_labels, "in_chunks", lambda network, x, chunk: perfect.get(id(x), x))
-    run("spade", "--img_size", 32, "--width", 2, "--n_epochs", 1, "--batch_size", 8, "--out_dir", tmp_path)
+    run(
+        "spade",
+        "--img_size",
+        32,
+        "--width",
+        2,
+        "--n_epochs",
+        1,
+        "--batch_size",
+        8,
+        "--out_dir",
+        tmp_path,
+    )
     perfect, real_read = {}, judge_labels.read
 
     def read(network, x, classes, total):
@@ -67,11 +83,15 @@ def test_a_folder_of_pictures(tmp_path, capsys):
     folders = {"same": tmp_path / "data/val/imgs", "noise": tmp_path / "noise"}
     images(folders["noise"], 3, seed=9)
     rows = {
-        name: evaluate.main(["labels", str(folder), "--maps", str(tmp_path / "data"), "--n_steps", "1"])
+        name: evaluate.main(
+            ["labels", str(folder), "--maps", str(tmp_path / "data"), "--n_steps", "1"]
+        )
         for name, folder in folders.items()
     }
     assert rows["same"]["painted: mean IoU"] == rows["same"]["real images: mean IoU"]
-    assert rows["noise"]["real images: mean IoU"] == rows["same"]["real images: mean IoU"]  # the same segmenter
+    assert (
+        rows["noise"]["real images: mean IoU"] == rows["same"]["real images: mean IoU"]
+    )  # the same segmenter
     (tmp_path / "noise/1.png").unlink()
     with pytest.raises(SystemExit):
         evaluate.main(["labels", str(folders["noise"]), "--maps", str(tmp_path / "data")])
@@ -80,7 +100,13 @@ def test_a_folder_of_pictures(tmp_path, capsys):
 
 def test_the_segmenter_learns():
     """Two classes of plain colours are read right after a few steps."""
-    classes = np.random.default_rng(0).integers(2, size=(16, 4, 4)).repeat(4, axis=1).repeat(4, axis=2).astype(np.int32)
+    classes = (
+        np.random.default_rng(0)
+        .integers(2, size=(16, 4, 4))
+        .repeat(4, axis=1)
+        .repeat(4, axis=2)
+        .astype(np.int32)
+    )
     pictures = (classes[:, None] * 1.6 - 0.8).repeat(3, axis=1).astype(np.float32)
 
     class Data:

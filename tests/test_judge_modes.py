@@ -46,20 +46,30 @@ def test_modes_and_divergence_by_hand(levels, tmp_path, capsys):
     table = evaluate.main(["modes", samples, "--mnist", str(levels)])
     assert table["modes"] == 2
     assert table["KL"] == pytest.approx(math.log(8 / 2))
-    assert (table["certain"], table["modes of the certain"]) == (0, 0)  # the digit 0 is in all of them
+    assert (table["certain"], table["modes of the certain"]) == (
+        0,
+        0,
+    )  # the digit 0 is in all of them
     # Of many equal points the balls have no radius. Both modes are real, but six of eight real ones are not covered.
     assert table["precision"] == 1
     assert table["recall"] == pytest.approx(2 / 8, abs=4 * math.sqrt(0.25 * 0.75 / 400))
     assert (table["precision of real stacks"], table["recall of real stacks"]) == (1, 1)
     assert table["modes of real stacks"] == 8
-    assert table["KL of real stacks"] == pytest.approx(7 / (2 * 400), abs=4 * math.sqrt(2 * 7) / (2 * 400))
+    assert table["KL of real stacks"] == pytest.approx(
+        7 / (2 * 400), abs=4 * math.sqrt(2 * 7) / (2 * 400)
+    )
     assert "400 samples: other figures are of 26,000" in capsys.readouterr().err
 
 
 def test_modes_of_certain_samples(levels, tmp_path):
     """Of 111, 111, 110 and 101 the first two are certain."""
     table = evaluate.main(
-        ["modes", save(tmp_path / "s.npz", np.array([[1, 1, 1]] * 2 + [[1, 1, 0], [1, 0, 1]])), "--mnist", str(levels)]
+        [
+            "modes",
+            save(tmp_path / "s.npz", np.array([[1, 1, 1]] * 2 + [[1, 1, 0], [1, 0, 1]])),
+            "--mnist",
+            str(levels),
+        ]
     )
     assert (table["modes"], table["certain"], table["modes of the certain"]) == (3, 0.5, 1)
 
@@ -67,7 +77,9 @@ def test_modes_of_certain_samples(levels, tmp_path):
 def test_the_order_of_the_channels_counts(levels, tmp_path):
     digits = np.array(np.unravel_index(np.arange(1000), (10, 10, 10))).T
     samples = evaluate.image_sets.load(save(tmp_path / "all.npz", digits))
-    found, certain, features = judge_modes.read_stacks(LevelJudge(), [samples.opened(i) for i in range(1000)])
+    found, certain, features = judge_modes.read_stacks(
+        LevelJudge(), [samples.opened(i) for i in range(1000)]
+    )
     assert np.array_equal(found, np.arange(1000))
     assert certain.sum() == 9**3
     assert np.array_equal(features, digits)  # so that they are of the three channels in their order
@@ -88,6 +100,8 @@ def test_grey_samples_are_refused(levels, tmp_path, fails):
 
 
 def test_too_few_samples_are_refused(levels, tmp_path, fails):
-    code, line = fails(evaluate.main, ["modes", save(tmp_path / "s.npz", np.eye(3, dtype=int)), "--mnist", levels])
+    code, line = fails(
+        evaluate.main, ["modes", save(tmp_path / "s.npz", np.eye(3, dtype=int)), "--mnist", levels]
+    )
     assert code == 2
     assert "more than 3" in line

@@ -1,13 +1,14 @@
 """tools/judge_translators.py: on right answers, on images left as they are, on untrained networks, on other runs."""
 
+from common import checkpoint
+from common.data import drawn
+from common.networks import EMA
+
 import importlib
 
 import numpy as np
 import pytest
 
-from common import checkpoint
-from common.data import drawn
-from common.networks import EMA
 from tools import evaluate, image_sets, judge_translators
 
 
@@ -22,7 +23,11 @@ def untrained(name, folder, *flags):
     args = script.parse_args(["--width", "4", "--img_size", "32", *flags])
     modules = script.build(args)
     parts = dict(zip(("G", "F") if name == "cyclegan" else ("generator",), modules))
-    parts |= {f"ema_{key}": EMA(module, args.ema_decay) for key, module in parts.items() if name == "cyclegan"}
+    parts |= {
+        f"ema_{key}": EMA(module, args.ema_decay)
+        for key, module in parts.items()
+        if name == "cyclegan"
+    }
     folder.mkdir()
     meta = {"script": name, "args": args.stored, "step": 0, "epoch": 0, "losses": {}}
     checkpoint.save(folder / checkpoint.FILE_NAME, parts, meta)
@@ -35,14 +40,18 @@ def test_judge_of_pix2pix(tmp_path, monkeypatch):
     assert poor["painted in the colour of its class"] < 0.5
     assert poor["L1 / L1 of the best constant picture"] > 1
     paintings = drawn.outline_pairs(32, "test")[1]
-    monkeypatch.setattr(judge_translators, "translated", lambda generator, outlines, seed: paintings)
+    monkeypatch.setattr(
+        judge_translators, "translated", lambda generator, outlines, seed: paintings
+    )
     perfect = evaluate.main(["pix2pix", folder])
     assert perfect["painted in the colour of its class"] == 1
     assert perfect["L1"] == perfect["L1 / L1 of the best constant picture"] == 0
 
 
 def test_judge_of_stargan(tmp_path, monkeypatch):
-    folder = untrained("stargan", tmp_path / "run", "--n_blocks", "1", "--selected_attrs", *drawn.ATTRIBUTES)
+    folder = untrained(
+        "stargan", tmp_path / "run", "--n_blocks", "1", "--selected_attrs", *drawn.ATTRIBUTES
+    )
     inverted = drawn.coloured_digits(32, "test")[1][:, 4] == 1
 
     def repainted(generator, images, target):
@@ -69,8 +78,12 @@ def test_judge_of_cyclegan_by_images_left_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(judge_translators, "translated", lambda generator, images: images)
     found = evaluate.main(["cyclegan", str(folder), "--n_steps", "1"])
     (white, _), (inked, _) = drawn.digit_domains(32, "test", 1)
-    assert found["A to B: brighter than the domain by"] == pytest.approx(white.mean() / inked.mean() - 1)
-    assert found["B to A: brighter than the domain by"] == pytest.approx(inked.mean() / white.mean() - 1)
+    assert found["A to B: brighter than the domain by"] == pytest.approx(
+        white.mean() / inked.mean() - 1
+    )
+    assert found["B to A: brighter than the domain by"] == pytest.approx(
+        inked.mean() / white.mean() - 1
+    )
     assert 0 <= found["A to B: read as the same digit"] <= 1
 
 
@@ -92,7 +105,9 @@ def test_strokes_and_colours_are_found_in_the_built_in_data():
     images, attributes, _ = drawn.coloured_digits(32, "test")
     inverted = attributes[:, 4] == 1
     ink = judge_translators.strokes(images, inverted)
-    assert (judge_translators.nearest_colour(images, ink, inverted) == attributes[:, :3].argmax(1)).all()
+    assert (
+        judge_translators.nearest_colour(images, ink, inverted) == attributes[:, :3].argmax(1)
+    ).all()
     assert ((judge_translators.brightness_of_border(images) > 128) == inverted).all()
     assert 0.05 < (ink > 0.5).mean() < 0.4  # the digit, in both kinds, and not its ground
 

@@ -3,6 +3,8 @@
 The long form, 50 kills over all scripts: python -m pytest -m slow tests/test_kills.py
 """
 
+from common import checkpoint
+
 import random
 import signal
 import subprocess
@@ -11,8 +13,6 @@ import time
 
 import pytest
 from registry import ROOT, ROWS, SHARED, differences, make_data, run
-
-from common import checkpoint
 
 STEPS_PER_EPOCH = 4  # of the small runs; a checkpoint after each epoch
 
@@ -43,7 +43,9 @@ importlib.import_module({name!r}).main({argv!r})
 
 def start(name, argv):
     code = VICTIM.format(root=str(ROOT), name=name, argv=[str(a) for a in argv])
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
 
 
 def saved_step(folder):

@@ -1,14 +1,14 @@
 """losses.csv and losses.png: columns as they appear, rows that are done again, the table of validation."""
 
+from common import Parser, UserError
+from common.log import Log, prepare_folder, smooth, write_validation
+
 import csv
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from common import Parser, UserError
-from common.log import Log, prepare_folder, smooth, write_validation
 
 
 def lines(folder):
@@ -31,7 +31,12 @@ def test_a_loss_gets_its_column_when_it_first_appears(tmp_path):
     assert lines(tmp_path) == ["step,epoch,loss_D", "1,1,0.5"]
     log.add(2, 1, {"loss_D": 0.25, "loss_G": 3.0})
     log.add(3, 1, {"loss_D": 0.125, "loss_G": 4.0})
-    assert lines(tmp_path) == ["step,epoch,loss_D,loss_G", "1,1,0.5,", "2,1,0.25,3.0", "3,1,0.125,4.0"]
+    assert lines(tmp_path) == [
+        "step,epoch,loss_D,loss_G",
+        "1,1,0.5,",
+        "2,1,0.25,3.0",
+        "3,1,0.125,4.0",
+    ]
     log.plot()
     assert Image.open(tmp_path / "losses.png").size == (800, 400)
 
@@ -39,8 +44,16 @@ def test_a_loss_gets_its_column_when_it_first_appears(tmp_path):
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_resumed_log_is_the_undisturbed_one(tmp_path, stop):
     """Byte by byte, also where a row lies beyond the last checkpoint and where a column came late."""
-    rows = [{"loss_D": 0.1}, {"loss_D": 1 / 3, "loss_G": 2.5}, {"loss_D": 1e-9, "loss_G": 2.5}, {"loss_D": 4, "x": 1}]
-    for name, parts in (("whole", [range(1, 5)]), ("parts", [range(1, stop + 2), range(stop + 1, 5)])):
+    rows = [
+        {"loss_D": 0.1},
+        {"loss_D": 1 / 3, "loss_G": 2.5},
+        {"loss_D": 1e-9, "loss_G": 2.5},
+        {"loss_D": 4, "x": 1},
+    ]
+    for name, parts in (
+        ("whole", [range(1, 5)]),
+        ("parts", [range(1, stop + 2), range(stop + 1, 5)]),
+    ):
         (tmp_path / name).mkdir()
         for steps in parts:
             log = Log(tmp_path / name, steps[0] - 1, 1, 4)
@@ -88,7 +101,11 @@ def test_the_validation_table_drops_rows_that_are_done_again(tmp_path, capsys):
         write_validation(table, epoch, {"L1": epoch / 4, "L2": 0.0})
     write_validation(table, 2, {"L1": 9.0, "L2": 1.0})
     with open(table) as file:
-        assert [*csv.reader(file)] == [["epoch", "L1", "L2"], ["1", "0.25", "0.0"], ["2", "9.0", "1.0"]]
+        assert [*csv.reader(file)] == [
+            ["epoch", "L1", "L2"],
+            ["1", "0.25", "0.0"],
+            ["2", "9.0", "1.0"],
+        ]
     assert capsys.readouterr().out.splitlines()[-1] == "epoch 2: L1 9.0000  L2 1.0000"
 
 
@@ -102,7 +119,12 @@ def test_config_says_what_runs(tmp_path):
     prepare_folder(args)
     (file,) = (tmp_path / "new" / "out").iterdir()
     config = json.loads(file.read_text())
-    assert (file.name, config["script"], config["device"], config["processes"]) == ("config.json", "x", "cpu", 1)
+    assert (file.name, config["script"], config["device"], config["processes"]) == (
+        "config.json",
+        "x",
+        "cpu",
+        1,
+    )
     assert config["args"] == args.stored
     assert config["args"]["seed"] == 3
     assert config["versions"]["numpy"] == np.__version__

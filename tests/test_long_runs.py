@@ -44,10 +44,18 @@ def test_nothing_grows(name, first, last, tmp_path):
     if name != "cgan_mnist":
         argv += ["--data_dir", str(make_data(name, tmp_path / "data")), *map(str, ROWS[name].flags)]
     code = PROBE.format(root=str(ROOT), first=first, last=last, name=name, argv=argv)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1800, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=1800, cwd=tmp_path
+    )
     assert done.returncode == 128 + 15, done.stderr[-3000:]
-    early, late = ([int(v) for v in line.split()[1:]] for line in done.stdout.splitlines() if line.startswith("PROBE"))
+    early, late = (
+        [int(v) for v in line.split()[1:]]
+        for line in done.stdout.splitlines()
+        if line.startswith("PROBE")
+    )
     assert (early[0], late[0]) == (first, last)
-    assert late[1] < 1.02 * early[1], f"{early[1] / 1e6:.1f} MB after {first} steps, {late[1] / 1e6:.1f} after {last}"
+    assert late[1] < 1.02 * early[1], (
+        f"{early[1] / 1e6:.1f} MB after {first} steps, {late[1] / 1e6:.1f} after {last}"
+    )
     assert late[2] <= early[2]
     assert late[3] <= early[3]

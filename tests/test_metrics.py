@@ -14,7 +14,12 @@ def noise(*shape, seed=0):
 
 
 def test_frechet_distance_of_independent_normals_is_that_of_means_and_deviations():
-    m_a, s_a, m_b, s_b = np.array([0.0, 1, 2]), np.array([1.0, 2, 0]), np.array([1.0, 1, 0]), np.array([3.0, 1, 2])
+    m_a, s_a, m_b, s_b = (
+        np.array([0.0, 1, 2]),
+        np.array([1.0, 2, 0]),
+        np.array([1.0, 1, 0]),
+        np.array([3.0, 1, 2]),
+    )
     found = metrics.frechet_distance(m_a, np.diag(s_a**2), m_b, np.diag(s_b**2))
     assert found == pytest.approx(1 + 4 + (4 + 1 + 4))  # sum of (m_a - m_b)^2 + (s_a - s_b)^2
 
@@ -54,14 +59,18 @@ def test_kernel_distance_divides_the_product_by_the_dimension():
 
 def test_kernel_distance_takes_the_mean_over_blocks():
     # Constant sets: every block gives (1 + 1)^3 + 1 - 2 = 7, whatever the order.
-    value, error, n_blocks, size = metrics.kernel_distance(np.ones((11, 1)), np.zeros((9, 1)), block=4)
+    value, error, n_blocks, size = metrics.kernel_distance(
+        np.ones((11, 1)), np.zeros((9, 1)), block=4
+    )
     assert (value, error, n_blocks, size) == (pytest.approx(7), pytest.approx(0), 2, 4)
     assert metrics.kernel_distance(np.ones((3, 1)), np.zeros((9, 1)), block=4)[1:] == (None, 1, 3)
 
 
 def test_kernel_distance_is_unbiased():
     rng = np.random.default_rng(0)
-    value, error, *_ = metrics.kernel_distance(rng.normal(size=(2000, 3)), rng.normal(size=(2000, 3)), block=10)
+    value, error, *_ = metrics.kernel_distance(
+        rng.normal(size=(2000, 3)), rng.normal(size=(2000, 3)), block=10
+    )
     assert abs(value) < 3 * error  # the biased estimate, with its diagonals, is over 10 errors away
     assert error < 0.4
 
@@ -79,7 +88,9 @@ def test_precision_and_recall_of_points_on_a_line():
 def test_recall_finds_a_lost_mode_and_precision_does_not():
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(200, 2)), rng.normal(50, 1, size=(200, 2))
-    precision, recall = metrics.precision_and_recall(one[:100], np.concatenate([one[100:], other[:100]]))
+    precision, recall = metrics.precision_and_recall(
+        one[:100], np.concatenate([one[100:], other[:100]])
+    )
     assert precision > 0.9
     assert 0.4 < recall <= 0.5
 
@@ -113,7 +124,9 @@ def naive_ssim(a, b):
             vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
             vxy = (window * (x - mx) * (y - my)).sum()
             c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-            values.append((2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+            values.append(
+                (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+            )
     return np.mean(values)
 
 

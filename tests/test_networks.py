@@ -1,13 +1,14 @@
 """What is done with any network: the moving average against its formula, chunks, the description."""
 
+import common
+from common import EMA, checkpoint
+from common.networks import n_parameters
+
 import jittor as jt
 import numpy as np
 import pytest
-from jittor import nn
 
-import common
-from common import EMA, checkpoint, fast
-from common.networks import n_parameters
+from jittor_fast import nn
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def test_average_is_off_with_decay_zero():
 
 
 def test_statistics_are_averaged_and_the_copy_samples():
-    net = nn.Sequential(fast.BatchNorm(3))
+    net = nn.Sequential(nn.BatchNorm(3))
     net.train()
     ema = EMA(net, decay=0.5)
     x = np.random.default_rng(0).standard_normal((4, 3, 2, 2)).astype(np.float32) + 5
@@ -93,7 +94,11 @@ def test_state_goes_through_a_checkpoint(tmp_path):
 def test_only_the_weights_of_modules_are_taken_for_fine_tuning(tmp_path):
     def parts(*weights):
         net = linear(*weights)
-        return {"net": net, "optimizer": fast.Adam(net.parameters(), lr=0.1), "ema": EMA(net, decay=0.5)}
+        return {
+            "net": net,
+            "optimizer": nn.Adam(net.parameters(), lr=0.1),
+            "ema": EMA(net, decay=0.5),
+        }
 
     old, new = parts(1, 2), parts(7, 8)
     old["optimizer"].step((old["net"].weight ** 2).sum())
@@ -117,7 +122,7 @@ class Sizes(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.dropout, self.rows = fast.Dropout(0.5), []
+        self.dropout, self.rows = nn.Dropout(0.5), []
 
     def execute(self, x, y):
         self.rows.append(len(x))
@@ -171,7 +176,11 @@ def test_a_seed_repeats_what_is_drawn():
 def test_description_by_hand(capsys):
     """Parameters: 3 * 2 * 9 + 2 of the convolution, 2 + 2 of the norm, 8 * 5 + 5 of the last layer."""
     net = nn.Sequential(
-        fast.Conv(3, 2, 3, stride=2, padding=1), fast.BatchNorm(2), fast.ReLU(), nn.Flatten(), nn.Linear(8, 5)
+        nn.Conv(3, 2, 3, stride=2, padding=1),
+        nn.BatchNorm(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8, 5),
     )
     net.train()
     before = {key: value.numpy().copy() for key, value in net.state_dict().items()}

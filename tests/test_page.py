@@ -1,5 +1,8 @@
 """index.html: what it holds, how long its curves are, and what a browser makes of it."""
 
+from common.log import Log, write_validation
+from common.page import N_POINTS, curves, write_page
+
 import json
 import re
 import shutil
@@ -8,15 +11,14 @@ import subprocess
 import pytest
 from PIL import Image
 
-from common.log import Log, write_validation
-from common.page import N_POINTS, curves, write_page
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def facts(folder):
     text = (folder / "index.html").read_text(encoding="utf-8")
-    return json.loads(re.search(r'<script id="facts" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+    return json.loads(
+        re.search(r'<script id="facts" type="application/json">(.*?)</script>', text, re.DOTALL)[1]
+    )
 
 
 def make_run(folder, n_rows=3):
@@ -29,7 +31,10 @@ def make_run(folder, n_rows=3):
         Image.new("L", (40, 40), step // 5).save(folder / f"samples/step_{step:07d}.png")
     Image.new("L", (40, 40)).save(folder / "result.png")
     write_validation(folder / "validation.csv", 1, {"val_L1": 0.25})
-    return [{"step": 10 * (i + 1), "epoch": 1, "loss_D": 1 / (i + 1), "loss_G": 2.0 * i} for i in range(n_rows)]
+    return [
+        {"step": 10 * (i + 1), "epoch": 1, "loss_D": 1 / (i + 1), "loss_G": 2.0 * i}
+        for i in range(n_rows)
+    ]
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -38,7 +43,10 @@ def test_the_page_holds_what_the_folder_holds(tmp_path, running):
     write_page(tmp_path, rows, n_steps=30, seconds=61.4, running=running)
     got = facts(tmp_path)
     assert got["title"] == f"dcgan: {tmp_path.name}"
-    assert got["losses"] == {"x": [10, 20, 30], "y": {"loss_D": [1.0, 0.5, 1 / 3], "loss_G": [0.0, 2.0, 4.0]}}
+    assert got["losses"] == {
+        "x": [10, 20, 30],
+        "y": {"loss_D": [1.0, 0.5, 1 / 3], "loss_G": [0.0, 2.0, 4.0]},
+    }
     assert got["validation"] == {"x": [1], "y": {"val_L1": [0.25]}}
     assert got["samples"] == ["step_0000500.png", "step_0001000.png"]
     assert (got["step"], got["n_steps"], got["seconds"], got["running"]) == (30, 30, 61, running)
@@ -49,8 +57,12 @@ def test_the_page_holds_what_the_folder_holds(tmp_path, running):
 
 def test_the_page_needs_no_network(tmp_path):
     write_page(tmp_path, make_run(tmp_path), 30, 1, running=False)
-    addresses = re.findall(r"https?://[^\"]+", (tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert all(address.startswith("http://www.w3.org/") for address in addresses)  # names of languages
+    addresses = re.findall(
+        r"https?://[^\"]+", (tmp_path / "index.html").read_text(encoding="utf-8")
+    )
+    assert all(
+        address.startswith("http://www.w3.org/") for address in addresses
+    )  # names of languages
 
 
 def test_long_curves_are_thinned_and_keep_their_ends():
@@ -62,7 +74,10 @@ def test_long_curves_are_thinned_and_keep_their_ends():
 
 
 def test_a_loss_that_not_every_row_has_is_a_gap():
-    rows = [{"step": 1, "epoch": 1, "a": "1.5"}, {"step": 2, "epoch": 1, "a": "", "b": 2.0}]  # as read from losses.csv
+    rows = [
+        {"step": 1, "epoch": 1, "a": "1.5"},
+        {"step": 2, "epoch": 1, "a": "", "b": 2.0},
+    ]  # as read from losses.csv
     assert curves(rows, "step") == {"x": [1, 2], "y": {"a": [1.5, None], "b": [None, 2.0]}}
 
 
@@ -87,7 +102,9 @@ def test_a_browser_shows_pictures_curves_and_settings(tmp_path):
         f"--user-data-dir={tmp_path}/chromium",
     ]
     page = (tmp_path / "index.html").as_uri()
-    dom = subprocess.run([CHROMIUM, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120).stdout
+    dom = subprocess.run(
+        [CHROMIUM, *flags, "--dump-dom", page], capture_output=True, text=True, timeout=120
+    ).stdout
     assert f'<h1 id="title">dcgan: {tmp_path.name}</h1>' in dom
     assert "finished \u00b7 step 300 of 300 \u00b7 1 h 1 min" in dom
     assert dom.count("<svg") == 3  # two losses, one validation

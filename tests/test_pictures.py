@@ -1,11 +1,19 @@
 """Pictures, pixel by pixel against hand-made grids."""
 
+from common import save_image
+from common.pictures import (
+    in_tiles,
+    save_each,
+    save_rows,
+    tile_starts,
+    to_uint8,
+    translate_file,
+    write_picture,
+)
+
 import numpy as np
 import pytest
 from PIL import Image
-
-from common import save_image
-from common.pictures import in_tiles, save_each, save_rows, tile_starts, to_uint8, translate_file, write_picture
 
 
 def read(path):
@@ -55,7 +63,12 @@ def test_rows_of_different_channels(tmp_path):
     for row in rows:
         row[:, 0] = 1
     save_rows(tmp_path / "rows.png", *rows)
-    assert read(tmp_path / "rows.png")[2::3, 2].tolist() == [[255] * 3, [255, 0, 0], [255, 0, 0], [255] * 3]
+    assert read(tmp_path / "rows.png")[2::3, 2].tolist() == [
+        [255] * 3,
+        [255, 0, 0],
+        [255, 0, 0],
+        [255] * 3,
+    ]
     save_rows(tmp_path / "grey.png", rows[0], rows[0])
     assert read(tmp_path / "grey.png").shape == (8, 5)
 
@@ -65,7 +78,13 @@ def test_rows_of_different_channels(tmp_path):
 
 def test_where_tiles_begin():
     """Tiles of 32 share 8 pixels or more, and reach both ends."""
-    assert [tile_starts(side, 32) for side in (32, 33, 56, 57, 64)] == [[0], [0, 1], [0, 24], [0, 12, 25], [0, 16, 32]]
+    assert [tile_starts(side, 32) for side in (32, 33, 56, 57, 64)] == [
+        [0],
+        [0, 1],
+        [0, 24],
+        [0, 12, 25],
+        [0, 16, 32],
+    ]
     for side in range(32, 200):
         starts = tile_starts(side, 32)
         assert starts[0] == 0 and starts[-1] == side - 32
@@ -74,11 +93,20 @@ def test_where_tiles_begin():
 
 @pytest.mark.parametrize(
     ("height", "width", "tile"),
-    [(64, 64, (32, 32)), (97, 61, (32, 32)), (33, 200, (32, 32)), (32, 32, (32, 32)), (9, 50, (32, 48))],
+    [
+        (64, 64, (32, 32)),
+        (97, 61, (32, 32)),
+        (33, 200, (32, 32)),
+        (32, 32, (32, 32)),
+        (9, 50, (32, 48)),
+    ],
 )
 def test_tiles_of_a_function_of_each_pixel_are_the_whole(height, width, tile):
     """Two images, from three channels to two; the tiles all have one shape."""
-    images, shapes = np.random.default_rng(0).uniform(-1, 1, (2, 3, height, width)).astype(np.float32), set()
+    images, shapes = (
+        np.random.default_rng(0).uniform(-1, 1, (2, 3, height, width)).astype(np.float32),
+        set(),
+    )
 
     def translate(x):
         shapes.add(x.shape)
@@ -93,7 +121,9 @@ def test_tiles_of_a_function_of_each_pixel_are_the_whole(height, width, tile):
 def test_tiles_have_no_seams():
     """Three tiles of other values: from one's to the next one's in equal steps over the 8 pixels that they share."""
     count = iter(range(3))
-    got = in_tiles(lambda x: np.full_like(x, next(count)), np.zeros((1, 1, 32, 80), np.float32), (32, 32))[0, 0]
+    got = in_tiles(
+        lambda x: np.full_like(x, next(count)), np.zeros((1, 1, 32, 80), np.float32), (32, 32)
+    )[0, 0]
     assert np.array_equal(got, got[:1].repeat(32, axis=0))
     row = got[0]
     assert np.allclose(row[[0, 23, 32, 47, 56, 79]], [0, 0, 1, 1, 2, 2])

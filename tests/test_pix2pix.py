@@ -1,5 +1,9 @@
 """pix2pix.py: published numbers, a step against PyTorch, patches, noise, learning, translations, bad input."""
 
+from common.data.pairs import distances
+from common.networks import in_chunks, n_parameters
+from common.optional import doubled
+
 import jittor as jt
 import numpy as np
 import pytest
@@ -8,10 +12,7 @@ from registry import images, load, run
 
 import cyclegan
 import pix2pix as script
-from common import fast
-from common.data.pairs import distances
-from common.networks import in_chunks, n_parameters
-from common.optional import doubled
+from jittor_fast import nn
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +25,13 @@ def pixels(*shape, seed=0):
 
 
 def build(*flags):
-    return script.build(script.parse_args([str(f) for f in ("--img_size", 32, "--width", 4, *flags)]))
+    return script.build(
+        script.parse_args([str(f) for f in ("--img_size", 32, "--width", 4, *flags)])
+    )
 
 
 def adam(module, lr=0.01):
-    return fast.Adam(module.parameters(), lr=lr, betas=(0.5, 0.999))
+    return nn.Adam(module.parameters(), lr=lr, betas=(0.5, 0.999))
 
 
 # ---- the paper ----
@@ -42,7 +45,15 @@ def test_parameters_of_the_paper():
 
 def test_parameters_of_the_resnet():
     """Those of the authors' resnet_9blocks without biases before batch norm, by the sizes of its layers."""
-    kernels = [3 * 64 * 49, 64 * 128 * 9, 128 * 256 * 9, 18 * 256 * 256 * 9, 256 * 128 * 9, 128 * 64 * 9, 64 * 3 * 49]
+    kernels = [
+        3 * 64 * 49,
+        64 * 128 * 9,
+        128 * 256 * 9,
+        18 * 256 * 256 * 9,
+        256 * 128 * 9,
+        128 * 64 * 9,
+        64 * 3 * 49,
+    ]
     norms = 2 * (64 + 128 + 256 + 18 * 256 + 128 + 64)
     generator, _ = script.build(script.parse_args(["--paper", "--arch", "resnet"]))
     assert n_parameters(generator) == sum(kernels) + norms + 3
@@ -62,7 +73,9 @@ def test_the_resnet_is_cyclegans_generator():
     assert [p.shape for p in kernels] == [p.shape for p in others]
     for one, other in zip(kernels, others):
         other.assign(one.numpy())
-    theirs.parameters()[-1].assign(ours.parameters()[-1].numpy())  # the bias after which no norm comes
+    theirs.parameters()[-1].assign(
+        ours.parameters()[-1].numpy()
+    )  # the bias after which no norm comes
     x = pixels(2, 3, 32, 32)
     assert np.allclose(in_chunks(ours, x), in_chunks(theirs, x), atol=1e-5)
 
@@ -70,16 +83,26 @@ def test_the_resnet_is_cyclegans_generator():
 def test_settings_of_the_paper():
     """Isola 2017, sections 3.1, 3.3 and 6.2: facades."""
     args = script.parse_args(["--paper"])
-    assert (args.n_epochs, args.batch_size, args.lr, args.b1, args.b2) == (200, 1, 0.0002, 0.5, 0.999)
+    assert (args.n_epochs, args.batch_size, args.lr, args.b1, args.b2) == (
+        200,
+        1,
+        0.0002,
+        0.5,
+        0.999,
+    )
     assert (args.img_size, args.width, args.norm, args.dropout) == (256, 64, "batch", 0.5)
     assert (args.loss, args.lambda_L1) == ("bce", 100)
     assert (args.decay_epoch, args.decay_until) == (100, 200)
 
 
-@pytest.mark.parametrize(("epoch", "rate"), [(1, 101), (100, 101), (101, 100), (150, 51), (200, 1), (300, 1)])
+@pytest.mark.parametrize(
+    ("epoch", "rate"), [(1, 101), (100, 101), (101, 100), (150, 51), (200, 1), (300, 1)]
+)
 def test_the_rate_is_constant_then_falls_and_never_rises_again(epoch, rate):
     """In 101 equal steps after epoch 100, the last of which is never taken."""
-    assert np.isclose(script.learning_rate(epoch, 0.0101, decay_epoch=100, decay_until=200), rate * 0.0001)
+    assert np.isclose(
+        script.learning_rate(epoch, 0.0101, decay_epoch=100, decay_until=200), rate * 0.0001
+    )
 
 
 @pytest.mark.parametrize("name", ["pix2pix", "cyclegan"])
@@ -114,7 +137,9 @@ def test_a_step_is_that_of_pytorch(norm, loss, flags):
     twins = pytest.importorskip("tools.twins")
     G, D = build("--norm", norm, "--dropout", 0, *flags)
     optimizers, twin = (adam(G), adam(D)), twins.Twin("pix2pix", write_back=False)
-    channels = [flags[-1] if flag in flags else 3 for flag in ("--input_channels", "--output_channels")]
+    channels = [
+        flags[-1] if flag in flags else 3 for flag in ("--input_channels", "--output_channels")
+    ]
     batch = [jt.array(pixels(3, c, 32, 32, seed=seed)) for seed, c in enumerate(channels)]
     want = twin.train_step(G, D, *optimizers, *batch, loss=loss, lambda_L1=100.0)
     got = script.train_step(G, D, *optimizers, *batch, loss=loss, lambda_L1=100.0)
@@ -159,11 +184,21 @@ def test_a_score_sees_a_patch_of_70_pixels(monkeypatch):
 
 @pytest.mark.parametrize(
     ("height", "width", "innermost_shape"),
-    [(32, 32, (1, 1)), (256, 256, (1, 1)), (512, 512, (1, 1)), (96, 96, (3, 3)), (32, 64, (1, 2)), (384, 512, (3, 4))],
+    [
+        (32, 32, (1, 1)),
+        (256, 256, (1, 1)),
+        (512, 512, (1, 1)),
+        (96, 96, (3, 3)),
+        (32, 64, (1, 2)),
+        (384, 512, (3, 4)),
+    ],
 )
 def test_unet_of_every_shape(height, width, innermost_shape):
     """It halves the image as often as both sides allow, down to one pixel of a square of a power of two."""
-    shapes, flags = [], ["--img_height", str(height), "--img_width", str(width), "--width", "1", "--channels", "1"]
+    shapes, flags = (
+        [],
+        ["--img_height", str(height), "--img_width", str(width), "--width", "1", "--channels", "1"],
+    )
     generator, _ = script.build(script.parse_args(flags))
     innermost = generator.down[-1]
     execute = innermost.execute
@@ -174,10 +209,12 @@ def test_unet_of_every_shape(height, width, innermost_shape):
 
 @pytest.mark.parametrize(("size", "n"), [(32, 1), (64, 2), (256, 3)])
 def test_dropout_follows_the_first_layers_of_full_width(size, n):
-    generator = script.UNet(script.common.halvings(size, size), 3, 3, 1, "instance", 0.5, "transpose")
-    assert [any(isinstance(m, fast.Dropout) for m in layer.modules()) for layer in generator.up] == [True] * n + [
-        False
-    ] * (len(generator.up) - n)
+    generator = script.UNet(
+        script.common.halvings(size, size), 3, 3, 1, "instance", 0.5, "transpose"
+    )
+    assert [any(isinstance(m, nn.Dropout) for m in layer.modules()) for layer in generator.up] == [
+        True
+    ] * n + [False] * (len(generator.up) - n)
 
 
 def test_dropout_stays_on_in_samples():
@@ -198,7 +235,9 @@ def test_batch_norm_takes_the_statistics_of_the_test_batch():
     norm = script.norm_layer("batch", 2)
     norm.weight, norm.bias = jt.array([2.0, 1.0]), jt.array([0.0, -1.0])
     mean, std = x.mean((0, 2, 3), keepdims=True), x.std((0, 2, 3), keepdims=True)
-    expected = (x - mean) / std * np.float32([2, 1])[:, None, None] + np.float32([0, -1])[:, None, None]
+    expected = (x - mean) / std * np.float32([2, 1])[:, None, None] + np.float32([0, -1])[
+        :, None, None
+    ]
     norm.train()
     assert np.allclose(norm(jt.array(x)).numpy(), expected, atol=1e-4)
     norm.eval()
@@ -227,8 +266,21 @@ def test_other_channels_from_training_to_translations(tmp_path):
             (data / f"{part}{side}").mkdir(parents=True)
         for i in range(2):
             np.save(data / f"{part}A/{i}.npy", rng.random((32, 32, 2)))
-            Image.fromarray(rng.integers(65536, size=(32, 32), dtype=np.uint16)).save(data / f"{part}B/{i}.png")
-    flags = ["--input_channels", 2, "--output_channels", 1, "--img_size", 32, "--width", 4, "--batch_size", 2]
+            Image.fromarray(rng.integers(65536, size=(32, 32), dtype=np.uint16)).save(
+                data / f"{part}B/{i}.png"
+            )
+    flags = [
+        "--input_channels",
+        2,
+        "--output_channels",
+        1,
+        "--img_size",
+        32,
+        "--width",
+        4,
+        "--batch_size",
+        2,
+    ]
     run("pix2pix", "--data_dir", data, *flags, "--n_epochs", 1, "--out_dir", tmp_path / "run")
     assert Image.open(tmp_path / "run/result.png").size == (2 * 34 + 2, 3 * 34 + 2)
     run("pix2pix", "--resume", tmp_path / "run", "--sample_only", "--input", data / "valA/0.npy")
@@ -242,9 +294,15 @@ def test_it_learns():
     G, D = build("--width", 8)
     optimizers = adam(G, 0.002), adam(D, 0.002)
     pair = [jt.array(pixels(1, 3, 4, 4, seed=seed).repeat(8, 2).repeat(8, 3)) for seed in (0, 1)]
-    losses = [script.train_step(G, D, *optimizers, *pair, loss="bce", lambda_L1=100.0)["loss_L1"].item()]
+    losses = [
+        script.train_step(G, D, *optimizers, *pair, loss="bce", lambda_L1=100.0)["loss_L1"].item()
+    ]
     for _ in range(60):
-        losses.append(script.train_step(G, D, *optimizers, *pair, loss="bce", lambda_L1=100.0)["loss_L1"].item())
+        losses.append(
+            script.train_step(G, D, *optimizers, *pair, loss="bce", lambda_L1=100.0)[
+                "loss_L1"
+            ].item()
+        )
     assert np.mean(losses[-5:]) < losses[0] / 3, losses
 
 
@@ -265,7 +323,9 @@ def test_validation_by_hand():
     values = distances(lambda inputs, first: seen.append(first) or inputs, Pairs(), batch_size=2)
     assert seen == [0, 2]
     assert np.isclose(values["val_L1"], 0.7 / 3)
-    assert np.isclose(values["val_PSNR"], (2 * 10 * np.log10(4 / 0.01) + 10 * np.log10(4 / 0.25)) / 3)
+    assert np.isclose(
+        values["val_PSNR"], (2 * 10 * np.log10(4 / 0.01) + 10 * np.log10(4 / 0.25)) / 3
+    )
 
 
 # ---- translating one's own pictures ----

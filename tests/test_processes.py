@@ -1,5 +1,7 @@
 """Every script with two processes under mpirun: equal weights, the numbers of one process, one writer."""
 
+from common import checkpoint
+
 import json
 import os
 import shutil
@@ -12,8 +14,6 @@ import jittor as jt
 import numpy as np
 import pytest
 from registry import ROOT, ROWS, assert_same_way, run, saved_arrays, weights_at_the_start
-
-from common import checkpoint
 
 RATE = 1e-5
 SHORT = ["--n_epochs", 1, "--lr", RATE]
@@ -39,7 +39,9 @@ def run_all(folder, runs, check=True):
     """What two processes print that run scripts one after the other; `runs` are those of run_under_mpi.py."""
     folder.mkdir(exist_ok=True)
     (folder / "runs.json").write_text(json.dumps(runs))
-    return mpirun(2, Path(__file__).with_name("run_under_mpi.py"), folder / "runs.json", check=check)
+    return mpirun(
+        2, Path(__file__).with_name("run_under_mpi.py"), folder / "runs.json", check=check
+    )
 
 
 def one_run(name, flags, out_dir, dies_at=None):
@@ -50,13 +52,19 @@ def one_run(name, flags, out_dir, dies_at=None):
 def lines(folder, rank):
     """What a process has written to its log of a run."""
     path = Path(f"{folder}.log{rank}")
-    return path.read_text().splitlines() if path.exists() else ["it was not run: an earlier one has failed"]
+    return (
+        path.read_text().splitlines()
+        if path.exists()
+        else ["it was not run: an earlier one has failed"]
+    )
 
 
 def flags_of(name, tiny):
     """{key: flags} of the runs of a script: its own, and those of what is particular under mpirun."""
     own = {name: [*tiny.flags, *ROWS[name].alone]}
-    return own | ({MBD: [*tiny.flags, "--minibatch_discrimination", "20,2"]} if name == "dcgan" else {})
+    return own | (
+        {MBD: [*tiny.flags, "--minibatch_discrimination", "20,2"]} if name == "dcgan" else {}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +72,13 @@ def two_processes(tiny_runs, tmp_path_factory):
     """The folder in which two processes have run everything, under the keys of `flags_of`; and what they printed."""
     folder = tmp_path_factory.mktemp("two")
     flags = {key: value for name in ROWS for key, value in flags_of(name, tiny_runs(name)).items()}
-    runs = [one_run(key.split("+")[0], [*each, *SHORT], folder / key) for key, each in flags.items()]
-    begun_by_one, tiny = shutil.copytree(tiny_runs("dcgan").half, folder / "of one, then of two"), tiny_runs("dcgan")
+    runs = [
+        one_run(key.split("+")[0], [*each, *SHORT], folder / key) for key, each in flags.items()
+    ]
+    begun_by_one, tiny = (
+        shutil.copytree(tiny_runs("dcgan").half, folder / "of one, then of two"),
+        tiny_runs("dcgan"),
+    )
     runs.append(one_run("dcgan", ["--resume", begun_by_one, "--n_epochs", 2], begun_by_one))
     runs.append(one_run("dcgan", [*tiny.flags, "--n_epochs", 1], folder / "of two, then of one"))
     return folder, run_all(folder, runs, check=False).stdout
@@ -86,7 +99,9 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch, two_proce
 
 
 @pytest.mark.parametrize("name", ["dcgan"])
-def test_minibatch_discrimination_sees_the_whole_batch(name, tiny, tmp_path, monkeypatch, two_processes):
+def test_minibatch_discrimination_sees_the_whole_batch(
+    name, tiny, tmp_path, monkeypatch, two_processes
+):
     """Seen by halves, the images would have half as many neighbours, and the gradients would not reach them all."""
     assert_trains_as_one(name, MBD, tiny, tmp_path, monkeypatch, two_processes)
 
@@ -101,9 +116,14 @@ def assert_trains_as_one(name, key, tiny, tmp_path, monkeypatch, two_processes):
     assert one.keys() == two.keys()
     assert_same_way(before, one, two, 0.2 if name == "cyclegan" else 0.1, ROWS[name].fixed)
     assert_same_moments(one, two, ROWS[name].fixed)
-    logs = (np.genfromtxt(run / "losses.csv", delimiter=",", skip_header=1) for run in (tmp_path / "one", folder))
+    logs = (
+        np.genfromtxt(run / "losses.csv", delimiter=",", skip_header=1)
+        for run in (tmp_path / "one", folder)
+    )
     assert np.allclose(*logs, rtol=1e-3, atol=1e-4, equal_nan=True)
-    assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(f.name for f in folder.iterdir())
+    assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(
+        f.name for f in folder.iterdir()
+    )
 
 
 def assert_same_moments(one, two, fixed):
@@ -113,7 +133,12 @@ def assert_same_moments(one, two, fixed):
     both's would differ by half and more.
     Gradients that are zero but for rounding (of a bias before batch norm) are compared with the largest.
     """
-    slots = {key.split("/")[0] + key_slot for key in one for key_slot in ("/m/", "/values/") if key_slot in key}
+    slots = {
+        key.split("/")[0] + key_slot
+        for key in one
+        for key_slot in ("/m/", "/values/")
+        if key_slot in key
+    }
     assert slots
     for slot in slots:
         keys = [key for key in one if key.startswith(slot)]
@@ -153,7 +178,15 @@ def test_resuming_with_another_number_of_processes(two_processes, first):
 
 @pytest.mark.parametrize("name", ["cgan_mnist"])
 def test_batch_size_must_divide_among_processes(name, tiny, tmp_path):
-    argv = [ROOT / f"{name}.py", "--data_dir", tiny.data, "--out_dir", tmp_path / "out", "--batch_size", 9]
+    argv = [
+        ROOT / f"{name}.py",
+        "--data_dir",
+        tiny.data,
+        "--out_dir",
+        tmp_path / "out",
+        "--batch_size",
+        9,
+    ]
     done = mpirun(2, *argv, check=False)
     assert done.returncode == 2
     assert "--batch_size 9 must be a multiple of 2 processes" in done.stderr

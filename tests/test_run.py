@@ -1,16 +1,16 @@
 """What a run does around the loop: seeds, noise, signals, exit codes, when it saves."""
 
+import common.run
+from common import Batches, Parser, Run, UserError, checkpoint
+from common.errors import NotFinite
+from common.run import mixed_seed
+
 import signal
 from types import SimpleNamespace
 
 import jittor as jt
 import numpy as np
 import pytest
-
-import common.run
-from common import Batches, Parser, Run, UserError, checkpoint
-from common.errors import NotFinite
-from common.run import mixed_seed
 
 
 def arguments(tmp_path, *flags):
@@ -30,7 +30,10 @@ def test_stopped_within_a_step_says_so_in_one_line(tmp_path, error, capsys):
         run.on_signal(signal.SIGINT, None)
         raise error
     assert stopped.value.code == 130
-    assert capsys.readouterr().err.strip() == "Stopped within a step; the last checkpoint, if any, is kept."
+    assert (
+        capsys.readouterr().err.strip()
+        == "Stopped within a step; the last checkpoint, if any, is kept."
+    )
 
 
 def test_an_error_without_a_signal_keeps_its_traceback(tmp_path):
@@ -38,7 +41,9 @@ def test_an_error_without_a_signal_keeps_its_traceback(tmp_path):
         raise RuntimeError("a bug")
 
 
-@pytest.mark.parametrize(("error", "code"), [(UserError("wrong"), 2), (OSError(28, "full"), 2), (NotFinite("nan"), 3)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("wrong"), 2), (OSError(28, "full"), 2), (NotFinite("nan"), 3)]
+)
 def test_exit_codes(tmp_path, capsys, error, code):
     with pytest.raises(SystemExit) as stopped, Run(arguments(tmp_path)):
         raise error
@@ -71,7 +76,13 @@ def test_noise_depends_on_the_seed(tmp_path):
     draws = []
     for seed in "001":
         with Run(arguments(tmp_path, "--seed", seed)) as run:
-            draws.append((run.normal(3).tolist(), run.sample_rng.random(3).tolist(), jt.rand(3).numpy().tolist()))
+            draws.append(
+                (
+                    run.normal(3).tolist(),
+                    run.sample_rng.random(3).tolist(),
+                    jt.rand(3).numpy().tolist(),
+                )
+            )
     assert draws[0] == draws[1]
     assert all(a != b for a, b in zip(draws[0], draws[2]))
 
@@ -147,7 +158,11 @@ def steps_saved(tmp_path, monkeypatch, *flags):
 
 
 def test_it_saves_at_the_interval_and_at_the_end(tmp_path, monkeypatch):
-    assert steps_saved(tmp_path, monkeypatch, "--checkpoint_interval", "2") == [(6, 2), (12, 4), (15, 5)]
+    assert steps_saved(tmp_path, monkeypatch, "--checkpoint_interval", "2") == [
+        (6, 2),
+        (12, 4),
+        (15, 5),
+    ]
 
 
 def test_it_saves_in_the_middle_of_an_epoch_where_the_last_checkpoint_is_old(tmp_path, monkeypatch):
@@ -162,7 +177,11 @@ def test_it_saves_in_the_middle_of_an_epoch_where_the_last_checkpoint_is_old(tmp
 def test_the_newest_numbered_checkpoints_are_kept(tmp_path, monkeypatch):
     steps_saved(tmp_path, monkeypatch, "--keep", "2")
     names = sorted(file.name for file in (tmp_path / "out").glob("checkpoint*"))
-    assert names == ["checkpoint_last.npz", "checkpoint_step_0000012.npz", "checkpoint_step_0000015.npz"]
+    assert names == [
+        "checkpoint_last.npz",
+        "checkpoint_step_0000012.npz",
+        "checkpoint_step_0000015.npz",
+    ]
     last, newest = (tmp_path / "out" / name for name in (names[0], names[2]))
     assert last.read_bytes() == newest.read_bytes()
     assert checkpoint.Reader(tmp_path / "out" / names[1]).meta["epoch"] == 4

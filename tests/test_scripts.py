@@ -1,5 +1,10 @@
 """What must hold for the runs of every script: exact resuming, seeds, what is stored, losses that go wrong."""
 
+import common
+import common.run
+from common import checkpoint
+from common.log import Log
+
 import csv
 import errno
 import json
@@ -11,12 +16,19 @@ import jittor as jt
 import numpy as np
 import pytest
 from PIL import Image
-from registry import NOISE, ROWS, assert_same_run, differences, load, meta, pictures, run, saved_arrays
+from registry import (
+    NOISE,
+    ROWS,
+    assert_same_run,
+    differences,
+    load,
+    meta,
+    pictures,
+    run,
+    saved_arrays,
+)
 
-import common
-import common.run
-from common import checkpoint, fast
-from common.log import Log
+from jittor_fast import nn
 
 every_script = pytest.mark.parametrize("name", list(ROWS))
 # For what no method changes: a script from noise, one with pools and two of each network, one of several phases.
@@ -38,7 +50,14 @@ def before_step(monkeypatch, name, act):
     def step(*args, **kwargs):
         calls.append(1)
         values = [*args, *kwargs.values()]
-        act(len(calls), [x for value in values for x in (value if isinstance(value, (tuple, list)) else [value])])
+        act(
+            len(calls),
+            [
+                x
+                for value in values
+                for x in (value if isinstance(value, (tuple, list)) else [value])
+            ],
+        )
         return real_step(*args, **kwargs)
 
     monkeypatch.setattr(script, "train_step", step)
@@ -60,7 +79,9 @@ def test_resuming_equals_an_undisturbed_run(name, tiny, tmp_path):
 
 def assert_a_stop_loses_nothing(name, tiny, tmp_path, monkeypatch, n_steps):
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        before_step(patch, name, lambda n, _: signal.raise_signal(signal.SIGTERM) if n == n_steps else None)
+        before_step(
+            patch, name, lambda n, _: signal.raise_signal(signal.SIGTERM) if n == n_steps else None
+        )
         run(name, *tiny.flags, "--out_dir", tmp_path)
     assert stopped.value.code == 128 + signal.SIGTERM
     assert meta(tmp_path)["step"] == n_steps
@@ -102,7 +123,9 @@ def test_a_kill_in_the_middle_of_an_epoch_loses_no_saved_step(name, tiny, tmp_pa
 def test_a_numbered_checkpoint_resumes_as_the_last_one(name, tiny, tmp_path):
     run(name, *tiny.flags, "--keep", 2, "--out_dir", tmp_path / "kept")
     numbered = sorted((tmp_path / "kept").glob("checkpoint_step_*.npz"))
-    assert [file.name for file in numbered] == [f"checkpoint_step_{step:07d}.npz" for step in (N_STEPS, WHOLE)]
+    assert [file.name for file in numbered] == [
+        f"checkpoint_step_{step:07d}.npz" for step in (N_STEPS, WHOLE)
+    ]
     run(name, "--resume", numbered[0], "--out_dir", tmp_path / "resumed")
     assert differences(tiny.whole, tmp_path / "resumed") == []
 
@@ -122,7 +145,10 @@ def test_a_rate_that_has_fallen_stays_down(name, tiny, tmp_path, monkeypatch, ca
     run(name, *tiny.flags, "--decay_epoch", 1, "--lr", 0.01, "--out_dir", tmp_path)
     assert "learning rate has fallen" not in capsys.readouterr().out
     run(name, "--resume", tmp_path, "--n_epochs", 4)
-    assert "The learning rate has fallen until epoch 2 and stays there; --decay_until 4" in capsys.readouterr().out
+    assert (
+        "The learning rate has fallen until epoch 2 and stays there; --decay_until 4"
+        in capsys.readouterr().out
+    )
     assert meta(tmp_path)["args"]["decay_until"] == 2
     per_epoch = [set(rates[i : i + N_STEPS]) for i in range(0, 4 * N_STEPS, N_STEPS)]
     assert [len(rates), *map(len, per_epoch)] == [4 * N_STEPS, 1, 1, 1, 1]
@@ -148,8 +174,12 @@ def test_the_seed_decides(name, tiny, tmp_path):
     assert one.keys() == other.keys()
     assert [file for file in one if one[file] == other[file]] == []
     changed = differences(tiny.half, tmp_path / "other")
-    arrays = saved_arrays(tiny.half)  # those that are still 0, of an optimizer that has not run, are not drawn
-    matrices = {key for key, value in arrays.items() if value.size > 10 and value.ndim > 1 and value.any()}
+    arrays = saved_arrays(
+        tiny.half
+    )  # those that are still 0, of an optimizer that has not run, are not drawn
+    matrices = {
+        key for key, value in arrays.items() if value.size > 10 and value.ndim > 1 and value.any()
+    }
     assert matrices - set(changed) == set()
 
 
@@ -159,9 +189,11 @@ def first_step(monkeypatch, name, argv):
 
     def see(n, args):
         modules = [x for x in args if isinstance(x, jt.nn.Module)]
-        seen["weights"] = [p.numpy() for m in modules for n, p in m.named_parameters() if n.endswith("weight")]
+        seen["weights"] = [
+            p.numpy() for m in modules for n, p in m.named_parameters() if n.endswith("weight")
+        ]
         seen["inputs"] = [x.numpy() for x in args if isinstance(x, jt.Var)]
-        seen["dropout"] = [fast.Dropout(0.5)(jt.ones((4, 100))).numpy()]
+        seen["dropout"] = [nn.Dropout(0.5)(jt.ones((4, 100))).numpy()]
         raise Seen
 
     with monkeypatch.context() as patch, pytest.raises(Seen):
@@ -173,7 +205,8 @@ def first_step(monkeypatch, name, argv):
 @every_script
 def test_the_seed_reaches_everything(name, tiny, tmp_path, monkeypatch):
     one, same, other = (
-        first_step(monkeypatch, name, [*tiny.flags, "--seed", seed, "--out_dir", tmp_path]) for seed in (0, 0, 1)
+        first_step(monkeypatch, name, [*tiny.flags, "--seed", seed, "--out_dir", tmp_path])
+        for seed in (0, 0, 1)
     )
     for what, arrays in one.items():
         assert arrays
@@ -218,7 +251,13 @@ def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "train", train)
     given = {"log_interval": 3, "sample_interval": 5, "lr": 0.00037, "seed": 11}
     given |= {"b2": 0.97} if "b2" in script.parse_args([]) else {}
-    run(name, *tiny.flags, *[x for flag, value in given.items() for x in (f"--{flag}", value)], "--out_dir", tmp_path)
+    run(
+        name,
+        *tiny.flags,
+        *[x for flag, value in given.items() for x in (f"--{flag}", value)],
+        "--out_dir",
+        tmp_path,
+    )
     ((ran, args),) = runs
     stored = json.loads((tmp_path / "config.json").read_text())["args"]
     assert stored == meta(tmp_path)["args"]
@@ -227,7 +266,9 @@ def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
     for part_name, part in ran.parts.items():
         if isinstance(part, jt.optim.Optimizer):
             rate = given["lr"] * ROWS[name].rates.get(part_name, 1)
-            assert part.lr == pytest.approx(rate, rel=1e-4)  # gan.py's falls by 4e-6 of itself in each step
+            assert part.lr == pytest.approx(
+                rate, rel=1e-4
+            )  # gan.py's falls by 4e-6 of itself in each step
             assert all(group.get("lr", part.lr) == part.lr for group in part.param_groups)
             assert not isinstance(part, jt.nn.Adam) or part.betas == (stored["b1"], given["b2"])
     with open(tmp_path / "losses.csv") as file:
@@ -342,7 +383,15 @@ def test_sampling_needs_no_training_data(name, tiny, tmp_path):
     before = (tiny.half / checkpoint.FILE_NAME).read_bytes()
     data = tiny.data.rename(tiny.data.with_name("moved away"))
     try:
-        flags = ["--sample_only", "--n_samples", 7, "--samples_dir", tmp_path / "png", "--out_dir", tmp_path / "out"]
+        flags = [
+            "--sample_only",
+            "--n_samples",
+            7,
+            "--samples_dir",
+            tmp_path / "png",
+            "--out_dir",
+            tmp_path / "out",
+        ]
         run(name, "--resume", tiny.half, *flags)
     finally:
         data.rename(tiny.data)
@@ -352,7 +401,9 @@ def test_sampling_needs_no_training_data(name, tiny, tmp_path):
     assert (images.shape, images.dtype) == ((7, size, size, 1), np.uint8)
     files = sorted((tmp_path / "png").iterdir())
     assert [file.name for file in files] == [f"{i:05d}.png" for i in range(7)]
-    assert all(np.array_equal(np.asarray(Image.open(f)), image[..., 0]) for f, image in zip(files, images))
+    assert all(
+        np.array_equal(np.asarray(Image.open(f)), image[..., 0]) for f, image in zip(files, images)
+    )
     assert (tiny.half / checkpoint.FILE_NAME).read_bytes() == before
 
 

@@ -1,5 +1,9 @@
 """spade.py: the step against PyTorch, losses by hand, published counts and settings; what is handed in."""
 
+from common.data import hand_in
+from common.networks import n_parameters
+from common.optional import Perceptual
+
 import json
 import shutil
 from argparse import Namespace
@@ -11,10 +15,7 @@ from PIL import Image
 from registry import differences, load, meta, run, saved_arrays
 
 import spade as script
-from common import fast
-from common.data import hand_in
-from common.networks import n_parameters
-from common.optional import Perceptual
+from jittor_fast import nn
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +35,15 @@ def vgg(path, width=4):
     state, c, number = {}, 3, 0
     for size, n in ((1, 2), (2, 2), (4, 4), (8, 4), (8, 4)):
         for _ in range(n):
-            weight = rng.standard_normal((size * width, c, 3, 3)).astype(np.float32) * (2 / (9 * c)) ** 0.5
+            weight = (
+                rng.standard_normal((size * width, c, 3, 3)).astype(np.float32)
+                * (2 / (9 * c)) ** 0.5
+            )
             bias = rng.standard_normal(size * width).astype(np.float32)
-            state |= {f"features.{number}.weight": torch.tensor(weight), f"features.{number}.bias": torch.tensor(bias)}
+            state |= {
+                f"features.{number}.weight": torch.tensor(weight),
+                f"features.{number}.bias": torch.tensor(bias),
+            }
             c, number = size * width, number + 2
         number += 1  # pooling
     state["classifier.0.weight"] = torch.zeros(3, 2)
@@ -50,7 +57,21 @@ def test_the_perceptual_loss_is_pytorchs(tmp_path):
     F, rng = torch.nn.functional, np.random.default_rng(1)
     state = torch.load(vgg(tmp_path / "vgg.pth"))
     np.savez(tmp_path / "vgg.npz", **{name: value.numpy() for name, value in state.items()})
-    numbers = {0: 1 / 32, 2: 0, 5: 1 / 16, 7: 0, 10: 1 / 8, 12: 0, 14: 0, 16: 0, 19: 1 / 4, 21: 0, 23: 0, 25: 0, 28: 1}
+    numbers = {
+        0: 1 / 32,
+        2: 0,
+        5: 1 / 16,
+        7: 0,
+        10: 1 / 8,
+        12: 0,
+        14: 0,
+        16: 0,
+        19: 1 / 4,
+        21: 0,
+        23: 0,
+        25: 0,
+        28: 1,
+    }
 
     def expected(x, y):
         total = 0
@@ -77,9 +98,18 @@ def test_the_perceptual_loss_is_pytorchs(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda state: state.pop("features.16.weight"), "has no features.16.weight: it is not VGG19"),
-        (lambda state: state.update({"features.5.bias": np.zeros(3)}), "features.5.weight is (8, 4, 3, 3), and"),
-        (lambda state: state.update({"features.0.weight": np.zeros((4, 1, 3, 3))}), "(..., 3, 3, 3) is wanted"),
+        (
+            lambda state: state.pop("features.16.weight"),
+            "has no features.16.weight: it is not VGG19",
+        ),
+        (
+            lambda state: state.update({"features.5.bias": np.zeros(3)}),
+            "features.5.weight is (8, 4, 3, 3), and",
+        ),
+        (
+            lambda state: state.update({"features.0.weight": np.zeros((4, 1, 3, 3))}),
+            "(..., 3, 3, 3) is wanted",
+        ),
         (lambda state: state.clear(), "has no features.0.weight"),
     ],
 )
@@ -88,7 +118,13 @@ def test_weights_that_are_not_vgg19s(tiny_runs, tmp_path, fails, spoil, message)
     state = {name: value.numpy() for name, value in torch.load(vgg(tmp_path / "vgg.pth")).items()}
     spoil(state)
     np.savez(tmp_path / "vgg.npz", **state)
-    flags = [*tiny_runs("spade").flags, "--vgg", tmp_path / "vgg.npz", "--out_dir", tmp_path / "out"]
+    flags = [
+        *tiny_runs("spade").flags,
+        "--vgg",
+        tmp_path / "vgg.npz",
+        "--out_dir",
+        tmp_path / "out",
+    ]
     code, line = fails(script.main, flags)
     assert code == 2
     assert message in line and "vgg.npz" in line
@@ -99,7 +135,13 @@ def test_weights_that_are_not_vgg19s(tiny_runs, tmp_path, fails, spoil, message)
 def test_files_that_hold_no_weights(tiny_runs, tmp_path, fails, content, suffix):
     if content is not None:
         (tmp_path / f"vgg.{suffix}").write_bytes(content)
-    flags = [*tiny_runs("spade").flags, "--vgg", tmp_path / f"vgg.{suffix}", "--out_dir", tmp_path / "out"]
+    flags = [
+        *tiny_runs("spade").flags,
+        "--vgg",
+        tmp_path / f"vgg.{suffix}",
+        "--out_dir",
+        tmp_path / "out",
+    ]
     code, line = fails(script.main, flags)
     assert code == 2
     assert f"vgg.{suffix}" in line
@@ -113,7 +155,9 @@ def test_a_run_with_vgg_goes_on_bit_by_bit(tiny_runs, tmp_path):
     run("spade", "--resume", tmp_path / "half", "--n_epochs", 2)
     assert differences(tmp_path / "whole", tmp_path / "half") == []
     assert "loss_VGG" in meta(tmp_path / "half")["losses"]
-    assert not [name for name in saved_arrays(tmp_path / "half") if "features" in name or "parts" in name]
+    assert not [
+        name for name in saved_arrays(tmp_path / "half") if "features" in name or "parts" in name
+    ]
     (tmp_path / "vgg.pth").unlink()
     run("spade", "--resume", tmp_path / "half", "--sample_only")  # which needs no loss
 
@@ -126,16 +170,34 @@ def test_step_is_pytorchs(tmp_path, with_vgg):
 
     rng = np.random.default_rng(0)
     networks = G, E, D = script.build(script.parse_args([*SMALL, "--img_width", "64"]))
-    for p in weights(G, E, D):  # at the start they are so small that rounding tells in the first layers' gradients
+    for p in weights(
+        G, E, D
+    ):  # at the start they are so small that rounding tells in the first layers' gradients
         if p.ndim > 1:
             p.assign(20 * p)
-    for layers in (D.large, D.small):  # beyond a corner of the hinge, where the last bias has a gradient that is not 0
+    for layers in (
+        D.large,
+        D.small,
+    ):  # beyond a corner of the hinge, where the last bias has a gradient that is not 0
         layers[4].bias.assign(layers[4].bias + 1)
-    optimizer_G, optimizer_D = (fast.Adam(w, lr=0.001, betas=(0.0, 0.9)) for w in (weights(G, E), weights(D)))
+    optimizer_G, optimizer_D = (
+        nn.Adam(w, lr=0.001, betas=(0.0, 0.9)) for w in (weights(G, E), weights(D))
+    )
     labels = jt.array(rng.integers(4, size=(3, 32, 64), dtype=np.int32))
     images = jt.array(rng.uniform(-1, 1, (3, 3, 32, 64)).astype(np.float32))
-    noise, twin = jt.array(rng.standard_normal((3, 5)).astype(np.float32)), Twin("spade", write_back=False)
-    arguments = networks, optimizer_G, optimizer_D, labels, images, noise, {"FM": 10.0, "KL": 0.05, "VGG": 10.0}
+    noise, twin = (
+        jt.array(rng.standard_normal((3, 5)).astype(np.float32)),
+        Twin("spade", write_back=False),
+    )
+    arguments = (
+        networks,
+        optimizer_G,
+        optimizer_D,
+        labels,
+        images,
+        noise,
+        {"FM": 10.0, "KL": 0.05, "VGG": 10.0},
+    )
     arguments = (*arguments, Perceptual(vgg(tmp_path / "vgg.pth"))) if with_vgg else arguments
     expected = twin.train_step(*arguments)
     assert_same_losses(script.train_step(*arguments), expected)
@@ -150,14 +212,17 @@ def weights(*modules):
 def test_spectral_norm_is_pytorchs():
     """Outputs, gradients and the state of the power iteration over steps; and in evaluation, once it has converged."""
     torch = pytest.importorskip("torch")
-    rng, ours = np.random.default_rng(0), fast.SpectralNorm(fast.Conv(5, 7, 3, padding=1))
+    rng, ours = np.random.default_rng(0), nn.SpectralNorm(nn.Conv(5, 7, 3, padding=1))
     inner = torch.nn.Conv2d(5, 7, 3, padding=1)
     inner.load_state_dict({k: torch.tensor(v.numpy()) for k, v in ours.conv.state_dict().items()})
     theirs = torch.nn.utils.spectral_norm(inner)
     theirs.weight_u = torch.tensor(ours.weight_u.numpy())
     assert np.isclose(np.linalg.norm(ours.weight_u.numpy()), 1, atol=1e-6)
     ours.train()
-    optimizer, other = fast.Adam(ours.parameters(), lr=0.01), torch.optim.Adam(theirs.parameters(), lr=0.01)
+    optimizer, other = (
+        nn.Adam(ours.parameters(), lr=0.01),
+        torch.optim.Adam(theirs.parameters(), lr=0.01),
+    )
     x = rng.standard_normal((2, 5, 6, 6)).astype(np.float32)
     for _ in range(4):
         got, expected = ours(jt.array(x)), theirs(torch.tensor(x))
@@ -182,15 +247,21 @@ def test_spectral_norm_is_pytorchs():
 
 def test_pooling_leaves_the_padding_out():
     x = jt.array(np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4))
-    got = fast.avg_pool2d(x, 3, stride=2, padding=1).numpy()[0, 0]
-    assert np.allclose(got, [[(0 + 1 + 4 + 5) / 4, (1 + 2 + 3 + 5 + 6 + 7) / 6], [(4 + 5 + 8 + 9 + 12 + 13) / 6, 10]])
+    got = nn.avg_pool2d(x, 3, stride=2, padding=1).numpy()[0, 0]
+    assert np.allclose(
+        got,
+        [[(0 + 1 + 4 + 5) / 4, (1 + 2 + 3 + 5 + 6 + 7) / 6], [(4 + 5 + 8 + 9 + 12 + 13) / 6, 10]],
+    )
 
 
 def test_losses_by_hand():
     def outputs(scores, features):
         return [jt.array(np.float32(v)) for v in (*scores, *features)]
 
-    real, fake = outputs(([2.0, 0.5], [0.0]), ([1.0], [3.0])), outputs(([-3.0, 0.0], [0.5]), ([2.0], [-1.0]))
+    real, fake = (
+        outputs(([2.0, 0.5], [0.0]), ([1.0], [3.0])),
+        outputs(([-3.0, 0.0], [0.5]), ([2.0], [-1.0])),
+    )
     # First size: real 0 and 0.5, fake 0 and 1; second size: real 1, fake 1.5.
     assert np.isclose(script.discriminator_loss(real, fake).item(), ((0.25 + 0.5) + (1 + 1.5)) / 2)
     loss_G, loss_FM = script.generator_losses(real, fake)
@@ -202,8 +273,13 @@ def test_losses_by_hand():
 
 def test_divergence_by_hand():
     """KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1 - log s^2) / 2 for each number of a code."""
-    mean, log_variance = jt.array([[0.0, 2.0], [0.0, 0.0]]), jt.array([[0.0, 0.0], [np.log(4.0), 0.0]])
-    assert np.isclose(script.divergence(mean, log_variance).item(), (2 + (4 - 1 - np.log(4)) / 2) / 2)
+    mean, log_variance = (
+        jt.array([[0.0, 2.0], [0.0, 0.0]]),
+        jt.array([[0.0, 0.0], [np.log(4.0), 0.0]]),
+    )
+    assert np.isclose(
+        script.divergence(mean, log_variance).item(), (2 + (4 - 1 - np.log(4)) / 2) / 2
+    )
 
 
 # ---- the architecture ----
@@ -223,13 +299,33 @@ def test_counts_of_the_authors_code():
 def test_settings_of_the_paper():
     """Park 2019, section 4: rates of 0.0001 and 0.0004, batches of 32, 200 epochs of ADE20K."""
     args = script.parse_args(["--paper"])
-    assert (args.lr, args.lr * args.lr_ratio, args.b1, args.batch_size, args.n_epochs) == (0.0001, 0.0004, 0, 32, 200)
-    assert (args.decay_epoch, args.style_dim, args.lambda_FM, args.lambda_KL) == (100, 256, 10, 0.05)
+    assert (args.lr, args.lr * args.lr_ratio, args.b1, args.batch_size, args.n_epochs) == (
+        0.0001,
+        0.0004,
+        0,
+        32,
+        200,
+    )
+    assert (args.decay_epoch, args.style_dim, args.lambda_FM, args.lambda_KL) == (
+        100,
+        256,
+        10,
+        0.05,
+    )
 
 
 @pytest.mark.parametrize("n_doublings", [4, 5, 6])
 def test_sizes_by_doublings(n_doublings):
-    flags = ["--img_size", "64", "--img_width", "128", "--n_doublings", str(n_doublings), "--width", "1"]
+    flags = [
+        "--img_size",
+        "64",
+        "--img_width",
+        "128",
+        "--n_doublings",
+        str(n_doublings),
+        "--width",
+        "1",
+    ]
     G = script.build(script.parse_args([*flags, "--style_dim", "2", "--n_classes", "3"]))[0]
     factor = 2**n_doublings
     assert G.first.weight.shape == [16 * (64 // factor) * (128 // factor), 2]
@@ -285,14 +381,20 @@ def test_names_sizes_and_format(trained, tmp_path):
     own = paint(trained, maps, tmp_path / "own")
     assert [*own] == [f"{i}.jpg" for i in range(5)]
     assert {(x.size, x.format, x.mode) for x in own.values()} == {((40, 24), "JPEG", "RGB")}
-    assert {x.size for x in paint(trained, maps, tmp_path / "out", "--out_size", "512x384").values()} == {(512, 384)}
+    assert {
+        x.size for x in paint(trained, maps, tmp_path / "out", "--out_size", "512x384").values()
+    } == {(512, 384)}
     one = paint(trained, maps / "3.png", tmp_path / "one")
     assert [*one] == ["3.jpg"]
 
 
 def test_pieces_of_a_large_map_are_the_map():
     """Of a painter that gives each class its colour: the pieces, as large as in training, are joined without seams."""
-    classes, codes, seen = np.random.default_rng(0).integers(5, size=(1, 70, 100)), np.zeros((1, 2)), []
+    classes, codes, seen = (
+        np.random.default_rng(0).integers(5, size=(1, 70, 100)),
+        np.zeros((1, 2)),
+        [],
+    )
 
     class Colours(hand_in.Painter):
         def __init__(self):
@@ -355,7 +457,9 @@ def test_a_call_that_was_stopped_is_continued(trained, tmp_path, monkeypatch):
 def test_references(trained, tiny_runs, tmp_path, monkeypatch):
     """--ref, --ref_dir and --ref_json find the same image, with any suffix in the file, and it alone is encoded."""
     seen, real = [], hand_in.Painter.encode
-    monkeypatch.setattr(hand_in.Painter, "encode", lambda painter, x: seen.append(x) or real(painter, x))
+    monkeypatch.setattr(
+        hand_in.Painter, "encode", lambda painter, x: seen.append(x) or real(painter, x)
+    )
     maps, folder = make_maps(tmp_path / "maps", n=2), tmp_path / "styles"
     folder.mkdir()
     for i in range(2):
@@ -373,7 +477,9 @@ def test_references(trained, tiny_runs, tmp_path, monkeypatch):
         assert red == [100 * k for k in expected]
     (tmp_path / "own.json").write_text(json.dumps({"0.png": "3.png", "1.png": "4.jpg"}))
     seen.clear()
-    paint(trained, maps, tmp_path / "own", "--ref_json", tmp_path / "own.json")  # of the data that it was trained on
+    paint(
+        trained, maps, tmp_path / "own", "--ref_json", tmp_path / "own.json"
+    )  # of the data that it was trained on
     files = [tiny_runs("spade").data / f"train/imgs/{k}.jpg" for k in (3, 4)]
     pixels = [np.asarray(Image.open(file)).transpose(2, 0, 1) / 127.5 - 1 for file in files]
     assert np.allclose(np.concatenate(seen), pixels, atol=1e-5)
@@ -390,22 +496,40 @@ def bad_json(text):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda d: ["--ref", d / "none.png"], "none.png, the reference of 0.png, is not there; 2 of 2"),
+        (
+            lambda d: ["--ref", d / "none.png"],
+            "none.png, the reference of 0.png, is not there; 2 of 2",
+        ),
         (lambda d: ["--ref_dir", d / "maps2"], "maps2"),
         (bad_json("{"), "refs.json is no JSON file"),
         (bad_json("[1]"), "refs.json is no JSON file"),
         (bad_json('{"0.png": "x.jpg"}'), "refs.json has no image for 1.png"),
-        (bad_json('{"0.png": "x.jpg", "1.png": "y.jpg"}'), "x, the reference of 0.png, is not there"),
-        (lambda d: ["--ref", d / "x", "--n_outputs", 2], "--ref and --n_outputs ask for different styles"),
-        (lambda d: ["--ref", d / "x", "--ref_dir", d], "--ref and --ref_dir ask for different styles"),
+        (
+            bad_json('{"0.png": "x.jpg", "1.png": "y.jpg"}'),
+            "x, the reference of 0.png, is not there",
+        ),
+        (
+            lambda d: ["--ref", d / "x", "--n_outputs", 2],
+            "--ref and --n_outputs ask for different styles",
+        ),
+        (
+            lambda d: ["--ref", d / "x", "--ref_dir", d],
+            "--ref and --ref_dir ask for different styles",
+        ),
         (lambda d: ["--out_size", "512"], "--out_size: must be width x height such as 512x384"),
         (
             lambda d: Image.fromarray(np.full((8, 8), 9, np.uint8)).save(d / "maps/1.png") or [],
             "1.png holds the label 9",
         ),
-        (lambda d: Image.new("RGB", (8, 8)).save(d / "maps/1.png") or [], "1.png is no label map: it has mode RGB"),
+        (
+            lambda d: Image.new("RGB", (8, 8)).save(d / "maps/1.png") or [],
+            "1.png is no label map: it has mode RGB",
+        ),
         (lambda d: (d / "maps/1.png").write_bytes(b"x") and [], "1.png cannot be read"),
-        (lambda d: Image.new("L", (8, 8)).save(d / "maps/1.jpg") or [], "1.jpg: jpg alters the labels"),
+        (
+            lambda d: Image.new("L", (8, 8)).save(d / "maps/1.jpg") or [],
+            "1.jpg: jpg alters the labels",
+        ),
         (lambda d: ["--input", d / "nowhere"], "nowhere is not a folder"),
     ],
 )

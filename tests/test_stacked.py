@@ -1,12 +1,12 @@
 """common/data/stacked.py and the scripts that take --stacked: what lies in the channels, and whose order it is."""
 
-import numpy as np
-import pytest
-from registry import load, run, saved_arrays
-
 import common
 from common.data import load_images
 from common.data.stacked import Stacked
+
+import numpy as np
+import pytest
+from registry import load, run, saved_arrays
 
 SCRIPTS = ["began", "dcgan", "wgan_gp"]
 TINY = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, "--n_epochs", 1]
@@ -20,7 +20,12 @@ def stacked(idx_folder):
 def test_channels_are_digits_of_the_data_and_the_label_names_them(stacked, idx_folder):
     digits = load_images(idx_folder, 28, 1)
     images, labels = stacked.batch(np.arange(40), np.arange(40) * 977 + 5)
-    assert (images.shape, images.dtype, labels.dtype, len(stacked)) == ((40, 3, 28, 28), np.float32, np.int32, 40)
+    assert (images.shape, images.dtype, labels.dtype, len(stacked)) == (
+        (40, 3, 28, 28),
+        np.float32,
+        np.int32,
+        40,
+    )
     known = {image.tobytes(): label for image, label in zip(*digits.batch(np.arange(40)))}
     for image, label in zip(images, labels):
         a, b, c = (known[channel.tobytes()] for channel in image)
@@ -44,7 +49,10 @@ def test_digits_meet_anew_in_every_epoch_and_the_seed_decides():
     first, second = epochs(3)
     assert np.array_equal(first, epochs(3)[0]) and not np.array_equal(first, epochs(4)[0])
     assert sorted(first[:, 0]) == sorted(second[:, 0]) == list(range(500))
-    others = {epoch: dict(zip(rows[:, 0], map(tuple, rows[:, 1:]))) for epoch, rows in enumerate((first, second))}
+    others = {
+        epoch: dict(zip(rows[:, 0], map(tuple, rows[:, 1:])))
+        for epoch, rows in enumerate((first, second))
+    }
     assert np.mean([others[0][i] == others[1][i] for i in range(500)]) < 0.02
     # each of the others is uniform, and they do not hang together: all correlations within 4 standard errors of 0
     rows = np.concatenate([first, second])
@@ -67,7 +75,10 @@ def test_scripts_draw_three_channels(name, idx_folder, tmp_path):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_folder_of_photographs_cannot_be_stacked(name, fails, tmp_path):
     (tmp_path / "photos").mkdir()
-    code, line = fails(load(name).main, ["--stacked", "--data_dir", tmp_path / "photos", "--out_dir", tmp_path / "out"])
+    code, line = fails(
+        load(name).main,
+        ["--stacked", "--data_dir", tmp_path / "photos", "--out_dir", tmp_path / "out"],
+    )
     assert code == 2
     assert "holds no IDX files of digits" in line
 

@@ -10,7 +10,7 @@ from registry import ROWS, run, saved_arrays
 
 import stackgan as script
 import text2img
-from common import fast
+from jittor_fast import nn
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +39,14 @@ def test_step_is_pytorchs(stage):
 
     rng, parts = np.random.default_rng(0), script.build(parse(*TINY))
     G, D = parts[f"generator{stage}"], parts[f"discriminator{stage}"]
-    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
+    optimizer_G, optimizer_D = (
+        nn.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D)
+    )
     real = jt.array(rng.uniform(-1, 1, (8, 1, 16 * stage, 16 * stage)).astype(np.float32))
     texts = [array(rng, 8, 8) for _ in range(2)]
-    sources = [array(rng, 8, 6) if stage == 1 else jt.tanh(array(rng, 8, 1, 16, 16)) for _ in range(2)]
+    sources = [
+        array(rng, 8, 6) if stage == 1 else jt.tanh(array(rng, 8, 1, 16, 16)) for _ in range(2)
+    ]
     noise = [array(rng, 8, script.N_C) for _ in range(2)]
     step = (G, D, optimizer_G, optimizer_D, real, texts, sources, noise)
     twin = Twin("stackgan", write_back=False)
@@ -59,7 +63,9 @@ def test_losses_by_hand():
     got = script.kl_divergence(jt.array(mean), jt.array(log_deviation)).item()
     assert np.isclose(got, (2 + (np.exp(2) - 1) / 2 - 1) / 2, rtol=1e-5)
     logits = [jt.array(np.float32(x)) for x in ([2, 0], [-1, 3], [0.5, -4])]
-    expected = np.log1p(np.exp([-2, 0])).mean() + np.log1p(np.exp([[-1, 3], [0.5, -4]])).mean(1).sum() / 2
+    expected = (
+        np.log1p(np.exp([-2, 0])).mean() + np.log1p(np.exp([[-1, 3], [0.5, -4]])).mean(1).sum() / 2
+    )
     assert np.isclose(script.discriminator_loss(*logits).item(), expected, rtol=1e-5)
     assert np.isclose(text2img.discriminator_loss(*logits).item(), expected, rtol=1e-5)
 
@@ -70,7 +76,9 @@ def test_the_text_is_blurred_by_its_own_deviation():
     still, mean, log_deviation = augmentation(text, jt.zeros_like(e))
     blurred, *_ = augmentation(text, e)
     assert np.array_equal(still.numpy(), mean.numpy())
-    assert np.allclose((blurred - mean).numpy(), np.exp(log_deviation.numpy()) * e.numpy(), atol=1e-5)
+    assert np.allclose(
+        (blurred - mean).numpy(), np.exp(log_deviation.numpy()) * e.numpy(), atol=1e-5
+    )
     h = text.numpy() @ augmentation.linear.weight.numpy().T + augmentation.linear.bias.numpy()
     assert np.allclose(np.concatenate([mean.numpy(), log_deviation.numpy()], axis=1), h, atol=1e-5)
 
@@ -81,12 +89,21 @@ def test_the_text_is_blurred_by_its_own_deviation():
 def test_architecture_of_the_paper():
     """Zhang 2017, section 4: N_g = N_d = 128, N_z = 100, M_g = 16, M_d = 4, 64 and 256 pixels, 4 residual blocks."""
     args = parse("--paper")
-    assert (args.batch_size, args.lr, args.halve_every, args.stage1_epochs) == (64, 0.0002, 100, 600)
+    assert (args.batch_size, args.lr, args.halve_every, args.stage1_epochs) == (
+        64,
+        0.0002,
+        100,
+        600,
+    )
     assert args.n_epochs - args.text_epochs - args.stage1_epochs == 600
     G1 = script.Generator1(100, 1024, 3, 64, args.width_G)
     first = G1.layers[0]
     assert (first.in_channels, first.out_channels, first.kernel_size) == (100 + 128, 1024, (4, 4))
-    halved = [x.stride for x in script.Generator2(1024, 3, 64, 4, 8, 4).down.modules() if isinstance(x, jt.nn.Conv)]
+    halved = [
+        x.stride
+        for x in script.Generator2(1024, 3, 64, 4, 8, 4).down.modules()
+        if isinstance(x, jt.nn.Conv)
+    ]
     assert halved == [(1, 1), (2, 2), (2, 2)]  # 64 to 16
     G2 = script.Generator2(1024, 3, 64, 4, 8, 4)
     assert sum(isinstance(x, script.ResidualBlock) for x in G2.join.modules()) == 4
@@ -107,7 +124,17 @@ def test_architecture_of_the_paper():
 def phases(tiny_runs, tmp_path_factory):
     """Flags of a run with an epoch of each phase, and its folder; it keeps each epoch's checkpoint."""
     out = tmp_path_factory.mktemp("phases")
-    flags = [*tiny_runs("stackgan").flags, "--text_epochs", 1, "--stage1_epochs", 1, "--n_epochs", 3, "--keep", 3]
+    flags = [
+        *tiny_runs("stackgan").flags,
+        "--text_epochs",
+        1,
+        "--stage1_epochs",
+        1,
+        "--n_epochs",
+        3,
+        "--keep",
+        3,
+    ]
     run("stackgan", *flags, "--out_dir", out / "whole")
     return flags, out / "whole"
 
@@ -118,9 +145,17 @@ def test_what_a_phase_trains(phases):
     first, second, third = map(saved_arrays, files)
 
     def changed(one, two):
-        return {key.split("/")[0] for key in one if not np.array_equal(one[key], two[key])} - {"batches"}
+        return {key.split("/")[0] for key in one if not np.array_equal(one[key], two[key])} - {
+            "batches"
+        }
 
-    of_a_stage = ("generator", "discriminator", "optimizer_generator", "optimizer_discriminator", "ema")
+    of_a_stage = (
+        "generator",
+        "discriminator",
+        "optimizer_generator",
+        "optimizer_discriminator",
+        "ema",
+    )
     assert changed(first, second) == {f"{name}1" for name in of_a_stage}
     assert changed(second, third) == {f"{name}2" for name in of_a_stage}
     with open(phases[1] / "losses.csv") as file:
@@ -137,7 +172,9 @@ def test_a_run_resumed_within_the_first_phase_is_the_same(phases, tmp_path):
 
 def test_each_stage_starts_at_the_full_rate(tiny_runs, tmp_path, monkeypatch):
     rates, real = [], script.train_step
-    monkeypatch.setattr(script, "train_step", lambda *a, **k: rates.append((a[2].lr, a[3].lr)) or real(*a, **k))
+    monkeypatch.setattr(
+        script, "train_step", lambda *a, **k: rates.append((a[2].lr, a[3].lr)) or real(*a, **k)
+    )
     flags = ["--n_epochs", 5, "--stage1_epochs", 3, "--halve_every", 2, "--lr", 0.25]
     run("stackgan", *tiny_runs("stackgan").flags, *flags, "--out_dir", tmp_path)
     assert rates == [(rate, rate) for rate in (0.25, 0.25, 0.125, 0.25, 0.25) for _ in range(4)]
@@ -146,7 +183,9 @@ def test_each_stage_starts_at_the_full_rate(tiny_runs, tmp_path, monkeypatch):
 def test_stage_2_reads_stage_1s_images(tiny_runs, tmp_path, monkeypatch):
     """G starts from noise while stage I trains, then from its images, through which no gradient flows."""
     seen, real = [], script.train_step
-    monkeypatch.setattr(script, "train_step", lambda *a, **k: seen.append((a[6], a[4].shape)) or real(*a, **k))
+    monkeypatch.setattr(
+        script, "train_step", lambda *a, **k: seen.append((a[6], a[4].shape)) or real(*a, **k)
+    )
     run("stackgan", *tiny_runs("stackgan").flags, "--stage1_epochs", 1, "--out_dir", tmp_path)
     small = [tuple(x.shape) for sources, _ in seen for x in sources]
     assert small == [(8, 6)] * 8 + [(8, 1, 16, 16)] * 8

@@ -1,20 +1,20 @@
 """stargan.py: the step against PyTorch, the paper's numbers, the method by hand, attributes, translating, bad input."""
 
+import common
+from common.checkpoint import Reader
+from common.data.targets import Attributes, spread
+from common.networks import n_parameters
+
 import csv
 import json
 
 import jittor as jt
 import numpy as np
 import pytest
-from jittor import nn
 from PIL import Image
 
-import common
 import stargan as script
-from common import fast
-from common.checkpoint import Reader
-from common.data.targets import Attributes, spread
-from common.networks import n_parameters
+from jittor_fast import nn
 
 TINY = ["--img_size", 32, "--width", 4, "--n_blocks", 1, "--n_critic", 2, "--batch_size", 2]
 
@@ -43,11 +43,22 @@ def test_step_is_that_of_pytorch(update_G):
     twins = pytest.importorskip("tools.twins", reason="needs PyTorch")
     rng = np.random.default_rng(0)
     G, D = built(*TINY)
-    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
+    optimizer_G, optimizer_D = (
+        nn.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D)
+    )
     before = [p.numpy() for p in G.parameters()]
     real = jt.array(rng.uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
     labels, targets = (jt.array(rng.integers(2, size=(4, 3)).astype(np.float32)) for _ in range(2))
-    inputs = G, D, optimizer_G, optimizer_D, real, labels, targets, jt.array(rng.random((4, 1, 1, 1)))
+    inputs = (
+        G,
+        D,
+        optimizer_G,
+        optimizer_D,
+        real,
+        labels,
+        targets,
+        jt.array(rng.random((4, 1, 1, 1))),
+    )
     numbers = {"update_G": update_G, "weights": {"gp": 9.0, "cls": 0.7, "rec": 8.0}}
     twin = twins.Twin("stargan", write_back=False)
     expected, got = twin.train_step(*inputs, **numbers), script.train_step(*inputs, **numbers)
@@ -72,7 +83,9 @@ def test_classification_loss_by_hand():
 
 def test_penalty_by_hand():
     """A score of k times the sum of 3 x 4 pixels has a gradient of norm k sqrt(12), at whatever point."""
-    real, fake, alpha = (jt.array(np.random.default_rng(0).random(s)) for s in ((2, 3, 4), (2, 3, 4), (2, 1, 1)))
+    real, fake, alpha = (
+        jt.array(np.random.default_rng(0).random(s)) for s in ((2, 3, 4), (2, 3, 4), (2, 1, 1))
+    )
     penalty = script.gradient_penalty(lambda x: 0.5 * x.sum((1, 2)), real, fake, alpha)
     assert np.isclose(penalty.item(), (0.5 * np.sqrt(12) - 1) ** 2, rtol=1e-5)
 
@@ -102,11 +115,17 @@ def test_paper_setting_and_its_published_sizes():
 
 @pytest.mark.parametrize(
     ("height", "width", "depth", "patches"),
-    [(32, 32, 4, [2, 2]), (64, 64, 5, [2, 2]), (128, 128, 6, [2, 2]), (256, 256, 6, [4, 4]), (96, 64, 5, [3, 2])],
+    [
+        (32, 32, 4, [2, 2]),
+        (64, 64, 5, [2, 2]),
+        (128, 128, 6, [2, 2]),
+        (256, 256, 6, [4, 4]),
+        (96, 64, 5, [3, 2]),
+    ],
 )
 def test_discriminator_has_six_layers_where_they_fit(height, width, depth, patches):
     _, D = built("--img_height", height, "--img_width", width, "--width", 1)
-    assert sum(isinstance(layer, fast.Conv) for layer in D.layers.layers.values()) == depth
+    assert sum(isinstance(layer, nn.Conv) for layer in D.layers.layers.values()) == depth
     scores, logits = D(jt.zeros((1, 3, height, width)))
     assert (scores.shape, logits.shape) == ([1, 1, *patches], [1, 3])
 
@@ -123,7 +142,12 @@ def test_norms_and_biases_of_the_generator():
 def test_initial_weights_have_the_range_of_pytorchs():
     """U(-a, a), a = 1 / sqrt(fan in), where the fan in of a transposed convolution counts its output channels."""
     G, D = built("--width", 8)
-    for layer in [m for module in (G, D) for m in module.modules() if isinstance(m, (nn.Conv, nn.ConvTranspose))]:
+    for layer in [
+        m
+        for module in (G, D)
+        for m in module.modules()
+        if isinstance(m, (nn.Conv, nn.ConvTranspose))
+    ]:
         bound = 1 / np.sqrt(np.prod(layer.weight.shape[1:]))
         weights = layer.weight.numpy()
         assert 0.95 * bound < np.abs(weights).max() <= bound
@@ -131,16 +155,21 @@ def test_initial_weights_have_the_range_of_pytorchs():
 
 
 @pytest.mark.parametrize(
-    ("epoch", "expected"), [(1, 1.0), (10, 1.0), (11, 10 / 11), (15, 6 / 11), (20, 1 / 11), (21, 1 / 11), (99, 1 / 11)]
+    ("epoch", "expected"),
+    [(1, 1.0), (10, 1.0), (11, 10 / 11), (15, 6 / 11), (20, 1 / 11), (21, 1 / 11), (99, 1 / 11)],
 )
 def test_learning_rate_by_hand(epoch, expected):
-    assert np.isclose(script.learning_rate(epoch, 3e-4, decay_epoch=10, decay_until=20), 3e-4 * expected)
+    assert np.isclose(
+        script.learning_rate(epoch, 3e-4, decay_epoch=10, decay_until=20), 3e-4 * expected
+    )
 
 
 def test_learning_rate_of_a_run_that_ends_before_its_fall():
-    assert [script.learning_rate(e, 0.1, decay_epoch=5, decay_until=until) for e in (6, 9) for until in (2, 4, 5)] == [
-        0.1
-    ] * 6
+    assert [
+        script.learning_rate(e, 0.1, decay_epoch=5, decay_until=until)
+        for e in (6, 9)
+        for until in (2, 4, 5)
+    ] == [0.1] * 6
 
 
 # ---- attributes ----
@@ -152,7 +181,11 @@ COLOURS = Attributes(["red", "green", "bold"], ["red", "green"])
 def test_changes_of_attributes_by_hand():
     have = np.float32([[1, 0, 1]])
     assert COLOURS.change(have, {"green": 1, "bold": 0}).tolist() == [[0, 1, 0]]
-    assert [t.tolist() for t in COLOURS.all_targets(have)] == [[[1, 0, 1]], [[0, 1, 1]], [[1, 0, 0]]]
+    assert [t.tolist() for t in COLOURS.all_targets(have)] == [
+        [[1, 0, 1]],
+        [[0, 1, 1]],
+        [[1, 0, 0]],
+    ]
     assert have.tolist() == [[1, 0, 1]]
 
 
@@ -203,13 +236,18 @@ def images(folder, n, size=(32, 32), seed=0):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for i in range(n):
-        Image.fromarray(rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(
+            folder / f"{i}.png"
+        )
 
 
 def celeba(folder, hair):
     """Images of whom the i-th has the colours of hair `hair[i]` of (black, blond), and is male and young by turns."""
     images(folder / "img_align_celeba", len(hair))
-    rows = [f"{i}.png {2 * a - 1} {2 * b - 1} {i % 2 * 2 - 1} {i // 2 % 2 * 2 - 1}" for i, (a, b) in enumerate(hair)]
+    rows = [
+        f"{i}.png {2 * a - 1} {2 * b - 1} {i % 2 * 2 - 1} {i // 2 % 2 * 2 - 1}"
+        for i, (a, b) in enumerate(hair)
+    ]
     text = "\n".join([str(len(hair)), "Black_Hair Blond_Hair Male Young", *rows])
     (folder / "list_attr_celeba.txt").write_text(text + "\n")
     return folder
@@ -224,7 +262,16 @@ def stored(folder):
 
 
 def trained(folder, hair=((1, 0), (0, 1), (0, 0), (0, 1)) * 3, flags=()):
-    run("--data_dir", celeba(folder / "data", hair), *TINY, "--n_epochs", 1, "--out_dir", folder / "run", *flags)
+    run(
+        "--data_dir",
+        celeba(folder / "data", hair),
+        *TINY,
+        "--n_epochs",
+        1,
+        "--out_dir",
+        folder / "run",
+        *flags,
+    )
     return folder / "run"
 
 
@@ -240,10 +287,15 @@ def test_losses_are_logged_by_themselves_at_any_interval(tmp_path):
     assert all(np.isfinite(float(row[name])) for name in losses)
     assert sorted(f.name for f in out.glob("*.pkl")) == ["generator_last.pkl"]
     assert [f.name for f in (out / "samples").iterdir()] == ["step_0000004.png"]
-    assert Image.open(out / "result.png").size == (5 * 34 + 2, 34 + 2)  # an image of the test part, four changes
+    assert Image.open(out / "result.png").size == (
+        5 * 34 + 2,
+        34 + 2,
+    )  # an image of the test part, four changes
 
 
-@pytest.mark.parametrize(("hair", "expected"), [([(1, 0), (0, 1)] * 6, False), ([(1, 0), (0, 0)] * 6, True)])
+@pytest.mark.parametrize(
+    ("hair", "expected"), [([(1, 0), (0, 1)] * 6, False), ([(1, 0), (0, 0)] * 6, True)]
+)
 def test_the_data_tell_whether_an_image_may_have_none(tmp_path, hair, expected):
     hair = [*hair, (0, 1), (1, 0)]
     out = trained(tmp_path, hair)
@@ -270,7 +322,18 @@ def test_a_rate_that_has_fallen_stays_when_the_run_goes_on(tmp_path, monkeypatch
 def test_fine_tuning_starts_from_the_weights_alone(tmp_path):
     first = trained(tmp_path)
     data = celeba(tmp_path / "others", [(1, 0), (0, 1)] * 6)
-    flags = ["--init_from", first, "--data_dir", data, "--batch_size", 11, "--n_epochs", 1, "--lr", 1e-9]
+    flags = [
+        "--init_from",
+        first,
+        "--data_dir",
+        data,
+        "--batch_size",
+        11,
+        "--n_epochs",
+        1,
+        "--lr",
+        1e-9,
+    ]
     run(*flags, "--out_dir", tmp_path / "tuned")
     assert stored(tmp_path / "tuned")["may_have_none"] is False  # as the new data tell
     one, other = (np.load(folder / "checkpoint_last.npz") for folder in (first, tmp_path / "tuned"))
@@ -298,7 +361,15 @@ def test_attributes_reach_the_generator_as_set(tmp_path, monkeypatch):
     monkeypatch.setattr(script.Generator, "execute", generate)
     monkeypatch.setattr(script.Discriminator, "execute", discriminate)
     run(
-        "--resume", out, "--sample_only", "--input", tmp_path / "x.png", "--set", "Young=0", "--out_dir", tmp_path / "o"
+        "--resume",
+        out,
+        "--sample_only",
+        "--input",
+        tmp_path / "x.png",
+        "--set",
+        "Young=0",
+        "--out_dir",
+        tmp_path / "o",
     )
     assert seen == [([1, 3, 48, 32], [[0, 0, 1, 0]])]
     assert Image.open(tmp_path / "o/x.png").size == (32, 48)
@@ -312,7 +383,10 @@ def test_a_folder_becomes_a_folder_of_the_same_names(tmp_path, fails):
     before = (out / "checkpoint_last.npz").read_bytes()
     flags = ["--resume", out, "--sample_only", "--input", mine, "--set"]
     run(*flags, "Blond_Hair=1", "--out_dir", tmp_path / "fair")
-    sizes = {str(f.relative_to(tmp_path / "fair")): Image.open(f).size for f in (tmp_path / "fair").rglob("*.*")}
+    sizes = {
+        str(f.relative_to(tmp_path / "fair")): Image.open(f).size
+        for f in (tmp_path / "fair").rglob("*.*")
+    }
     assert sizes == {"deep/0.png": (64, 32), "grey.jpg": (32, 64)}
     assert (out / "checkpoint_last.npz").read_bytes() == before
     code, line = fails(script.main, [*flags, "Grey_Hair=1"])
@@ -332,7 +406,10 @@ def test_a_folder_becomes_a_folder_of_the_same_names(tmp_path, fails):
         (["--set", "x=1"], "--input and --set belong together"),
         (["--n_critic", 0], "must be a whole number at least 1"),
         (["--lambda_gp", -1], "must be a number at least 0"),
-        (["--exclusive", "grey", "--batch_size", 2], "--exclusive: grey is none of red, green, blue, bold, inverted"),
+        (
+            ["--exclusive", "grey", "--batch_size", 2],
+            "--exclusive: grey is none of red, green, blue, bold, inverted",
+        ),
     ],
 )
 def test_bad_flags(fails, tmp_path, flags, message):

@@ -1,15 +1,16 @@
 """text2img.py: the steps against PyTorch, losses by hand, texts and pictures, resuming both phases; that it learns."""
 
+import common
+from common.data.captions import encode
+
 import jittor as jt
 import numpy as np
 import pytest
 from PIL import Image
 from registry import ROWS, assert_same_run, meta, run
 
-import common
 import text2img as script
-from common import fast
-from common.data.captions import encode
+from jittor_fast import nn
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,9 @@ def test_step_is_pytorchs(with_wrong, interpolate):
 
     rng = np.random.default_rng(0)
     G, D, *_ = script.build(parse(*TINY))
-    optimizer_G, optimizer_D = (fast.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D))
+    optimizer_G, optimizer_D = (
+        nn.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D)
+    )
     real = jt.array(rng.uniform(-1, 1, (9, 1, 16, 16)).astype(np.float32))
     texts, noise = [codes(rng, 9) for _ in range(2)], [codes(rng, 9, 6) for _ in range(2)]
     step = (G, D, optimizer_G, optimizer_D, real, texts, noise, with_wrong, interpolate)
@@ -69,7 +72,9 @@ def test_text_encoder_is_pytorchs():
     theirs = dict(twin.named_parameters())
     for name, grad in zip(names, grads):
         expected = theirs[name].grad.numpy()
-        assert np.allclose(grad.numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()), name
+        assert np.allclose(grad.numpy(), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()), (
+            name
+        )
 
 
 def test_known_codes_are_the_encoders():
@@ -101,7 +106,11 @@ def test_matching_by_hand():
     assert np.isclose(script.matching_loss(eye, eye).item(), np.log1p(2 * np.exp(-10)), rtol=1e-3)
     ones = jt.ones((3, 4))
     assert np.isclose(script.matching_loss(ones, ones).item(), np.log(3), rtol=1e-5)
-    assert np.isclose(script.matching_loss(eye, eye[jt.array([1, 2, 0])]).item(), np.log(np.exp(10) + 2), rtol=1e-4)
+    assert np.isclose(
+        script.matching_loss(eye, eye[jt.array([1, 2, 0])]).item(),
+        np.log(np.exp(10) + 2),
+        rtol=1e-4,
+    )
 
 
 def test_matching_goes_both_ways():
@@ -117,7 +126,9 @@ def test_matching_goes_both_ways():
 
 def test_fakes_of_both_kinds_weigh_half_each():
     loss = script.discriminator_loss(jt.array([2.0]), jt.array([-1.0]), jt.array([0.5])).item()
-    assert np.isclose(loss, np.log1p(np.exp(-2)) + (np.log1p(np.exp(-1)) + np.log1p(np.exp(0.5))) / 2)
+    assert np.isclose(
+        loss, np.log1p(np.exp(-2)) + (np.log1p(np.exp(-1)) + np.log1p(np.exp(0.5))) / 2
+    )
     with pytest.raises(ValueError, match="logits of shapes"):
         script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)), jt.zeros(4))
 
@@ -130,18 +141,30 @@ def test_architecture_of_the_paper():
     G, D, *_ = script.build(parse("--paper"))
     for network in (G, D):
         linear, activation = network.project.layers.values()
-        assert (linear.in_features, linear.out_features, type(activation)) == (1024, 128, fast.LeakyReLU)
+        assert (linear.in_features, linear.out_features, type(activation)) == (
+            1024,
+            128,
+            nn.LeakyReLU,
+        )
     first = G.layers[0]
     assert (first.in_channels, first.out_channels, first.kernel_size) == (100 + 128, 1024, (4, 4))
     join = D.head[0]
     assert (join.in_channels, join.out_channels, join.kernel_size) == (512 + 128, 512, (1, 1))
     args = parse("--paper")
-    assert (args.batch_size, args.lr, args.b1, args.img_size, args.n_epochs) == (64, 0.0002, 0.5, 64, 600)
+    assert (args.batch_size, args.lr, args.b1, args.img_size, args.n_epochs) == (
+        64,
+        0.0002,
+        0.5,
+        64,
+        600,
+    )
 
 
 def test_the_rate_is_halved(tiny_runs, tmp_path, monkeypatch):
     rates, real = [], script.train_step
-    monkeypatch.setattr(script, "train_step", lambda *a: rates.append((a[2].lr, a[3].lr)) or real(*a))
+    monkeypatch.setattr(
+        script, "train_step", lambda *a: rates.append((a[2].lr, a[3].lr)) or real(*a)
+    )
     flags = [*tiny_runs("text2img").flags, "--n_epochs", 5, "--halve_every", 2, "--lr", 0.25]
     run("text2img", *flags, "--out_dir", tmp_path)
     assert rates == [(rate, rate) for rate in (0.25, 0.25, 0.125, 0.125, 0.0625) for _ in range(4)]
@@ -168,7 +191,10 @@ def test_the_encoders_learn_first_and_stay(phases):
     assert [bool(row["loss_D"]) for row in rows] == [False] * 4 + [True] * 4
     assert float(rows[3]["matching"]) < float(rows[0]["matching"])
     run("text2img", *flags, "--n_epochs", 1, "--out_dir", out / "first")
-    with np.load(out / "first/checkpoint_last.npz") as first, np.load(out / "whole/checkpoint_last.npz") as whole:
+    with (
+        np.load(out / "first/checkpoint_last.npz") as first,
+        np.load(out / "whole/checkpoint_last.npz") as whole,
+    ):
         for key in first.files:
             same = np.array_equal(first[key], whole[key])
             if key.startswith(("text_encoder/", "image_encoder/")):
@@ -202,7 +228,9 @@ def test_texts_of_the_pictures(tiny_runs, tmp_path):
     ):
         run("text2img", *resume, *flags, "--out_dir", tmp_path / name)
         assert Image.open(tmp_path / name / "result.png").size == (8 * 18 + 2, n_rows * 18 + 2)
-    typed, walked, read = (np.asarray(Image.open(tmp_path / f"{f}/result.png")) for f in ("typed", "walk", "file"))
+    typed, walked, read = (
+        np.asarray(Image.open(tmp_path / f"{f}/result.png")) for f in ("typed", "walk", "file")
+    )
     row = slice(2, 18)
     assert np.array_equal(typed[row], typed[row.start + 36 : row.stop + 36])
     assert np.array_equal(typed[:36], read[:36])
@@ -214,7 +242,13 @@ def test_samples_tell_their_captions(tiny_runs, tmp_path):
     flags = ["--text", "a red one", "一只鸟", "--n_samples", 5, "--out_dir", tmp_path]
     run("text2img", "--resume", tiny_runs("text2img").half, "--sample_only", *flags)
     with np.load(tmp_path / "samples.npz") as samples:
-        assert samples["captions"].tolist() == ["a red one", "一只鸟", "a red one", "一只鸟", "a red one"]
+        assert samples["captions"].tolist() == [
+            "a red one",
+            "一只鸟",
+            "a red one",
+            "一只鸟",
+            "a red one",
+        ]
         assert samples["images"].shape == (5, 16, 16, 1)
 
 
@@ -233,8 +267,32 @@ def test_it_draws_what_the_text_says(tmp_path):
         Image.fromarray(pixels).save(folder / f"{i:03d}.png")
         rows.append(f"{i:03d}.png,{('a {} picture', 'it is {}')[i // 2 % 2].format(name)}\n")
     (folder / "captions.csv").write_text("file,caption\n" + "".join(rows))
-    sizes = ["--img_size", 16, "--channels", 1, "--width_G", 8, "--width_D", 8, "--latent_dim", 6, "--text_dim", 8]
-    training = ["--n_epochs", 20, "--text_epochs", 5, "--batch_size", 18, "--lr", 0.002, "--ema_decay", 0.95]
+    sizes = [
+        "--img_size",
+        16,
+        "--channels",
+        1,
+        "--width_G",
+        8,
+        "--width_D",
+        8,
+        "--latent_dim",
+        6,
+        "--text_dim",
+        8,
+    ]
+    training = [
+        "--n_epochs",
+        20,
+        "--text_epochs",
+        5,
+        "--batch_size",
+        18,
+        "--lr",
+        0.002,
+        "--ema_decay",
+        0.95,
+    ]
     out = ["--text", "very dark", "quite bright", "--n_samples", 100, "--out_dir", tmp_path / "out"]
     run("text2img", "--data_dir", folder, *sizes, *training, "--log_interval", 100, *out)
     with np.load(tmp_path / "out/samples.npz") as samples:

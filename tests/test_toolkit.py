@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_gpu import DRIVER
 
-from common.environment import gpu, toolkit
+from jittor_setup import gpu, toolkit
 
 RUNTIME = """
 #define CUDART_VERSION 13000
@@ -76,7 +76,9 @@ def runs(machine, code):
     source, program = machine / "program.cc", machine / "program"
     source.write_text(code)
     include = machine / "cache/cuda13.0/include"
-    subprocess.run(["g++", "-std=c++14", f"-I{include}", str(source), "-o", str(program)], check=True)
+    subprocess.run(
+        ["g++", "-std=c++14", f"-I{include}", str(source), "-o", str(program)], check=True
+    )
     return subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
 
 
@@ -92,8 +94,15 @@ def test_nvcc_is_a_file_that_calls_the_real_one(machine):
 def test_libraries_of_all_places_have_the_names_that_a_linker_wants(machine):
     adapted(machine)
     lib = machine / "cache/cuda13.0/lib64"
-    assert {"libcudart.so", "libcublas.so", "libcudnn.so", "libcudnn.so.9"} <= {file.name for file in lib.iterdir()}
-    for name, part in {"ops_infer": "_ops", "ops_train": "_ops", "cnn_infer": "_cnn", "cnn_train": "_cnn"}.items():
+    assert {"libcudart.so", "libcublas.so", "libcudnn.so", "libcudnn.so.9"} <= {
+        file.name for file in lib.iterdir()
+    }
+    for name, part in {
+        "ops_infer": "_ops",
+        "ops_train": "_ops",
+        "cnn_infer": "_cnn",
+        "cnn_train": "_cnn",
+    }.items():
         assert (lib / f"libcudnn_{name}.so").read_text() == part
 
 
@@ -110,9 +119,7 @@ int main() {
 
 
 def test_recurrent_calls_compile_and_fail(machine):
-    code = (
-        '#include <cudnn.h>\n#include <cstdio>\nint main() { std::printf("%d", cudnnRNNForwardTraining(1, nullptr)); }'
-    )
+    code = '#include <cudnn.h>\n#include <cstdio>\nint main() { std::printf("%d", cudnnRNNForwardTraining(1, nullptr)); }'
     assert runs(machine, code) == "3000"
 
 
@@ -189,12 +196,21 @@ def test_jittor_compiles_with_cuda_13(tmp_path):
     """Its core by the real way, until it calls the stand-in driver; then what it compiles for the libraries."""
     (tmp_path / "driver.cc").write_text(DRIVER)
     numbers = [f"-D{name}" for name in ("VERSION=13000", "COUNT=1", "INIT=0", "CAPABILITY=86")]
-    library = ["-shared", "-fPIC", *numbers, tmp_path / "driver.cc", "-o", tmp_path / "libcuda.so.1"]
+    library = [
+        "-shared",
+        "-fPIC",
+        *numbers,
+        tmp_path / "driver.cc",
+        "-o",
+        tmp_path / "libcuda.so.1",
+    ]
     subprocess.run(["g++", *map(str, library)], check=True)
     variables = {"HOME": str(tmp_path), "LD_LIBRARY_PATH": str(tmp_path), toolkit.OPT_IN: "1"}
     set_by_jittor = ("JITTOR_HOME", "cache_name", "nvcc_path")
-    environment = {name: value for name, value in os.environ.items() if name not in set_by_jittor} | variables
-    code = "import environment; print(environment.gpu.decide([], environment.cache_folder()).reason)"
+    environment = {
+        name: value for name, value in os.environ.items() if name not in set_by_jittor
+    } | variables
+    code = "import jittor_setup; print(jittor_setup.gpu.decide([], jittor_setup.cache_folder()).reason)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,
@@ -204,10 +220,14 @@ def test_jittor_compiles_with_cuda_13(tmp_path):
     )
     cache = tmp_path / ".cache/jittor"
     assert done.stdout.startswith("the trial of the GPU ended with code -6")
-    assert "cudaErrorCallRequiresNewerDriver" in (cache / "gpu_probe.log").read_text(errors="replace")
+    assert "cudaErrorCallRequiresNewerDriver" in (cache / "gpu_probe.log").read_text(
+        errors="replace"
+    )
     (core,) = cache.glob("jt*/**/cxx17/cu13*/jittor_core*.so")
 
-    compiler, source, *options = shlex.split((core.parent / "obj_files/array_op.cc.o.key").read_text().splitlines()[0])
+    compiler, source, *options = shlex.split(
+        (core.parent / "obj_files/array_op.cc.o.key").read_text().splitlines()[0]
+    )
     options = [*options[: options.index("-c")], "-fsyntax-only"]
     libraries = Path(source).parents[2] / "extern/cuda"
     for name in ("cudnn", "cublas", "curand", "cub"):
@@ -219,5 +239,12 @@ def test_jittor_compiles_with_cuda_13(tmp_path):
 
     (tmp_path / "reduction.cu").write_text(REDUCTION)
     (nvcc,) = cache.glob("cuda13.*/bin/nvcc")
-    flags = [toolkit.CXX17, f"-I{nvcc.parents[1] / 'include'}", "-arch=sm_86", "-c", "-o", tmp_path / "reduction.o"]
+    flags = [
+        toolkit.CXX17,
+        f"-I{nvcc.parents[1] / 'include'}",
+        "-arch=sm_86",
+        "-c",
+        "-o",
+        tmp_path / "reduction.o",
+    ]
     subprocess.run([nvcc, *flags, tmp_path / "reduction.cu"], check=True)

@@ -32,18 +32,32 @@ def test_a_model_of_rectangles(name, tiny, tmp_path):
 
 def test_tiles(name, tiny, tmp_path, fails):
     """A picture keeps its size, larger or smaller than a tile; a tile is as an image must be, and needs a picture."""
-    call = ["--resume", tiny.half, "--sample_only", "--input", tmp_path, "--out_dir", tmp_path / "out", "--tile"]
+    call = [
+        "--resume",
+        tiny.half,
+        "--sample_only",
+        "--input",
+        tmp_path,
+        "--out_dir",
+        tmp_path / "out",
+        "--tile",
+    ]
     for picture, size in (("large", (70, 50)), ("small", (20, 30))):
         Image.new("RGB", size, (200, 100, 50)).save(tmp_path / f"{picture}.png")
     run(name, *call, 32, *TRANSLATE[name])
-    assert [Image.open(tmp_path / f"out/{x}.png").size for x in ("large", "small")] == [(70, 50), (20, 30)]
+    assert [Image.open(tmp_path / f"out/{x}.png").size for x in ("large", "small")] == [
+        (70, 50),
+        (20, 30),
+    ]
     code, line = fails(load(name).main, [*call, 42, *TRANSLATE[name]])
     assert code == 2
     assert "--tile 42: it must be a multiple of" in line
 
 
 def test_drawn_digits_cannot_be_rectangles(name, tmp_path, fails):
-    code, line = fails(load(name).main, ["--img_width", 64, "--img_height", 32, "--out_dir", tmp_path])
+    code, line = fails(
+        load(name).main, ["--img_width", 64, "--img_height", 32, "--out_dir", tmp_path]
+    )
     assert code == 2
     assert "digits are square, not 32 x 64" in line
 

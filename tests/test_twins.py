@@ -36,7 +36,9 @@ def test_weights_are_written_back(tiny_runs):
     script = load("dcgan")
     for write_back in (True, False):
         jt.set_global_seed(987654321)
-        G, D = script.build(script.parse_args(["--img_size", "16", "--latent_dim", "6", "--width", "4"]))
+        G, D = script.build(
+            script.parse_args(["--img_size", "16", "--latent_dim", "6", "--width", "4"])
+        )
         optimizers = [jt.nn.Adam(m.parameters(), lr=0.01) for m in (G, D)]
         before, twins = G.layers[0].weight.numpy().copy(), Twin("dcgan", write_back)
         z, real = jt.ones((4, 6)), jt.zeros((4, 1, 16, 16))

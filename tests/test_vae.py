@@ -1,22 +1,35 @@
 """vae.py: both terms of the bound by hand, its step against PyTorch, a likelihood known in closed form, pictures."""
 
+import common
+from common.data import load_images
+from common.networks import n_parameters
+
 import json
 
 import jittor as jt
 import numpy as np
 import pytest
 from conftest import write_idx_folder
-from jittor import nn
 from PIL import Image
 
-import common
 import vae as script
-from common import fast
-from common.data import load_images
-from common.networks import n_parameters
+from jittor_fast import nn
 from tools import log_likelihood as tool
 
-TINY = ["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10, "--n_epochs", 1, "--sample_interval", 4]
+TINY = [
+    "--img_size",
+    8,
+    "--hidden",
+    7,
+    "--latent_dim",
+    3,
+    "--batch_size",
+    10,
+    "--n_epochs",
+    1,
+    "--sample_interval",
+    4,
+]
 
 
 def run(*argv):
@@ -31,7 +44,9 @@ def parse(*argv):
 def digits(tmp_path):
     rng, labels = np.random.default_rng(0), np.arange(40, dtype=np.uint8) % 10
     for split in ("train", "t10k"):
-        write_idx_folder(tmp_path / "digits", rng.integers(256, size=(40, 28, 28), dtype=np.uint8), labels, split)
+        write_idx_folder(
+            tmp_path / "digits", rng.integers(256, size=(40, 28, 28), dtype=np.uint8), labels, split
+        )
     return tmp_path / "digits"
 
 
@@ -59,7 +74,9 @@ def test_bernoulli_likelihood_by_hand():
 def test_gaussian_likelihood_by_hand():
     """Means 0.8 and 0.3 of pixels 1 and 0.3, variance 0.04: twice -log(2 pi 0.04) / 2, and -0.2^2 / (2 * 0.04)."""
     logits = np.log([0.8 / 0.2, 0.3 / 0.7]).astype(np.float32).reshape(1, 1, 1, 2)
-    got = script.log_likelihood(jt.array(logits), jt.array(np.float32([[[[1, 0.3]]]])), "gaussian", jt.array([0.04]))
+    got = script.log_likelihood(
+        jt.array(logits), jt.array(np.float32([[[[1, 0.3]]]])), "gaussian", jt.array([0.04])
+    )
     assert np.allclose(got.numpy(), [-np.log(2 * np.pi * 0.04) - 0.5], atol=1e-5)
 
 
@@ -67,7 +84,9 @@ def test_gaussian_likelihood_is_a_density_of_pixels():
     """Over all values of one pixel it integrates to 1."""
     x = np.linspace(-2, 3, 5001, dtype=np.float32).reshape(-1, 1, 1, 1)
     logits = np.full_like(x, np.log(0.6 / 0.4))
-    density = np.exp(script.log_likelihood(jt.array(logits), jt.array(x), "gaussian", jt.array([0.01])).numpy())
+    density = np.exp(
+        script.log_likelihood(jt.array(logits), jt.array(x), "gaussian", jt.array([0.01])).numpy()
+    )
     assert np.isclose(density.sum() * 0.001, 1, atol=1e-4)
     assert density.max() > 1  # so that its logarithm may be positive
 
@@ -89,7 +108,9 @@ def test_best_variance_is_the_mean_squared_error():
     logits = jt.zeros((2, 1, 1, 2))
     best = script.best_variance(logits, x)
     assert np.isclose(best.item(), 0.05)
-    likelihood = [script.log_likelihood(logits, x, "gaussian", best * f).mean().item() for f in (0.9, 1, 1.1)]
+    likelihood = [
+        script.log_likelihood(logits, x, "gaussian", best * f).mean().item() for f in (0.9, 1, 1.1)
+    ]
     assert max(likelihood) == likelihood[1]
 
 
@@ -105,7 +126,11 @@ def test_the_variance_cannot_collapse():
 )
 def test_kl_by_hand(mu, sigma, expected):
     mean, logvar = np.full((2, 3), mu, np.float32), np.full((2, 3), 2 * np.log(sigma), np.float32)
-    assert np.allclose(script.kl_divergence(jt.array(mean), jt.array(logvar)).numpy(), [3 * expected] * 2, atol=1e-6)
+    assert np.allclose(
+        script.kl_divergence(jt.array(mean), jt.array(logvar)).numpy(),
+        [3 * expected] * 2,
+        atol=1e-6,
+    )
 
 
 # ---- the paper, and one step against PyTorch ----
@@ -123,7 +148,9 @@ def test_the_published_setting():
     # W3, b3 from 784 pixels to 500; W4, b4 and W5, b5 to 20 latents; W1, b1 and W2, b2 back.
     assert n_parameters(encoder) == 784 * 500 + 500 + 2 * (500 * 20 + 20)
     assert n_parameters(decoder) == 20 * 500 + 500 + 500 * 784 + 784
-    weights = np.concatenate([p.numpy().ravel() for m in (encoder, decoder) for p in m.parameters()])
+    weights = np.concatenate(
+        [p.numpy().ravel() for m in (encoder, decoder) for p in m.parameters()]
+    )
     assert abs(weights.mean()) < 1e-4
     assert np.isclose(weights.std(), 0.01, rtol=0.01)
 
@@ -146,9 +173,9 @@ def test_step_against_pytorch(arch, likelihood, optimizer):
     encoder, decoder = script.build(parse(*flags, "--img_size", 8))
     parameters = [*encoder.parameters(), *decoder.parameters()]
     if optimizer == "adam":
-        update = fast.Adam(parameters, lr=0.01, betas=(0.9, 0.999))
+        update = nn.Adam(parameters, lr=0.01, betas=(0.9, 0.999))
     else:
-        update = fast.Adagrad(parameters, lr=0.01, weight_decay=0.001)
+        update = nn.Adagrad(parameters, lr=0.01, weight_decay=0.001)
     x = rng.random((6, 1, 8, 8), dtype=np.float32)
     x = (x > 0.5).astype(np.float32) if likelihood == "bernoulli" else x
     step = (jt.array(x), jt.array(rng.standard_normal((6, 3), dtype=np.float32)), 0.7, likelihood)
@@ -160,13 +187,15 @@ def test_step_against_pytorch(arch, likelihood, optimizer):
     assert_same_step(encoder, twin.module(encoder), update)
     assert_same_step(decoder, twin.module(decoder), update)  # with the running variance
     if likelihood == "gaussian":
-        assert 0.9 < decoder.running_var.item() < 0.93  # a tenth of the way from 1, and no parameter of the optimizer's
+        assert (
+            0.9 < decoder.running_var.item() < 0.93
+        )  # a tenth of the way from 1, and no parameter of the optimizer's
 
 
 def test_adagrad_by_hand():
     """Two steps on 2 p^2 from p = 1, rate 0.5 and decay 1: g = 4 p + p, v is the sum of g^2, p -= 0.5 g / sqrt(v)."""
     p = jt.array([1.0, 0.0])
-    optimizer = fast.Adagrad([p], lr=0.5, weight_decay=1)
+    optimizer = nn.Adagrad([p], lr=0.5, weight_decay=1)
     optimizer.step(2 * (p * p).sum())
     assert np.allclose(p.numpy(), [0.5, 0])  # where the gradient has always been 0, nothing moves
     optimizer.step(2 * (p * p).sum())
@@ -175,13 +204,13 @@ def test_adagrad_by_hand():
 
 def test_the_weights_have_a_prior(digits, tmp_path, monkeypatch):
     """-log N(0, I) of the weights, divided by the number of images, has the gradient p / n."""
-    decays, adam = [], fast.Adam
+    decays, adam = [], nn.Adam
 
     def spy(*args, weight_decay, **kwargs):
         decays.append(weight_decay)
         return adam(*args, weight_decay=weight_decay, **kwargs)
 
-    monkeypatch.setattr(fast, "Adam", spy)
+    monkeypatch.setattr(nn, "Adam", spy)
     run("--data_dir", digits, *TINY, "--out_dir", tmp_path / "out")
     assert decays == [1 / 40]
 
@@ -223,7 +252,9 @@ def test_the_settled_likelihood_and_its_variance_are_stored(photos, tmp_path, fa
 
 
 def test_log_mean_exp_does_not_overflow():
-    assert np.allclose(tool.log_mean_exp(np.array([[-1000.0, -1000.0], [0.0, np.log(3)]])), [-1000, np.log(2)])
+    assert np.allclose(
+        tool.log_mean_exp(np.array([[-1000.0, -1000.0], [0.0, np.log(3)]])), [-1000, np.log(2)]
+    )
 
 
 class LinearDecoder(nn.Module):
@@ -242,15 +273,21 @@ def test_the_estimate_of_a_likelihood_known_in_closed_form():
     """A linear Gaussian model: log p(x) is exact, and the estimate with a rough q comes within 0.05 nats of it."""
     rng = np.random.default_rng(0)
     w = (0.05 * rng.uniform(-1, 1, (4, 2))).astype(np.float32)  # means stay within (0, 1)
-    x = (0.5 + rng.standard_normal((20, 2)) @ w.T + 0.1 * rng.standard_normal((20, 4))).astype(np.float32)
+    x = (0.5 + rng.standard_normal((20, 2)) @ w.T + 0.1 * rng.standard_normal((20, 4))).astype(
+        np.float32
+    )
     covariance, centred = 0.01 * np.eye(4) + w @ w.T, x - 0.5
     squares = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(covariance), centred)
     exact = -0.5 * (4 * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + squares)
-    posterior = np.linalg.inv(np.eye(2) + w.T @ w / 0.01)  # covariance of p(z|x); q is a fifth wider in deviation
+    posterior = np.linalg.inv(
+        np.eye(2) + w.T @ w / 0.01
+    )  # covariance of p(z|x); q is a fifth wider in deviation
     mu = (centred @ w @ posterior / 0.01).astype(np.float32)
     logvar = np.tile(np.log(1.44 * np.diag(posterior)), (20, 1)).astype(np.float32)
     noise = rng.standard_normal((20, 5000, 2)).astype(np.float32)
-    weights = tool.log_weights(LinearDecoder(w), x.reshape(20, 1, 1, 4), mu, logvar, noise, "gaussian")
+    weights = tool.log_weights(
+        LinearDecoder(w), x.reshape(20, 1, 1, 4), mu, logvar, noise, "gaussian"
+    )
     assert weights.shape == (20, 5000)
     assert np.abs(tool.log_mean_exp(weights) - exact).max() < 0.05
     assert (weights.mean(1) < exact).all()  # the ELBO is a lower bound
@@ -291,7 +328,12 @@ def test_binarization_has_the_pixels_probability():
 def test_the_plane_covers_the_quantiles():
     """Corner by corner: the smallest quantile of z1 is left, the largest of z2 above."""
     z = script.plane(side=4).reshape(4, 4, 2)
-    quantiles = [-1.1503, -0.3186, 0.3186, 1.1503]  # of the normal distribution at 1/8, 3/8, 5/8, 7/8
+    quantiles = [
+        -1.1503,
+        -0.3186,
+        0.3186,
+        1.1503,
+    ]  # of the normal distribution at 1/8, 3/8, 5/8, 7/8
     assert np.allclose(z[0, :, 0], quantiles, atol=1e-3)
     assert np.allclose(z[:, 0, 1], quantiles[::-1], atol=1e-3)
 
@@ -310,13 +352,18 @@ PICTURES = {"reconstructions.png", "scatter.png"}
 def test_pictures(digits, tmp_path, monkeypatch, flags, names):
     written, save_image = [], common.save_image
     monkeypatch.setattr(
-        common, "save_image", lambda x, path, **kw: (written.append(path.name), save_image(x, path, **kw))
+        common,
+        "save_image",
+        lambda x, path, **kw: (written.append(path.name), save_image(x, path, **kw)),
     )
     out = tmp_path / "out"
     run("--data_dir", digits, *TINY, *flags, "--out_dir", out)
     assert {f.name for f in out.glob("*.png")} - {"losses.png"} == names
     assert len(written) == len(set(written))  # each is written once
-    assert Image.open(out / "reconstructions.png").size == (10 * 10 + 2, 8 * 10 + 2)  # 40 test images, and theirs
+    assert Image.open(out / "reconstructions.png").size == (
+        10 * 10 + 2,
+        8 * 10 + 2,
+    )  # 40 test images, and theirs
     assert (out / "samples/step_0000004.png").is_file()
 
 
@@ -325,7 +372,9 @@ def test_samples_and_likelihood_of_a_run(digits, tmp_path, capsys):
     run("--data_dir", digits, *TINY, "--out_dir", out)
     result = (out / "result.png").read_bytes()
     run("--resume", out, "--sample_only", "--n_samples", 3)
-    assert (out / "result.png").read_bytes() == result  # the same grid, drawn from the checkpoint alone
+    assert (
+        out / "result.png"
+    ).read_bytes() == result  # the same grid, drawn from the checkpoint alone
     with np.load(out / "samples.npz") as file:
         assert file["images"].shape == (3, 8, 8, 1)
     flags = [str(out), "--importance_samples", "20", "--n_eval", "30"]
@@ -339,7 +388,10 @@ def test_load_generator_gives_the_means_of_the_pixels(digits, tmp_path):
     """In [-1, 1]: 2 s(l) - 1 = tanh(l / 2)."""
     out = tmp_path / "out"
     run("--data_dir", digits, *TINY, "--out_dir", out)
-    args, z = parse("--resume", out, "--sample_only"), np.random.default_rng(0).standard_normal((4, 3), np.float32)
+    args, z = (
+        parse("--resume", out, "--sample_only"),
+        np.random.default_rng(0).standard_normal((4, 3), np.float32),
+    )
     with common.Run(args) as running:
         images = script.load_generator(running, args)(z)
         _, decoder = script.build(args)
@@ -375,7 +427,11 @@ def test_the_mlp_takes_any_size():
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [(["--importance_samples", "0"], "--importance_samples"), (["--n_eval", "1"], "--n_eval"), ([], "no checkpoint")],
+    [
+        (["--importance_samples", "0"], "--importance_samples"),
+        (["--n_eval", "1"], "--n_eval"),
+        ([], "no checkpoint"),
+    ],
 )
 def test_bad_flags_of_the_estimate(fails, tmp_path, flags, message):
     code, line = fails(tool.main, [tmp_path, *flags])

@@ -1,9 +1,9 @@
 """The warnings of a lost training, against losses and pictures made by hand."""
 
+from common.watch import PATIENCE, Watch, mean_distance
+
 import numpy as np
 import pytest
-
-from common.watch import PATIENCE, Watch, mean_distance
 
 NOISE = np.random.default_rng(0).uniform(-1, 1, (30, 1, 4, 4)).astype(np.float32)
 

@@ -1,5 +1,7 @@
 """wgan.py: the estimate by hand, clipping, the schedule, one step against PyTorch, the published numbers."""
 
+from common.networks import n_parameters
+
 import jittor as jt
 import numpy as np
 import pytest
@@ -7,7 +9,6 @@ from jittor import nn
 
 import dcgan
 import wgan as script
-from common.networks import n_parameters
 
 twins = pytest.importorskip("tools.twins")
 TINY = ["--img_size", "16", "--latent_dim", "6", "--width", "4", "--channels", "3"]
@@ -49,7 +50,9 @@ def test_clipping_takes_all_weights_and_no_statistics(pair):
     _, critic = pair
     conv = next(m for m in critic.modules() if isinstance(m, nn.Conv))
     norm = next(m for m in critic.modules() if isinstance(m, nn.BatchNorm))
-    values = np.tile(np.float32([-3, -0.01, 0.002, 5]), conv.weight.numel() // 4).reshape(conv.weight.shape)
+    values = np.tile(np.float32([-3, -0.01, 0.002, 5]), conv.weight.numel() // 4).reshape(
+        conv.weight.shape
+    )
     conv.weight.assign(jt.array(values))
     norm.running_mean.assign(jt.array(np.float32([-4, -1, 1, 4, 0, 2, 3, 5])))
     script.clip_weights(critic, 0.01)
@@ -95,11 +98,25 @@ def test_paper():
     args = script.parse_args(["--paper"])
     got = (args.lr, args.clip, args.n_critic, args.n_critic_long, args.batch_size, args.n_epochs)
     assert got == (5e-5, 0.01, 5, 100, 64, 25)
-    assert (args.img_size, args.channels, args.width, args.latent_dim, args.ema_decay) == (64, 3, 64, 100, 0)
+    assert (args.img_size, args.channels, args.width, args.latent_dim, args.ema_decay) == (
+        64,
+        3,
+        64,
+        100,
+        0,
+    )
     generator, critic = script.build(args)
     pyramid = 16 * (512 * 256 + 256 * 128 + 128 * 64)  # 4 x 4 filters without biases
-    assert n_parameters(generator) == 16 * 100 * 512 + pyramid + 16 * 64 * 3 + 2 * (512 + 256 + 128 + 64) == 3_576_704
-    assert n_parameters(critic) == 16 * 3 * 64 + pyramid + 16 * 512 * 1 + 2 * (512 + 256 + 128) == 2_765_568
+    assert (
+        n_parameters(generator)
+        == 16 * 100 * 512 + pyramid + 16 * 64 * 3 + 2 * (512 + 256 + 128 + 64)
+        == 3_576_704
+    )
+    assert (
+        n_parameters(critic)
+        == 16 * 3 * 64 + pyramid + 16 * 512 * 1 + 2 * (512 + 256 + 128)
+        == 2_765_568
+    )
 
 
 def test_networks_are_those_of_dcgan(pair):
@@ -116,7 +133,9 @@ def test_networks_are_those_of_dcgan(pair):
 def test_initial_weights(pair):
     """N(0, 0.02^2), and N(1, 0.02^2) for the scale of batch norms."""
     generator, _ = script.build(script.parse_args(["--width", "16"]))
-    weights = [m.weight.numpy().ravel() for m in generator.modules() if isinstance(m, nn.ConvTranspose)]
+    weights = [
+        m.weight.numpy().ravel() for m in generator.modules() if isinstance(m, nn.ConvTranspose)
+    ]
     scales = [m.weight.numpy().ravel() for m in generator.modules() if isinstance(m, nn.BatchNorm)]
     assert np.isclose(np.concatenate(weights).std(), 0.02, rtol=0.02)
     assert abs(np.concatenate(weights).mean()) < 2e-4

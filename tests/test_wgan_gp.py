@@ -1,14 +1,14 @@
 """wgan_gp.py: a known distance, the penalty by hand, one step against PyTorch, the published numbers."""
 
+from common.networks import n_parameters
+
 import jittor as jt
 import numpy as np
 import pytest
-from jittor import nn
 
 import stargan
 import wgan_gp as script
-from common import fast
-from common.networks import n_parameters
+from jittor_fast import nn
 
 twins = pytest.importorskip("tools.twins")
 TINY = ["--img_size", "16", "--latent_dim", "6", "--width", "4", "--channels", "3"]
@@ -30,7 +30,11 @@ def variables(*arrays):
 
 def batch(rng, n=8):
     """Images, the noise of both updates, and alpha."""
-    return variables(rng.uniform(-1, 1, (n, 3, 16, 16)), *rng.standard_normal((2, n, 6)), rng.random((n, 1, 1, 1)))
+    return variables(
+        rng.uniform(-1, 1, (n, 3, 16, 16)),
+        *rng.standard_normal((2, n, 6)),
+        rng.random((n, 1, 1, 1)),
+    )
 
 
 # ---- losses ----
@@ -48,7 +52,9 @@ def test_penalty_of_a_linear_critic(slope, expected):
     rng = np.random.default_rng(0)
     u = rng.standard_normal((1, 2, 3, 3))
     u, real, fake, alpha = variables(
-        slope * u / np.linalg.norm(u), *rng.standard_normal((2, 5, 2, 3, 3)), rng.random((5, 1, 1, 1))
+        slope * u / np.linalg.norm(u),
+        *rng.standard_normal((2, 5, 2, 3, 3)),
+        rng.random((5, 1, 1, 1)),
     )
     penalty = script.gradient_penalty(lambda x: (x * u).sum((1, 2, 3)), real, fake, alpha)
     assert np.isclose(penalty.item(), expected, atol=1e-5)
@@ -64,7 +70,7 @@ def test_penalty_is_taken_at_each_images_own_point():
 class Dense(nn.Module):
     def __init__(self):
         super().__init__()
-        first = [nn.Linear(2, 64), fast.LeakyReLU(0.2), nn.Linear(64, 64), fast.LeakyReLU(0.2)]
+        first = [nn.Linear(2, 64), nn.LeakyReLU(0.2), nn.Linear(64, 64), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*first, nn.Linear(64, 1))
 
     def execute(self, x):
@@ -81,7 +87,7 @@ def test_a_trained_critic_estimates_the_distance_of_two_gaussians(distance):
     jt.set_global_seed(987654321)
     rng = np.random.default_rng(0)
     critic, shift = Dense(), np.float32([0.6, 0.8]) * distance
-    optimizer = fast.Adam(critic.parameters(), lr=0.002, betas=(0.0, 0.9))
+    optimizer = nn.Adam(critic.parameters(), lr=0.002, betas=(0.0, 0.9))
     estimates = []
     for step in range(400):
         real, z = rng.standard_normal((2, 256, 2))
@@ -98,13 +104,18 @@ def test_a_trained_critic_estimates_the_distance_of_two_gaussians(distance):
 @pytest.mark.parametrize("updates_G", [True, False])
 def test_step_against_pytorch(pair, updates_G):
     generator, critic = pair
-    optimizers = [fast.Adam(m.parameters(), lr=0.001, betas=(0.0, 0.9)) for m in pair]
+    optimizers = [nn.Adam(m.parameters(), lr=0.001, betas=(0.0, 0.9)) for m in pair]
     before = [p.numpy() for p in generator.parameters() if not p.is_stop_grad()]
-    twin, (real, z_D, z_G, alpha) = twins.Twin("wgan_gp", write_back=False), batch(np.random.default_rng(0))
+    twin, (real, z_D, z_G, alpha) = (
+        twins.Twin("wgan_gp", write_back=False),
+        batch(np.random.default_rng(0)),
+    )
     arguments = (generator, critic, *optimizers, real, z_D, z_G if updates_G else None, alpha)
     want = twin.train_step(*arguments)
     got = script.train_step(*arguments)
-    assert got.keys() == ({"wasserstein", "penalty", "loss_G"} if updates_G else {"wasserstein", "penalty"})
+    assert got.keys() == (
+        {"wasserstein", "penalty", "loss_G"} if updates_G else {"wasserstein", "penalty"}
+    )
     twins.assert_same_losses(got, want)
     twins.assert_same_step(critic, twin.module(critic), optimizers[1])
     twins.assert_same_step(generator, twin.module(generator), optimizers[0])
@@ -148,28 +159,52 @@ def test_paper():
     Left out of the sums: biases before batch norm, which it takes away, and the critic's norms.
     """
     args = script.parse_args(["--paper"])
-    assert (args.lr, args.b1, args.b2, args.n_critic, args.batch_size, script.PENALTY) == (1e-4, 0, 0.9, 5, 64, 10)
-    assert (args.img_size, args.channels, args.width, args.latent_dim, args.ema_decay) == (64, 3, 64, 128, 0)
+    assert (args.lr, args.b1, args.b2, args.n_critic, args.batch_size, script.PENALTY) == (
+        1e-4,
+        0,
+        0.9,
+        5,
+        64,
+        10,
+    )
+    assert (args.img_size, args.channels, args.width, args.latent_dim, args.ema_decay) == (
+        64,
+        3,
+        64,
+        128,
+        0,
+    )
     updates_of_G = args.n_epochs * 1_281_149 / args.batch_size / args.n_critic
     assert np.isclose(updates_of_G, 200_000, rtol=0.01)  # ITERS, on 64 x 64 ImageNet
     generator, critic = script.build(args)
     pyramid = 25 * (512 * 256 + 256 * 128 + 128 * 64)  # 5 x 5 filters
     norms, project = 2 * (512 + 256 + 128 + 64), (128 + 1) * 4 * 4 * 512
     assert n_parameters(generator) == project + pyramid + norms + 25 * 64 * 3 + 3 == 5_364_291
-    assert n_parameters(critic) == (25 * 3 + 1) * 64 + pyramid + 512 + 256 + 128 + 4 * 4 * 512 + 1 == 4_314_753
+    assert (
+        n_parameters(critic)
+        == (25 * 3 + 1) * 64 + pyramid + 512 + 256 + 128 + 4 * 4 * 512 + 1
+        == 4_314_753
+    )
 
 
 def test_the_critic_has_no_norm(pair):
     generator, critic = pair
     assert sum(isinstance(m, nn.BatchNorm) for m in generator.modules()) == 2
-    assert {type(m) for m in critic.layers.layers.values()} == {fast.Conv, fast.LeakyReLU, nn.Flatten, nn.Linear}
+    assert {type(m) for m in critic.layers.layers.values()} == {
+        nn.Conv,
+        nn.LeakyReLU,
+        nn.Flatten,
+        nn.Linear,
+    }
 
 
 def test_initial_weights():
     """Uniform of deviation 0.02, so within 0.02 sqrt(3); biases are 0."""
     jt.set_global_seed(987654321)
     for module in script.build(script.parse_args(["--width", "16"])):
-        layers = [m for m in module.modules() if isinstance(m, (nn.Conv, nn.ConvTranspose, nn.Linear))]
+        layers = [
+            m for m in module.modules() if isinstance(m, (nn.Conv, nn.ConvTranspose, nn.Linear))
+        ]
         weights = np.concatenate([m.weight.numpy().ravel() for m in layers])
         assert np.isclose(weights.std(), 0.02, rtol=0.02)
         assert 0.034 < np.abs(weights).max() <= 0.0347
@@ -178,7 +213,11 @@ def test_initial_weights():
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [(["--img_size", 48], "nearest is 32"), (["--n_critic", 0], "--n_critic"), (["--clip", 1], "--clip")],
+    [
+        (["--img_size", 48], "nearest is 32"),
+        (["--n_critic", 0], "--n_critic"),
+        (["--clip", 1], "--clip"),
+    ],
 )
 def test_bad_flags(fails, flags, message):
     code, line = fails(script.main, flags)

@@ -17,7 +17,7 @@ extremes. Nothing else should run meanwhile.
 
     of_peak         floating-point operations of convolutions and matrix products in a step, per second, as a share of
                     what a product of two large matrices reaches on this machine; second derivatives are not counted.
-                    A convolution counts as the direct one, even where common.fast.winograd takes fewer products
+                    A convolution counts as the direct one, even where jittor_fast.winograd takes fewer products
     fetching        the share of a step that waits for its batch
     first_step_s    from the script's import to the end of its first step, with all kernels compiled before
     cold_s          the same with no kernel compiled, as in the first run of a new machine (once, not in every round)
@@ -101,12 +101,11 @@ class Operations:
     def __init__(self):
         from jittor import nn
 
-        from common import fast
 
         self.count, self.inside = 0, False
-        for layer in (nn.Conv, fast.Conv, nn.Linear):
+        for layer in (nn.Conv, nn.Conv, nn.Linear):
             layer.execute = self.counted(layer.execute, per_output=True)
-        for layer in (nn.ConvTranspose, fast.ConvTranspose):
+        for layer in (nn.ConvTranspose, nn.ConvTranspose):
             layer.execute = self.counted(layer.execute, per_output=False)
 
     def counted(self, execute, per_output):
@@ -118,7 +117,9 @@ class Operations:
             self.inside = True
             y = execute(layer, x)
             self.inside = False
-            met = y if per_output else x  # each of its values meets the weights of all channels on the other side
+            met = (
+                y if per_output else x
+            )  # each of its values meets the weights of all channels on the other side
             each = layer.weight.numel() / layer.weight.shape[0]
             self.count += 2 * met.numel() * each * (1 if jt.flags.no_grad else 3)
             return y
@@ -149,7 +150,8 @@ def measure(name, flags, n_steps, cold=False):
     """
     started = time.perf_counter()
     sys.path.insert(0, str(ROOT))
-    import common  # isort: skip
+    import common
+
     import jittor as jt
 
     kernels = tempfile.TemporaryDirectory()
@@ -184,7 +186,6 @@ def measure(name, flags, n_steps, cold=False):
 def measure_twin(name, flags, n_steps, **options):
     """Milliseconds of the part in PyTorch of a step of the script's twin, in this process."""
     sys.path.insert(0, str(ROOT))
-    import common  # isort: skip  # noqa: F401
     import torch
 
     from tools.twins import Twin
@@ -237,14 +238,18 @@ def machine():
 def in_a_process(command, env=None):
     """The JSON of the last line that a command prints."""
     command = [sys.executable, *map(str, command)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **(env or {})}
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def ours(name, flags, n_steps, *more, env=None):
-    return in_a_process([__file__, "--child", name, "--steps", n_steps, "--flags", json.dumps(flags), *more], env)
+    return in_a_process(
+        [__file__, "--child", name, "--steps", n_steps, "--flags", json.dumps(flags), *more], env
+    )
 
 
 def peer_ms(peer, name, flags, n_steps):
@@ -266,7 +271,9 @@ def batch_size(name, flags):
 def compare(names, args):
     """A row for each script: its times, and what the rounds say of the fastest peer."""
     for name in names:
-        flags = FIRST.get(name, "").split() + ([] if args.defaults else PEER_SIZES.get(name, "").split())
+        flags = FIRST.get(name, "").split() + (
+            [] if args.defaults else PEER_SIZES.get(name, "").split()
+        )
         mine, theirs = [], {peer: [] for peer in args.peer}
         for _ in range(args.rounds):
             mine.append(ours(name, flags, args.steps))
@@ -293,7 +300,11 @@ def beside_the_fastest(mine, theirs):
         return {}
     fastest = min(theirs, key=lambda peer: statistics.median(theirs[peer]))
     ratios = [t / m for m, t in zip(mine, theirs[fastest])]
-    row = {"peer": fastest, "peer_ms": statistics.median(theirs[fastest]), "ratio": statistics.median(ratios)}
+    row = {
+        "peer": fastest,
+        "peer_ms": statistics.median(theirs[fastest]),
+        "ratio": statistics.median(ratios),
+    }
     return row | {"lowest": min(ratios), "highest": max(ratios)}
 
 
@@ -301,7 +312,12 @@ def growth(args):
     """Times and memory of cyclegan over sizes, and of dcgan over batches, threads and numbers of images."""
 
     def row(script, varies, value, *flags, **more):
-        return {"script": script, "varies": varies, "value": value, **ours(script, list(flags), args.steps, **more)}
+        return {
+            "script": script,
+            "varies": varies,
+            "value": value,
+            **ours(script, list(flags), args.steps, **more),
+        }
 
     for size in (32, 64, 128, 256, 512):
         flags = "--img_size", str(size), "--batch_size", "1", "--width", "16"
@@ -315,14 +331,20 @@ def growth(args):
     for n in (1_000, 10_000, 100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as folder:
             link_images(Path(folder), n)
-            yield row("dcgan", "images in the folder", n, "--data_dir", folder, "--batch_size", "64")
+            yield row(
+                "dcgan", "images in the folder", n, "--data_dir", folder, "--batch_size", "64"
+            )
 
 
 def plot_growth(rows, path):
     """Draws what --growth has measured: a column for each thing that varies; the dotted lines grow in proportion."""
     from matplotlib.figure import Figure
 
-    measures = {"ms_per_step": "ms a step", "first_step_s": "first step, s", "memory_mb": "memory, MB"}
+    measures = {
+        "ms_per_step": "ms a step",
+        "first_step_s": "first step, s",
+        "memory_mb": "memory, MB",
+    }
     columns = {}
     for row in rows:
         columns.setdefault((row["script"], row["varies"]), []).append(row)
@@ -332,7 +354,9 @@ def plot_growth(rows, path):
         values = [row["value"] for row in group]
         for cell, (key, name) in zip(column, measures.items()):
             cell.loglog(values, [row[key] for row in group], marker="o")
-            cell.loglog(values, [group[0][key] * value / values[0] for value in values], ":", color="grey")
+            cell.loglog(
+                values, [group[0][key] * value / values[0] for value in values], ":", color="grey"
+            )
             cell.set_ylabel(name)
             cell.set_ylim(0.5 * min(row[key] for row in group), 2 * max(row[key] for row in group))
         column[0].set_title(script)
@@ -357,9 +381,8 @@ def link_images(folder, n):
 def ways():
     """A row for each operation that this machine has timed."""
     sys.path.insert(0, str(ROOT))
-    import common  # isort: skip  # noqa: F401
 
-    from common.fast.ways import known
+    from jittor_fast.ways import known
 
     names = {"y": "forward", "x": "gradient of the input", "w": "gradient of the weights"}
     for key, way in sorted(known().items()):
@@ -385,17 +408,27 @@ def print_table(rows):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("scripts", nargs="*", metavar="SCRIPT", help=f"of {', '.join(SCRIPTS)}; all by default")
-    add("--peer", action="append", default=[], help="plain, tuned, compiled, or a file; may be given several times")
+    add(
+        "--peer",
+        action="append",
+        default=[],
+        help="plain, tuned, compiled, or a file; may be given several times",
+    )
     add("--ways", action="store_true", help="list the ways that convolutions take on this machine")
     add("--defaults", action="store_true", help="the scripts' default sizes")
     add("--growth", action="store_true", help="how the times grow")
     add("--cold", action="store_true", help="also time the first step without compiled kernels")
     add("--rounds", type=int, default=3, help="how often each side is timed, in turn")
     add("--steps", type=int, default=20, help="timed steps in a round")
-    add("--out", help="also write the rows to this file, as JSON, and with --growth a plot beside it")
+    add(
+        "--out",
+        help="also write the rows to this file, as JSON, and with --growth a plot beside it",
+    )
     add("--child", help=argparse.SUPPRESS)
     add("--flags", help=argparse.SUPPRESS)
     add("--twin", choices=TWINS, help=argparse.SUPPRESS)
@@ -414,10 +447,16 @@ def main(argv=None):
     args = parse_args(argv)
     if args.child:
         what = args.child, json.loads(args.flags), args.steps
-        print(json.dumps(measure_twin(*what, **TWINS[args.twin]) if args.twin else measure(*what, args.cold)))
+        print(
+            json.dumps(
+                measure_twin(*what, **TWINS[args.twin]) if args.twin else measure(*what, args.cold)
+            )
+        )
         return
     print(machine() + "\n", flush=True)
-    rows = print_table(ways() if args.ways else growth(args) if args.growth else compare(args.scripts, args))
+    rows = print_table(
+        ways() if args.ways else growth(args) if args.growth else compare(args.scripts, args)
+    )
     if args.out:
         Path(args.out).write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
         if args.growth:

@@ -4,19 +4,20 @@ It is trained once on what is at hand and kept in a cache folder, under a key of
 this file, so that equal calls are judged by the same network.
 """
 
+from common import checkpoint
+from common.data.decode import to_float
+from common.errors import UserError, say, warn
+from common.networks import in_chunks
+
 import hashlib
 import os
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 from tqdm import tqdm
 
-from common import checkpoint, fast
-from common.data.decode import to_float
-from common.errors import UserError, say, warn
-from common.networks import in_chunks
+from jittor_fast import nn
 from tools.image_sets import digits
 
 SIZE, N_FEATURES, BATCH = 32, 128, 100
@@ -29,10 +30,10 @@ class Classifier(nn.Module):
         super().__init__()
         layers, c = [], 1
         for width in (16, 32, 64):  # (B, 64, 4, 4) at the end
-            layers += [fast.Conv(c, width, 3, padding=1), fast.BatchNorm(width), fast.ReLU(), nn.Pool(2)]
+            layers += [nn.Conv(c, width, 3, padding=1), nn.BatchNorm(width), nn.ReLU(), nn.Pool(2)]
             c = width
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(c * 16, N_FEATURES), fast.ReLU())
-        self.head = nn.Sequential(fast.Dropout(0.4), nn.Linear(N_FEATURES, 10))
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(c * 16, N_FEATURES), nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout(0.4), nn.Linear(N_FEATURES, 10))
 
     def execute(self, x):
         features = self.body(x)
@@ -70,7 +71,7 @@ def train(images, labels, n_steps, seed):
     jt.set_global_seed(1_000_000 + seed)
     rng, network = np.random.default_rng(seed), Classifier()
     network.train()
-    optimizer = fast.Adam(network.parameters(), lr=0.002)
+    optimizer = nn.Adam(network.parameters(), lr=0.002)
     padded = np.pad(images, [(0, 0), (0, 0), (2, 2), (2, 2)], mode="edge")
     for step in tqdm(range(n_steps), desc="training the classifier", leave=False, disable=None):
         optimizer.lr = 0.002 * (1 - step / n_steps)
@@ -95,7 +96,11 @@ def cache_folder():
 def kept(images, labels, n_steps, seed=7):
     """The classifier of these images: from the cache, or trained now and put there."""
     key = hashlib.sha256(Path(__file__).read_bytes())
-    for part in (images.tobytes(), labels.astype(np.int32).tobytes(), repr((images.shape, n_steps, seed)).encode()):
+    for part in (
+        images.tobytes(),
+        labels.astype(np.int32).tobytes(),
+        repr((images.shape, n_steps, seed)).encode(),
+    ):
         key.update(part)
     path = cache_folder() / f"digits-{key.hexdigest()[:16]}.npz"
     network = read_kept(path)
@@ -128,10 +133,14 @@ def read_kept(path):
 
 def keep(path, network):
     """Writes a classifier; a cache that cannot be written costs another training, and no result."""
-    own = path.with_name(f"{path.stem}.{os.getpid()}.npz")  # two calls may train the same one at once
+    own = path.with_name(
+        f"{path.stem}.{os.getpid()}.npz"
+    )  # two calls may train the same one at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(own, lambda file: np.savez(file, **checkpoint.module_state(network)))
+        checkpoint.write_atomically(
+            own, lambda file: np.savez(file, **checkpoint.module_state(network))
+        )
         os.replace(own, path)
     except (OSError, UserError) as error:
         warn(f"the classifier is not kept: {error}")

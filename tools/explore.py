@@ -29,10 +29,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # isort: skip
-
+import common
 from common import checkpoint
 from common.data import load_images
+
 from tools.embed import nearest_noise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,21 +41,47 @@ N_CANDIDATES = 500  # random z, of which the nearest is where the search for an 
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser("explore.py", description=__doc__, formatter_class=common.flags.HelpFormatter)
+    parser = argparse.ArgumentParser(
+        "explore.py", description=__doc__, formatter_class=common.flags.HelpFormatter
+    )
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
     add = parser.add_argument
     add("run", help="the out_dir of a run, or a checkpoint")
-    add("--walk", choices=("interpolate", "arithmetic", "direction", "real"), required=True, help="what to show")
+    add(
+        "--walk",
+        choices=("interpolate", "arithmetic", "direction", "real"),
+        required=True,
+        help="what to show",
+    )
     add("--out_dir", help="where the picture goes")
-    add("--base", help="arithmetic: samples to start from, such as 0,1,2; by default the grid's first row")
+    add(
+        "--base",
+        help="arithmetic: samples to start from, such as 0,1,2; by default the grid's first row",
+    )
     add("--plus", help="arithmetic: samples whose mean is added, such as 3,17,22")
     add("--minus", help="arithmetic: samples whose mean is subtracted, such as 4,5,9")
-    add("--attribute", choices=tuple(ATTRIBUTES), default="thickness", help="direction: what changes along it")
-    add("--label", type=int, default=0, help="of all images, for a model with labels or with categories")
-    add("--seed", type=common.number(int, at_least=0), help="of the noise; the run's own, unless given")
+    add(
+        "--attribute",
+        choices=tuple(ATTRIBUTES),
+        default="thickness",
+        help="direction: what changes along it",
+    )
+    add(
+        "--label",
+        type=int,
+        default=0,
+        help="of all images, for a model with labels or with categories",
+    )
+    add(
+        "--seed",
+        type=common.number(int, at_least=0),
+        help="of the noise; the run's own, unless given",
+    )
     args = parser.parse_args(argv)
     if args.walk == "arithmetic" and not (args.plus and args.minus):
-        parser.error("--walk arithmetic needs --plus and --minus, such as --plus 3,17,22 --minus 4,5,9")
+        parser.error(
+            "--walk arithmetic needs --plus and --minus, such as --plus 3,17,22 --minus 4,5,9"
+        )
     for name in ("base", "plus", "minus"):
         setattr(args, name, parse_indices(parser, name, getattr(args, name)))
     args.error = parser.error
@@ -68,7 +94,9 @@ def parse_indices(parser, name, text):
         return None
     parts = text.split(",")
     if not all(part.isascii() and part.isdigit() and int(part) < GRID for part in parts):
-        parser.error(f"--{name} must be numbers of samples from 0 to {GRID - 1}, such as 3,17,22; got {text!r}")
+        parser.error(
+            f"--{name} must be numbers of samples from 0 to {GRID - 1}, such as 3,17,22; got {text!r}"
+        )
     return [int(part) for part in parts]
 
 
@@ -165,32 +193,51 @@ def walk(args, draw, latent, path_between):
     """
     z = latent(GRID)
     if args.walk == "interpolate":
-        return draw(np.concatenate([path_between(a, b, 10) for a, b in zip(latent(8), latent(8))])), 10
+        return draw(
+            np.concatenate([path_between(a, b, 10) for a, b in zip(latent(8), latent(8))])
+        ), 10
     if args.walk == "arithmetic":
         rows = [z[args.minus], z[args.plus], z[args.base] if args.base else z[:10]]
         columns = max(map(len, rows))
         rows.append(arithmetic(z, args.base, args.plus, args.minus))
-        return draw(np.concatenate([np.resize(row, (columns, z.shape[1])) for row in rows])), columns
+        return draw(
+            np.concatenate([np.resize(row, (columns, z.shape[1])) for row in rows])
+        ), columns
     points = latent(2000)
     along = attribute_direction(points, ATTRIBUTES[args.attribute](draw(points)))
     off = latent(1)[0]
     off -= off @ along * along
     off /= np.linalg.norm(off)
-    rows = [row for start in z[:5] for direction in (along, off) for row in points_along([start], direction)]
+    rows = [
+        row
+        for start in z[:5]
+        for direction in (along, off)
+        for row in points_along([start], direction)
+    ]
     return draw(np.concatenate(rows)), 9
 
 
 def walk_between_images(run, flags, latent, path_between):
     """As `walk`, from each of eight images of the data to another."""
-    if "generator" not in run.parts or hasattr(flags, "n_classes") or hasattr(flags, "n_categories"):
-        raise common.UserError(f"--walk real is for generators of images from noise alone, not for {flags.script}.py")
+    if (
+        "generator" not in run.parts
+        or hasattr(flags, "n_classes")
+        or hasattr(flags, "n_categories")
+    ):
+        raise common.UserError(
+            f"--walk real is for generators of images from noise alone, not for {flags.script}.py"
+        )
     stacked = getattr(flags, "stacked", False)
-    data = load_images(flags.data_dir, flags.img_size, flags.channels, split="test", stacked=stacked)
+    data = load_images(
+        flags.data_dir, flags.img_size, flags.channels, split="test", stacked=stacked
+    )
     chosen = run.sample_rng.choice(len(data), 16, replace=len(data) < 16)
     images = data.batch(chosen)[0]
     generator = run.parts["ema"].module if "ema" in run.parts else run.parts["generator"]
     z, first, last = nearest_noise(generator, images, latent(N_CANDIDATES))
-    print(f"|x - G(z)|: {first.mean():.4f} for the nearest of {N_CANDIDATES} random z, {last.mean():.4f} when found.")
+    print(
+        f"|x - G(z)|: {first.mean():.4f} for the nearest of {N_CANDIDATES} random z, {last.mean():.4f} when found."
+    )
     rows = []
     for i in range(0, 16, 2):
         between = common.in_chunks(generator, path_between(z[i], z[i + 1], 10))
@@ -202,14 +249,20 @@ def load(args):
     """The script that wrote a checkpoint, and the arguments with which it samples from it."""
     path = checkpoint.find(args.run)
     name = checkpoint.Reader(path).meta["script"]
-    if not (ROOT / f"{name}.py").is_file() or not name.isidentifier():  # the file may come from a stranger
+    if (
+        not (ROOT / f"{name}.py").is_file() or not name.isidentifier()
+    ):  # the file may come from a stranger
         raise common.UserError(f"{path} was written by {name}.py, which is not here")
     script = importlib.import_module(name)
     if not hasattr(script, "load_generator"):
-        raise common.UserError(f"{name}.py draws no images from noise, so it has no latent space to walk through")
+        raise common.UserError(
+            f"{name}.py draws no images from noise, so it has no latent space to walk through"
+        )
     flags = ["--resume", str(path), "--sample_only"]
     flags += [] if args.out_dir is None else ["--out_dir", args.out_dir]
-    return script, script.parse_args(flags + ([] if args.seed is None else ["--seed", str(args.seed)]))
+    return script, script.parse_args(
+        flags + ([] if args.seed is None else ["--seed", str(args.seed)])
+    )
 
 
 def explore(run, args, script, flags):
@@ -217,7 +270,9 @@ def explore(run, args, script, flags):
     n_classes = getattr(flags, "n_classes", getattr(flags, "n_categories", None))
     if n_classes is not None:
         if not 0 <= args.label < n_classes:
-            raise common.UserError(f"--label {args.label}: the model's labels are 0 to {n_classes - 1}")
+            raise common.UserError(
+                f"--label {args.label}: the model's labels are 0 to {n_classes - 1}"
+            )
         draw_labelled = draw
 
         def draw(z):

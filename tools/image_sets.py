@@ -5,6 +5,11 @@ by Pillow's bicubic filter, whose support grows with the reduction, so that noth
 Resizing and Surprising Subtleties in GAN Evaluation").
 """
 
+from common.data import load_digits
+from common.data.decode import check_images, list_images, open_image, workers
+from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, find_idx, read_digits, read_idx
+from common.errors import UserError
+
 import functools
 import zipfile
 import zlib
@@ -13,11 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-from common.data import load_digits
-from common.data.decode import check_images, list_images, open_image, workers
-from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, find_idx, read_digits, read_idx
-from common.errors import UserError
 
 WORDS = {"digits": "train", "digits:test": "test"}
 N_TEST = 500  # of the bundled digits, which have no test files
@@ -40,7 +40,12 @@ class ImageSet:
 
     def __init__(self, name, opened, n, sizes, is_colour, labels=None, names=None):
         self.name, self.opened, self.n = name, opened, n
-        self.sizes, self.is_colour, self.labels, self.names = np.atleast_2d(sizes), is_colour, labels, names
+        self.sizes, self.is_colour, self.labels, self.names = (
+            np.atleast_2d(sizes),
+            is_colour,
+            labels,
+            names,
+        )
 
     def __len__(self):
         return self.n
@@ -55,7 +60,9 @@ class ImageSet:
     def batch(self, indices, size, channels):
         """(B, channels, size, size) uint8; images that are not square are stretched."""
         with ThreadPoolExecutor(workers()) as pool:
-            return np.stack(list(pool.map(lambda i: scaled(self.opened(i), (size, size), channels), indices)))
+            return np.stack(
+                list(pool.map(lambda i: scaled(self.opened(i), (size, size), channels), indices))
+            )
 
 
 def scaled(image, size, channels):
@@ -86,13 +93,19 @@ def load(source, half=None, mnist=None, like=None):
     def opened_half(i):
         image = opened(i)
         middle = image.width // 2
-        return image.crop((0, 0, middle, image.height) if half == "left" else (middle, 0, 2 * middle, image.height))
+        return image.crop(
+            (0, 0, middle, image.height)
+            if half == "left"
+            else (middle, 0, 2 * middle, image.height)
+        )
 
     sizes = images.sizes // [2, 1]
     if sizes.min() == 0:
         raise UserError(f"{source}: images of a single column have no half")
     name = f"{source}, {half} half"
-    return ImageSet(name, opened_half, len(images), sizes, images.is_colour, images.labels, images.names)
+    return ImageSet(
+        name, opened_half, len(images), sizes, images.is_colour, images.labels, images.names
+    )
 
 
 def load_whole(source, mnist, like):
@@ -108,7 +121,9 @@ def load_whole(source, mnist, like):
         return of_folder(source, path)
     if not path.is_file():
         words = " or ".join(WORDS)
-        raise UserError(f"{source} is neither a samples.npz, nor a folder, nor a file of IDX images, nor {words}")
+        raise UserError(
+            f"{source} is neither a samples.npz, nor a folder, nor a file of IDX images, nor {words}"
+        )
     if path.suffix == ".npz":
         return of_samples(source, path)
     if "idx" in path.name:
@@ -116,7 +131,9 @@ def load_whole(source, mnist, like):
         has_labels = labels != path and labels.is_file()
         pixels = read_idx(path, IMAGES_MAGIC)
         return of_pixels(source, pixels, read_idx(labels, LABELS_MAGIC) if has_labels else None)
-    raise UserError(f"{source}: expected a file of type .npz, or IDX images; a single picture is no set of images")
+    raise UserError(
+        f"{source}: expected a file of type .npz, or IDX images; a single picture is no set of images"
+    )
 
 
 @functools.lru_cache(None)
@@ -136,7 +153,14 @@ def of_pixels(name, pixels, labels=None):
     if 0 in pixels.shape:
         raise UserError(f"{name} holds no images")
     is_colour = pixels.ndim == 4 and bool((pixels != pixels[..., :1]).any())
-    return ImageSet(name, lambda i: Image.fromarray(pixels[i]), len(pixels), pixels.shape[2:0:-1], is_colour, labels)
+    return ImageSet(
+        name,
+        lambda i: Image.fromarray(pixels[i]),
+        len(pixels),
+        pixels.shape[2:0:-1],
+        is_colour,
+        labels,
+    )
 
 
 def of_samples(name, path):
@@ -148,12 +172,18 @@ def of_samples(name, path):
     except UNREADABLE as error:
         raise UserError(f"{name} cannot be read as an .npz file of arrays ({error})") from error
     if "images" not in arrays:
-        raise UserError(f"{name} holds no array `images`, as --n_samples writes it; found: {found or 'nothing'}")
+        raise UserError(
+            f"{name} holds no array `images`, as --n_samples writes it; found: {found or 'nothing'}"
+        )
     images, labels = arrays["images"], arrays.get("labels")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(f"{name}: images must be uint8 (N, H, W, C) with C 1 or 3, found {images.dtype} {images.shape}")
+        raise UserError(
+            f"{name}: images must be uint8 (N, H, W, C) with C 1 or 3, found {images.dtype} {images.shape}"
+        )
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
-        raise UserError(f"{name}: labels must be whole numbers (N,), found {labels.dtype} {labels.shape}")
+        raise UserError(
+            f"{name}: labels must be whole numbers (N,), found {labels.dtype} {labels.shape}"
+        )
     return of_pixels(name, images, labels)
 
 
@@ -164,7 +194,9 @@ def of_folder(name, folder):
         sizes = list(pool.map(upright_size, files))
     is_colour = any(has_colour(open_image(file, 3)) for file in files[:50])
     names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
-    return ImageSet(name, lambda i: open_image(files[i], 3), len(files), sizes, is_colour, names=names)
+    return ImageSet(
+        name, lambda i: open_image(files[i], 3), len(files), sizes, is_colour, names=names
+    )
 
 
 def upright_size(file):

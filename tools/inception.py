@@ -8,19 +8,23 @@ Two files of weights fit. Published FIDs belong to the first; numbers of the two
     inception_v3_google-0cc3c7bd.pth        torchvision's `inception_v3`, from https://download.pytorch.org/models
 """
 
-from pathlib import Path
-
-import jittor as jt
-from jittor import nn
-
-from common import checkpoint, fast
+from common import checkpoint
 from common.data.decode import to_float
 from common.data.torch_files import read_weights
 from common.errors import UserError
 from common.networks import in_chunks
 
+from pathlib import Path
+
+import jittor as jt
+
+from jittor_fast import nn
+
 SIZE, N_FEATURES = 299, 2048
-N_CLASSES = {1008: "FID's weights of 2015", 1000: "torchvision's weights; not comparable with published FIDs"}
+N_CLASSES = {
+    1008: "FID's weights of 2015",
+    1000: "torchvision's weights; not comparable with published FIDs",
+}
 WHERE = (
     "--inception FILE with Inception-v3's weights: pt_inception-2015-12-05-6726825d.pth from the releases of "
     "https://github.com/mseitzer/pytorch-fid, or torchvision's inception_v3"
@@ -32,8 +36,8 @@ class ConvNorm(nn.Module):
 
     def __init__(self, inputs, outputs, kernel, stride=1, padding=0):
         super().__init__()
-        self.conv = fast.Conv(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
-        self.bn = fast.BatchNorm(outputs, eps=0.001)
+        self.conv = nn.Conv(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
+        self.bn = nn.BatchNorm(outputs, eps=0.001)
 
     def execute(self, x):
         return nn.relu(self.bn(self.conv(x)))
@@ -83,7 +87,9 @@ class Block(nn.Module):
 
     def build_layer(self, inputs, name, outputs, kernel, stride=1):
         sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
-        layer = ConvNorm(inputs, outputs, sides, stride, tuple(s // 2 for s in sides) if stride == 1 else 0)
+        layer = ConvNorm(
+            inputs, outputs, sides, stride, tuple(s // 2 for s in sides) if stride == 1 else 0
+        )
         setattr(self, name, layer)
         return layer
 
@@ -186,7 +192,9 @@ class Inception(nn.Module):
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))  # (B, 192, 71, 71)
         x = nn.pool(x, 3, "maximum", stride=2)
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))  # (B, 288, 35, 35)
-        x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))  # (B, 768, 17, 17)
+        x = self.Mixed_6e(
+            self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x))))
+        )  # (B, 768, 17, 17)
         return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean((2, 3))  # from (B, 2048, 8, 8)
 
 
@@ -197,9 +205,13 @@ def load_fitting(network, weights, path, name):
         UserError: one of the network's is missing or has another shape.
     """
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    wrong = [key for key, shape in expected.items() if key not in weights or weights[key].shape != shape]
+    wrong = [
+        key for key, shape in expected.items() if key not in weights or weights[key].shape != shape
+    ]
     if wrong:
-        raise UserError(f"{path} does not fit {name}: {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}")
+        raise UserError(
+            f"{path} does not fit {name}: {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}"
+        )
     checkpoint.load_module(network, {key: weights[key] for key in expected})
 
 

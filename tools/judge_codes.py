@@ -9,13 +9,14 @@ code j: ...     along the j-th continuous code, from -2 to 2 with all else equal
                 and whether the mean goes one way in every step
 """
 
+from common.data.decode import to_float
+from common.errors import UserError
+from common.networks import in_chunks
+
 import math
 
 import numpy as np
 
-from common.data.decode import to_float
-from common.errors import UserError
-from common.networks import in_chunks
 from tools import image_sets
 from tools.explore import ATTRIBUTES
 from tools.judge_translators import opened_run
@@ -42,7 +43,11 @@ def error_row(discriminator, flags, mnist):
     found = meanings(best_categories(discriminator, train.images), train.labels, flags.n_categories)
     error = np.mean(found[best_categories(discriminator, test.images)] != test.labels)
     stand = " ".join(map(str, found))
-    return "error", float(error), f"{len(test):,}; by {len(train):,} training digits the categories stand for {stand}"
+    return (
+        "error",
+        float(error),
+        f"{len(test):,}; by {len(train):,} training digits the categories stand for {stand}",
+    )
 
 
 def information_row(script, flags, generator, discriminator, rng):
@@ -79,7 +84,11 @@ def walk_rows(i, images, deviations):
         values = measure(images.reshape(-1, *images.shape[2:])).reshape(images.shape[:2])
         mean = values.mean(0)
         steps = np.sign(np.diff(mean))
-        way = "always " + ("up" if steps[0] > 0 else "down") if abs(steps.sum()) == len(steps) else "to and fro"
+        way = (
+            "always " + ("up" if steps[0] > 0 else "down")
+            if abs(steps.sum()) == len(steps)
+            else "to and fro"
+        )
         of = f"mean from {mean[0]:.3f} to {mean[-1]:.3f}, {way}; deviation of samples {deviations[name]:.3f}"
         rows.append((f"code {i + 1}: {name}", float(rank_correlation(values).mean()), of))
     return rows
@@ -93,7 +102,9 @@ def judge_codes(args):
     """
     script, flags, reader = opened_run("infogan", args.B, built_in=False)
     if flags.channels != 1:
-        raise UserError(f"{args.B} draws colour images, and only the codes of grey digits can be judged")
+        raise UserError(
+            f"{args.B} draws colour images, and only the codes of grey digits can be judged"
+        )
     generator, discriminator = script.build(flags)
     reader.load({"generator": generator, "discriminator": discriminator}, exact=False)
     discriminator.eval()

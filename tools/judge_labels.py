@@ -7,19 +7,19 @@ in both maps, as a share of those that are of it in one of them, over the test p
 On the drawn scenes of spade.py, whose maps do not tell the time of day, also: what the style of another scene does.
 """
 
-from pathlib import Path
-
-import jittor as jt
-import numpy as np
-from jittor import nn
-from tqdm import tqdm
-
-from common import fast
 from common.data import label_maps, scenes
 from common.data.decode import fit, list_images, open_image, to_float
 from common.data.hand_in import Painter
 from common.errors import UserError
 from common.networks import EMA, in_chunks
+
+from pathlib import Path
+
+import jittor as jt
+import numpy as np
+from tqdm import tqdm
+
+from jittor_fast import nn
 from tools.judge_translators import opened_run
 
 BATCH, WIDTH, RATE = 8, 16, 0.005
@@ -35,7 +35,11 @@ class Segmenter(nn.Module):
         w = WIDTH
         self.fine, self.middle = block(channels, w), block(w, 2 * w, stride=2)
         self.coarse, self.middle_up = block(2 * w, 4 * w, stride=2), block(6 * w, 2 * w)
-        self.fine_up, self.last, self.doubled = block(3 * w, w), fast.Conv(w, n_classes, 1), fast.Upsample(2)
+        self.fine_up, self.last, self.doubled = (
+            block(3 * w, w),
+            nn.Conv(w, n_classes, 1),
+            nn.Upsample(2),
+        )
 
     def execute(self, x):
         fine = self.fine(x)
@@ -45,8 +49,8 @@ class Segmenter(nn.Module):
 
 
 def block(c_in, c_out, stride=1):
-    conv = fast.Conv(c_in, c_out, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(conv, fast.BatchNorm(c_out), fast.ReLU())
+    conv = nn.Conv(c_in, c_out, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm(c_out), nn.ReLU())
 
 
 def train_segmenter(data, channels, n_classes, n_steps, seed=0):
@@ -54,10 +58,12 @@ def train_segmenter(data, channels, n_classes, n_steps, seed=0):
     jt.set_global_seed(2_000_000 + seed)
     rng, network = np.random.default_rng(seed), Segmenter(channels, n_classes)
     network.train()
-    optimizer, weights = fast.Adam(network.parameters(), lr=RATE), class_weights(data, n_classes)
+    optimizer, weights = nn.Adam(network.parameters(), lr=RATE), class_weights(data, n_classes)
     for step in tqdm(range(n_steps), desc="training the segmenter", leave=False, disable=None):
         optimizer.lr = RATE * (1 - step / n_steps)
-        classes, images = data.batch(rng.integers(len(data), size=BATCH), rng.integers(2**63, size=BATCH))
+        classes, images = data.batch(
+            rng.integers(len(data), size=BATCH), rng.integers(2**63, size=BATCH)
+        )
         optimizer.step(nn.cross_entropy_loss(network(jt.array(images)), jt.array(classes), weights))
         jt.sync_all()
     network.eval()
@@ -81,7 +87,9 @@ def mean_iou(confusion):
 def read(network, images, classes, n_classes):
     """The counts of pixels (true class, read class)."""
     found = in_chunks(network, images, chunk=CHUNK).argmax(1)
-    return np.bincount((classes * n_classes + found).ravel(), minlength=n_classes**2).reshape(n_classes, n_classes)
+    return np.bincount((classes * n_classes + found).ravel(), minlength=n_classes**2).reshape(
+        n_classes, n_classes
+    )
 
 
 def iou_rows(real, painted):
@@ -89,8 +97,20 @@ def iou_rows(real, painted):
     rows, n = [("real images: mean IoU", mean_iou(real), f"{real.sum():,} pixels")], mean_iou(real)
     for how, counts in painted.items():
         share = mean_iou(counts) / n
-        rows.append((f"{how}: mean IoU", mean_iou(counts), f"{share:.1%} of that of real images; wanted: at least 90%"))
-        rows.append((f"{how}: right pixels", float(np.trace(counts) / counts.sum()), f"{counts.sum():,} pixels"))
+        rows.append(
+            (
+                f"{how}: mean IoU",
+                mean_iou(counts),
+                f"{share:.1%} of that of real images; wanted: at least 90%",
+            )
+        )
+        rows.append(
+            (
+                f"{how}: right pixels",
+                float(np.trace(counts) / counts.sum()),
+                f"{counts.sum():,} pixels",
+            )
+        )
     return rows
 
 
@@ -110,14 +130,24 @@ def ground_colours(classes, images):
 def style_rows(classes, real, painted, times, chosen):
     """How far pictures with the styles of the scenes `chosen`, (N,) indices, have the colours of these."""
     colours, means = ground_colours(classes, painted), ground_colours(classes, real)
-    of_time = np.stack([np.nanmean(means[times == t], axis=0) for t in range(len(scenes.TIMES))])  # (times, 3, C)
+    of_time = np.stack(
+        [np.nanmean(means[times == t], axis=0) for t in range(len(scenes.TIMES))]
+    )  # (times, 3, C)
     span = of_time.max(0) - of_time.min(0)
     off = np.abs(colours - means[chosen]) / span
     distance = np.nansum((colours[:, None] - of_time) ** 2, axis=(2, 3))
     of = f"{len(chosen)} pictures, mean colours of sky, water and ground"
     return [
-        ("style of another scene: colours off by", float(np.nanmean(off)), f"{of}, as shares of their span over times"),
-        ("style of another scene: its time of day", float(np.mean(distance.argmin(1) == times[chosen])), of),
+        (
+            "style of another scene: colours off by",
+            float(np.nanmean(off)),
+            f"{of}, as shares of their span over times",
+        ),
+        (
+            "style of another scene: its time of day",
+            float(np.mean(distance.argmin(1) == times[chosen])),
+            of,
+        ),
     ]
 
 
@@ -135,15 +165,23 @@ def judge_folder(args):
     pictures = {file.stem: file for file in list_images(folder)}
     width, height = open_image(next(iter(pictures.values())), 3).size
     shape = (height - height % 4, width - width % 4)
-    train_part, test_part = (label_maps.load(Flags(args.maps, shape), split) for split in ("train", "test"))
+    train_part, test_part = (
+        label_maps.load(Flags(args.maps, shape), split) for split in ("train", "test")
+    )
     absent = [label_map.stem for label_map, _ in test_part.files if label_map.stem not in pictures]
     if absent:
-        raise UserError(f"{folder} has no picture of {absent[0]}; {len(absent)} of {len(test_part)} maps are so")
-    painted = [fit(open_image(pictures[label_map.stem], 3), shape) for label_map, _ in test_part.files]
+        raise UserError(
+            f"{folder} has no picture of {absent[0]}; {len(absent)} of {len(test_part)} maps are so"
+        )
+    painted = [
+        fit(open_image(pictures[label_map.stem], 3), shape) for label_map, _ in test_part.files
+    ]
     classes, real = test_part.batch(np.arange(len(test_part)))
     total = max(train_part.classes.total, test_part.classes.total)
     segmenter = train_segmenter(train_part, 3, total, args.n_steps)
-    counts = [read(segmenter, images, classes, total) for images in (real, to_float(np.stack(painted)))]
+    counts = [
+        read(segmenter, images, classes, total) for images in (real, to_float(np.stack(painted)))
+    ]
     return iou_rows(counts[0], {"painted": counts[1]})
 
 
@@ -162,7 +200,9 @@ def judge_run(args):
     total = label_maps.n_classes(flags)
     generator, encoder, _ = script.build(flags)
     ema_G, ema_E = EMA(generator, flags.ema_decay), EMA(encoder, flags.ema_decay)
-    reader.load({"generator": generator, "encoder": encoder, "ema_G": ema_G, "ema_E": ema_E}, exact=False)
+    reader.load(
+        {"generator": generator, "encoder": encoder, "ema_G": ema_G, "ema_E": ema_E}, exact=False
+    )
     painter = Painter(ema_G, ema_E, flags)
     classes, real = test_part.batch(np.arange(len(test_part)))
     own, n = painter.encode(real), len(real)
@@ -176,5 +216,7 @@ def judge_run(args):
     painted = {how: read(segmenter, images, classes, total) for how, images in pictures.items()}
     rows = iou_rows(read(segmenter, real, classes, total), painted)
     if isinstance(test_part, scenes.Scenes):
-        rows += style_rows(classes, real, pictures["painted, style of another"], test_part.times, chosen)
+        rows += style_rows(
+            classes, real, pictures["painted, style of another"], test_part.times, chosen
+        )
     return rows

@@ -15,15 +15,19 @@ and all but the certain of equally many stacks of test digits, which is the best
 errs, and 26,000 draws miss a mode now and then.
 """
 
+from common.errors import UserError, warn
+
 import numpy as np
 from PIL import Image
 
-from common.errors import UserError, warn
 from tools import digit_classifier, image_sets, metrics
 
 N_SAMPLES = 26_000  # Metz 2017, section 3.3.1
 CERTAIN = 0.9
-K, MOST_NEIGHBOURS = 3, 10_000  # of precision and recall; these take the K-th neighbour of so many at most
+K, MOST_NEIGHBOURS = (
+    3,
+    10_000,
+)  # of precision and recall; these take the K-th neighbour of so many at most
 
 
 def judge_modes(args):
@@ -34,10 +38,14 @@ def judge_modes(args):
     """
     samples = image_sets.load(args.B, args.half_B, args.mnist)
     if not samples.is_colour:
-        raise UserError(f"{args.B} holds grey images, and the modes are of stacked digits, as --stacked trains on")
+        raise UserError(
+            f"{args.B} holds grey images, and the modes are of stacked digits, as --stacked trains on"
+        )
     n = min(args.max_images or N_SAMPLES, len(samples))
     if n <= K:
-        raise UserError(f"{n} image{'s' if n > 1 else ''} of {args.B}: precision and recall need more than {K}")
+        raise UserError(
+            f"{n} image{'s' if n > 1 else ''} of {args.B}: precision and recall need more than {K}"
+        )
     if n < N_SAMPLES:
         warn(f"{n:,} samples: other figures are of {N_SAMPLES:,}, and fewer find fewer modes")
     judge = digit_classifier.of_digits(args.mnist, args.n_steps)
@@ -53,7 +61,11 @@ def judge_modes(args):
         ("samples", f"{n:,} of {samples.resolution}", samples.name),
         ("classifier", f"{judge.size} x {judge.size}", judge.description),
         ("modes", len(np.unique(found)), "of 1,000"),
-        ("KL", divergence(found, expected), f"{n:,} samples; spread as the data: {999 / (2 * n):.4f}"),
+        (
+            "KL",
+            divergence(found, expected),
+            f"{n:,} samples; spread as the data: {999 / (2 * n):.4f}",
+        ),
         ("certain", float(certain.mean()), f"all three digits over {CERTAIN}"),
         ("modes of the certain", len(np.unique(found[certain])), f"{certain.sum():,} samples"),
         ("precision", precision, f"{m:,} and {m:,}"),

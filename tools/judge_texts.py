@@ -16,14 +16,23 @@ Of stackgan.py each stage is judged at its own size.
 A run on one's own data is judged by retrieval and median rank alone, of its test part.
 """
 
-import numpy as np
-
-from common import fast
-from common.data.captions import COLOURS, GROUNDS, combinations, described_digits, descriptions, encode, load_captions
+from common.data.captions import (
+    COLOURS,
+    GROUNDS,
+    combinations,
+    described_digits,
+    descriptions,
+    encode,
+    load_captions,
+)
 from common.errors import UserError
 from common.networks import EMA, in_chunks
 from common.pictures import to_uint8
 from common.watch import mean_distance
+
+import numpy as np
+
+from jittor_fast import nn
 from tools import digit_classifier
 from tools.explore import thickness
 from tools.judge_translators import brightness_of_border, half_bold, opened_run, read_strokes
@@ -50,7 +59,11 @@ class Reader:
         inside = difference.max(1)
         colour = np.zeros(len(images), int)
         for i, (image, share) in enumerate(zip(images, inside)):
-            mean = image[:, share >= max(0.7 * share.max(), 1)].mean(1) if share.max() >= 1 else np.zeros(3)
+            mean = (
+                image[:, share >= max(0.7 * share.max(), 1)].mean(1)
+                if share.max() >= 1
+                else np.zeros(3)
+            )
             colour[i] = np.linalg.norm(COLOURS - mean, axis=1).argmin()
         contrast = np.abs(COLOURS[colour] - GROUNDS[ground].astype(float)).max(1)[:, None, None]
         return 2 * (inside / contrast).clip(0, 1)[:, None] - 1, colour, ground
@@ -81,7 +94,9 @@ def variety_row(images, real, real_looks):
     """`images` are N_OF_A_TEXT of each text, one after another."""
     of_texts = images.reshape(-1, N_OF_A_TEXT, *images.shape[1:]) / 127.5
     groups = [real[(real_looks == c).all(1)] / 127.5 for c in np.unique(real_looks, axis=0)]
-    ours, theirs = (np.mean([mean_distance(g) for g in part if len(g) > 1]) for part in (of_texts, groups))
+    ours, theirs = (
+        np.mean([mean_distance(g) for g in part if len(g) > 1]) for part in (of_texts, groups)
+    )
     return "variety", float(ours / theirs), f"{ours:.2f} over {theirs:.2f}"
 
 
@@ -92,9 +107,16 @@ def retrieval_rows(text_encoder, image_encoder, data):
         firsts.setdefault(data.captions[i][0], i)
     texts, chosen = list(firsts), np.array(list(firsts.values()))
     v = np.concatenate(
-        [in_chunks(image_encoder, data.batch(part)[0]) for part in np.array_split(chosen, -(-len(chosen) // 100))]
+        [
+            in_chunks(image_encoder, data.batch(part)[0])
+            for part in np.array_split(chosen, -(-len(chosen) // 100))
+        ]
     )
-    scores, n, ranks = v @ in_chunks(text_encoder, encode(texts)).T, min(N_CAPTIONS, len(chosen)), []
+    scores, n, ranks = (
+        v @ in_chunks(text_encoder, encode(texts)).T,
+        min(N_CAPTIONS, len(chosen)),
+        [],
+    )
     for _ in range(N_PARTITIONS):
         for group in rng.permutation(len(chosen))[: len(chosen) // n * n].reshape(-1, n):
             among = scores[np.ix_(group, group)]
@@ -120,13 +142,25 @@ def opened(args):
         encoders = parts["encoders"].eval()
 
         def draw(texts):
-            noise = rng.standard_normal((len(texts), flags.latent_dim + 2 * script.N_C), dtype=np.float32)
+            noise = rng.standard_normal(
+                (len(texts), flags.latent_dim + 2 * script.N_C), dtype=np.float32
+            )
             return dict(zip(("stage I", "stage II"), script.drawn(parts, texts, noise, flags)))
 
-        return flags, encoders.text, lambda x: encoders.image(fast.avg_pool2d(x, flags.scale, flags.scale, 0)), draw
+        return (
+            flags,
+            encoders.text,
+            lambda x: encoders.image(nn.avg_pool2d(x, flags.scale, flags.scale, 0)),
+            draw,
+        )
     generator, _, text_encoder, image_encoder = script.build(flags)
     ema = EMA(generator, flags.ema_decay)
-    trained = {"generator": generator, "ema": ema, "text_encoder": text_encoder, "image_encoder": image_encoder}
+    trained = {
+        "generator": generator,
+        "ema": ema,
+        "text_encoder": text_encoder,
+        "image_encoder": image_encoder,
+    }
     reader.load(trained, False)
 
     def draw(texts):
@@ -150,12 +184,23 @@ def judge_texts(args):
     if flags.channels != 3:
         raise UserError(f"{args.B} draws grey images, and only coloured digits can be judged")
     asked = combinations(held_out=True)
-    texts = [text for look in asked for text in descriptions(look, flags.language) for _ in range(N_OF_A_TEXT)]
+    texts = [
+        text
+        for look in asked
+        for text in descriptions(look, flags.language)
+        for _ in range(N_OF_A_TEXT)
+    ]
     looks, shown = np.repeat(asked, len(texts) // len(asked), axis=0), []
     for stage, images in draw(texts).items():
         images, size = to_uint8(images).transpose(0, 3, 1, 2), images.shape[-1]
         judge, (real, real_looks) = Reader(args, size), described_digits(size, "test")
-        of_stage = [*shown_rows(judge, images, looks, real, real_looks), variety_row(images, real, real_looks)]
-        shown += [(f"{stage}: {measure}" if stage else measure, value, of) for measure, value, of in of_stage]
+        of_stage = [
+            *shown_rows(judge, images, looks, real, real_looks),
+            variety_row(images, real, real_looks),
+        ]
+        shown += [
+            (f"{stage}: {measure}" if stage else measure, value, of)
+            for measure, value, of in of_stage
+        ]
     size = judge.judge.size
     return [("judge", f"{size} x {size}", judge.judge.description), *shown, *rows]

@@ -11,10 +11,6 @@
 Everything judged comes from test parts, which no script trains on. "Wanted" in the table is what a good run reaches.
 """
 
-import importlib
-
-import numpy as np
-
 from common import checkpoint
 from common.data import drawn, load_digits
 from common.data.decode import to_float
@@ -22,6 +18,11 @@ from common.data.targets import Attributes
 from common.errors import UserError
 from common.networks import EMA, in_chunks
 from common.pictures import to_uint8
+
+import importlib
+
+import numpy as np
+
 from tools import digit_classifier, image_sets
 
 CHUNK = 20  # images that a translator takes at once
@@ -44,7 +45,9 @@ def opened_run(name, path, built_in=True):
     script = importlib.import_module(name)
     flags = script.parse_args(["--resume", str(path), "--sample_only"])
     if built_in and flags.data_dir is not None:
-        raise UserError(f"{path} was trained on {flags.data_dir}, and only the built-in data can be judged so")
+        raise UserError(
+            f"{path} was trained on {flags.data_dir}, and only the built-in data can be judged so"
+        )
     return script, flags, reader
 
 
@@ -55,7 +58,9 @@ def share_row(measure, right, wanted=None):
 
 def grey(pixels):
     """(N, C, H, W) uint8 as the classifier takes it."""
-    images = image_sets.of_pixels("translations", np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+    images = image_sets.of_pixels(
+        "translations", np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    )
     return images.batch(range(len(images)), digit_classifier.SIZE, 1)
 
 
@@ -72,7 +77,9 @@ def translated(generator, *arrays, seed=None):
 def judge_pix2pix(args):
     script, flags, reader = opened_run("pix2pix", args.B)
     if flags.direction != "AtoB":
-        raise UserError(f"{args.B} draws outlines (--direction {flags.direction}), and only paintings can be judged")
+        raise UserError(
+            f"{args.B} draws outlines (--direction {flags.direction}), and only paintings can be judged"
+        )
     generator = script.build(flags)[0]
     reader.load({"generator": generator}, exact=False)
     outlines, paintings, labels = drawn.outline_pairs(flags.img_size, "test")
@@ -85,7 +92,11 @@ def judge_pix2pix(args):
     return [
         share_row("painted in the colour of its class", distance.argmin(1) == labels, 0.95),
         ("L1", float(l1), f"{len(outputs):,}, values in [-1, 1]"),
-        ("L1 / L1 of the best constant picture", float(l1 / guess), f"{guess:.4f}; wanted: below 0.5"),
+        (
+            "L1 / L1 of the best constant picture",
+            float(l1 / guess),
+            f"{guess:.4f}; wanted: below 0.5",
+        ),
     ]
 
 
@@ -125,7 +136,11 @@ def judge_cyclegan(args):
         rows += [
             (f"{name}: judge", f"{judge.size} x {judge.size}", judge.description),
             share_row(f"{name}: read as the same digit", judge.read(grey(fake))[0] == labels, 0.9),
-            (f"{name}: brighter than the domain by", brightness, f"{other.mean():.1f} of 255; wanted: within 10%"),
+            (
+                f"{name}: brighter than the domain by",
+                brightness,
+                f"{other.mean():.1f} of 255; wanted: within 10%",
+            ),
         ]
     return rows
 
@@ -137,10 +152,13 @@ def judge_usps(args):
     flags, G, _ = averaged(args.B, built_in=False)
     usps = load_digits(args.usps, size, 1, n_classes=10)
     if len(usps) <= N_HELD:
-        raise UserError(f"--usps {args.usps}: {N_HELD:,} digits are held back, and it holds {len(usps):,}")
+        raise UserError(
+            f"--usps {args.usps}: {N_HELD:,} digits are held back, and it holds {len(usps):,}"
+        )
     held, used = np.split(np.random.default_rng(3).permutation(len(usps)), [N_HELD])
     networks = [
-        digit_classifier.kept(usps.images[used], usps.labels[used], args.n_steps, seed) for seed in range(N_CLASSIFIERS)
+        digit_classifier.kept(usps.images[used], usps.labels[used], args.n_steps, seed)
+        for seed in range(N_CLASSIFIERS)
     ]
     judges = [digit_classifier.DigitJudge(network) for network in networks]
 
@@ -149,11 +167,27 @@ def judge_usps(args):
         _, value, of = share_row(measure, right, wanted)
         return measure, value, f"{of}; one by one " + ", ".join(f"{np.mean(r):.4f}" for r in right)
 
-    test = load_digits(args.mnist, flags.img_size, flags.channels, n_classes=10, split="test", n_test=image_sets.N_TEST)
+    test = load_digits(
+        args.mnist,
+        flags.img_size,
+        flags.channels,
+        n_classes=10,
+        split="test",
+        n_test=image_sets.N_TEST,
+    )
     return [
-        row("USPS digits that the classifiers have not seen, read right", usps.images[held], usps.labels[held]),
+        row(
+            "USPS digits that the classifiers have not seen, read right",
+            usps.images[held],
+            usps.labels[held],
+        ),
         row("MNIST's test digits as they are, read right", grey(test.images), test.labels),
-        row("in the style of USPS, read as the same digit", grey(translated(G, test.images)), test.labels, 0.9),
+        row(
+            "in the style of USPS, read as the same digit",
+            grey(translated(G, test.images)),
+            test.labels,
+            0.9,
+        ),
     ]
 
 
@@ -165,7 +199,9 @@ def judge_stargan(args):
     generator, names = script.build(flags)[0], list(drawn.ATTRIBUTES)
     reader.load({"generator": generator}, exact=False)
     if list(flags.selected_attrs or []) != names:
-        raise UserError(f"{args.B} was not trained on the built-in data, whose attributes are {', '.join(names)}")
+        raise UserError(
+            f"{args.B} was not trained on the built-in data, whose attributes are {', '.join(names)}"
+        )
     images, attributes, labels = drawn.coloured_digits(flags.img_size, "test")
     judge = digit_classifier.of_digits(args.mnist, args.n_steps, half_bold)
     targets = Attributes(names, names[:3]).all_targets(attributes.astype(np.float32))
@@ -174,15 +210,27 @@ def judge_stargan(args):
     inverted, bold = wanted[:, 4] == 1, wanted[:, 3] == 1
     ink, ink_before = strokes(fake, inverted), strokes(images, attributes[:, 4] == 1)
     right = read_strokes(judge, ink) == np.tile(labels, len(targets))
-    thick = [x[mask].mean() / x[~mask].mean() for x, mask in ((ink, bold), (ink_before, attributes[:, 3] == 1))]
+    thick = [
+        x[mask].mean() / x[~mask].mean()
+        for x, mask in ((ink, bold), (ink_before, attributes[:, 3] == 1))
+    ]
     return [
         ("judge", f"{judge.size} x {judge.size}", judge.description),
         share_row("before any change, read right", read_strokes(judge, ink_before) == labels),
-        share_row("the asked colour", nearest_colour(fake, ink, inverted) == wanted[:, :3].argmax(1), 0.97),
+        share_row(
+            "the asked colour", nearest_colour(fake, ink, inverted) == wanted[:, :3].argmax(1), 0.97
+        ),
         share_row("the asked ground", (brightness_of_border(fake) > 128) == inverted, 0.97),
         share_row("still the same digit", right, 0.95),
-        *(share_row(f"  after a change of {n}", r) for n, r in zip(names, right.reshape(len(targets), -1))),
-        ("ink of bold digits / of thin ones", float(thick[0]), f"{len(fake):,}; in the data {thick[1]:.2f}"),
+        *(
+            share_row(f"  after a change of {n}", r)
+            for n, r in zip(names, right.reshape(len(targets), -1))
+        ),
+        (
+            "ink of bold digits / of thin ones",
+            float(thick[0]),
+            f"{len(fake):,}; in the data {thick[1]:.2f}",
+        ),
     ]
 
 
@@ -192,7 +240,9 @@ def half_bold(images):
     They are drawn at random: the bundled digits run through the classes in turn, and of every second one, either all or
     none of a class would be bold.
     """
-    bold = drawn.enlarge(drawn.dilate(drawn.enlarge(images[:, 0], 28), 1), digit_classifier.SIZE)[:, None]
+    bold = drawn.enlarge(drawn.dilate(drawn.enlarge(images[:, 0], 28), 1), digit_classifier.SIZE)[
+        :, None
+    ]
     chosen = np.random.default_rng(6).integers(2, size=len(images)) == 1
     return np.where(chosen[:, None, None, None], bold, images)
 
@@ -216,7 +266,12 @@ def read_strokes(judge, ink):
 def nearest_colour(images, ink, inverted):
     """(N,) which colour of the built-in data the digit has, or its ground where the image is inverted."""
     painted = (ink > 0.5) != inverted[:, None, None]
-    seen = np.stack([image[:, mask].mean(1) if mask.any() else np.zeros(3) for image, mask in zip(images, painted)])
+    seen = np.stack(
+        [
+            image[:, mask].mean(1) if mask.any() else np.zeros(3)
+            for image, mask in zip(images, painted)
+        ]
+    )
     return np.linalg.norm(seen[:, None] - drawn.ATTRIBUTE_COLOURS.astype(float), axis=2).argmin(1)
 
 
@@ -226,4 +281,9 @@ def brightness_of_border(images):
     return np.concatenate(sides, axis=2).max(1).mean(1)
 
 
-JUDGES = {"pix2pix": judge_pix2pix, "cyclegan": judge_cyclegan, "stargan": judge_stargan, "usps": judge_usps}
+JUDGES = {
+    "pix2pix": judge_pix2pix,
+    "cyclegan": judge_cyclegan,
+    "stargan": judge_stargan,
+    "usps": judge_usps,
+}

@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # isort: skip
+import common
 
 import jittor as jt
 
@@ -38,7 +38,12 @@ def parse_args(argv=None):
     add, number = parser.add_argument, common.number
     add("run", help="the out_dir of a run of vae.py, or a checkpoint")
     add("--data_dir", help="images to take, instead of the run's own data")
-    add("--importance_samples", type=number(int, at_least=1), default=500, help="K, samples of z for each image")
+    add(
+        "--importance_samples",
+        type=number(int, at_least=1),
+        default=500,
+        help="K, samples of z for each image",
+    )
     add("--n_eval", type=number(int, at_least=2), default=10000, help="test images, at most")
     return parser.parse_args(argv)
 
@@ -66,7 +71,9 @@ def log_weights(decoder, x, mu, logvar, noise, likelihood):
     n, k, d = noise.shape
     z = mu[:, None] + np.exp(0.5 * logvar[:, None]) * noise
     # log p(z) - log q(z|x); the factors (2 pi)^(-d/2) cancel
-    squares_noise, squares_z = (np.einsum("nkd,nkd->nk", v, v, dtype=np.float64) for v in (noise, z))
+    squares_noise, squares_z = (
+        np.einsum("nkd,nkd->nk", v, v, dtype=np.float64) for v in (noise, z)
+    )
     ratio = 0.5 * (squares_noise - squares_z + logvar.sum(-1, dtype=np.float64)[:, None])
     variance = decoder.running_var if likelihood == "gaussian" else None
     likelihoods = []
@@ -111,20 +118,26 @@ def evaluate(encoder, decoder, data, likelihood, n_samples, n_eval):
 
 def main(argv=None):
     args = parse_args(argv)
-    flags = ["--resume", args.run, "--sample_only"] + (["--data_dir", args.data_dir] if args.data_dir else [])
+    flags = ["--resume", args.run, "--sample_only"] + (
+        ["--data_dir", args.data_dir] if args.data_dir else []
+    )
     settings = vae.parse_args(flags)
     with common.Run(settings) as run:
         data = vae.test_data(settings)
         encoder, decoder = vae.build(settings)
         run.track(encoder=encoder, decoder=decoder)
-        result = evaluate(encoder, decoder, data, settings.likelihood, args.importance_samples, args.n_eval)
+        result = evaluate(
+            encoder, decoder, data, settings.likelihood, args.importance_samples, args.n_eval
+        )
         print(
             f"{result['n_images']:,} test images: log-likelihood {result['log_likelihood']:.2f} +- "
             f"{result['standard_error']:.2f} nats ({args.importance_samples} importance samples), "
             f"ELBO {result['elbo']:.2f}, KL {result['kl']:.2f}, {result['active_latents']} active latents"
         )
         if settings.likelihood == "gaussian":
-            print(f"Density of pixels in [0, 1], each with a deviation of {decoder.running_var.item() ** 0.5:.4f}")
+            print(
+                f"Density of pixels in [0, 1], each with a deviation of {decoder.running_var.item() ** 0.5:.4f}"
+            )
     return result
 
 

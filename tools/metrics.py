@@ -47,7 +47,10 @@ def kernel_distance(a, b, block=1000, seed=0):
     size = n // n_blocks
     rng = np.random.default_rng(seed)
     a, b = (np.asarray(x, np.float64)[rng.permutation(len(x))[: n_blocks * size]] for x in (a, b))
-    parts = [unbiased_mmd(x, y) for x, y in zip(a.reshape(n_blocks, size, -1), b.reshape(n_blocks, size, -1))]
+    parts = [
+        unbiased_mmd(x, y)
+        for x, y in zip(a.reshape(n_blocks, size, -1), b.reshape(n_blocks, size, -1))
+    ]
     error = None if n_blocks == 1 else float(np.std(parts, ddof=1) / np.sqrt(n_blocks))
     return float(np.mean(parts)), error, n_blocks, size
 
@@ -74,7 +77,9 @@ def precision_and_recall(generated, real, k=3):
     Args:
         generated, real: features (N, D) and (M, D), of more than k points each.
     """
-    centre = np.mean(real, axis=0, dtype=np.float64)  # differences of large numbers would lose digits
+    centre = np.mean(
+        real, axis=0, dtype=np.float64
+    )  # differences of large numbers would lose digits
     generated, real = (np.asarray(x, np.float64) - centre for x in (generated, real))
     return share_covered(generated, real, k), share_covered(real, generated, k)
 
@@ -82,7 +87,9 @@ def precision_and_recall(generated, real, k=3):
 def share_covered(points, others, k):
     """The share of points (N, D) within the balls around others (M, D)."""
     # The 0-th neighbour is the point itself.
-    radii = np.concatenate([np.partition(d, k, axis=1)[:, k] for d in squared_distances(others, others)])
+    radii = np.concatenate(
+        [np.partition(d, k, axis=1)[:, k] for d in squared_distances(others, others)]
+    )
     covered = [(d <= radii).any(1) for d in squared_distances(points, others)]
     return float(np.concatenate(covered).mean())
 
@@ -123,7 +130,9 @@ def ssim(a, b):
         ValueError: a side is below 11 pixels.
     """
     if min(a.shape[:2]) < SSIM_WINDOW:
-        raise ValueError(f"SSIM needs sides of at least {SSIM_WINDOW} pixels, got {a.shape[1]} x {a.shape[0]}")
+        raise ValueError(
+            f"SSIM needs sides of at least {SSIM_WINDOW} pixels, got {a.shape[1]} x {a.shape[0]}"
+        )
     a, b = a.astype(np.float64), b.astype(np.float64)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_a, mean_b = weighted(a), weighted(b)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # isort: skip  # noqa: F401
 
 from tools.twins import Twin
 
@@ -22,9 +21,14 @@ from tools.twins import Twin
 def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
     root = Path(__file__).resolve().parents[1]
-    names = sorted(file.stem for file in (root / "tools/twins").glob("*.py") if file.stem != "__init__")
+    names = sorted(
+        file.stem for file in (root / "tools/twins").glob("*.py") if file.stem != "__init__"
+    )
     if not argv or argv[0] not in names or "--resume" in argv:
-        print(f"twin.py: error: give a script of {', '.join(names)}, then its flags without --resume", file=sys.stderr)
+        print(
+            f"twin.py: error: give a script of {', '.join(names)}, then its flags without --resume",
+            file=sys.stderr,
+        )
         raise SystemExit(2)
     script, twin = importlib.import_module(argv[0]), Twin(argv[0])
     seconds = 0.0

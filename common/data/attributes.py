@@ -1,21 +1,29 @@
 """Images with attributes: CelebA's layout, a folder for each domain, or coloured digits."""
 
+from common.data.augment import mirror, square
+from common.data.decode import check_images, fit, list_images, open_picture
+from common.data.drawn import ATTRIBUTES, coloured_digits
+from common.data.items import LazyImages
+from common.data.layout import (
+    existing_folder,
+    find_part,
+    not_found,
+    part_folder,
+    training_images_serve,
+)
+from common.errors import UserError, say
+
 import csv
 import difflib
 from dataclasses import dataclass
 
 import numpy as np
 
-from common.data.augment import mirror, square
-from common.data.decode import check_images, fit, list_images, open_picture
-from common.data.drawn import ATTRIBUTES, coloured_digits
-from common.data.items import LazyImages
-from common.data.layout import existing_folder, find_part, not_found, part_folder, training_images_serve
-from common.errors import UserError, say
-
 LIST = "list_attr_celeba"
 IMAGES = ("img_align_celeba", "images")
-TEST_PART = 2000  # images of CelebA's end that are not trained on, as in the authors' code; at most a tenth
+TEST_PART = (
+    2000  # images of CelebA's end that are not trained on, as in the authors' code; at most a tenth
+)
 
 
 @dataclass
@@ -55,10 +63,15 @@ def load_attributes(data_dir, img_size, channels, selected=None, split="train", 
     """
     if data_dir is None:
         images, table = read_coloured_digits(selected, split, square(img_size), channels)
-        data, source = AttributeImages(images, table, img_size, channels), "the bundled digits, coloured"
+        data, source = (
+            AttributeImages(images, table, img_size, channels),
+            "the bundled digits, coloured",
+        )
     else:
         root = existing_folder(data_dir)
-        files, table = (read_celeba if find_list(root) else read_domains)(root, selected, split, channels)
+        files, table = (read_celeba if find_list(root) else read_domains)(
+            root, selected, split, channels
+        )
         data, source = AttributeImages(files, table, img_size, channels, flip), root
     report(data, source, split)
     return data
@@ -72,7 +85,9 @@ def report(data, source, split):
     for name, count in zip(data.names, counts):
         if split == "train" and count in (0, len(data)):
             which = "no image has" if count == 0 else "every image has"
-            raise UserError(f"{source}: {which} the attribute {name}; it cannot be learnt, leave it out")
+            raise UserError(
+                f"{source}: {which} the attribute {name}; it cannot be learnt, leave it out"
+            )
 
 
 def choose(available, selected, where):
@@ -81,7 +96,9 @@ def choose(available, selected, where):
         return list(range(len(available)))
     for name in selected:
         if name not in available:
-            near = difflib.get_close_matches(name, available, n=3, cutoff=0.4) or list(available)[:8]
+            near = (
+                difflib.get_close_matches(name, available, n=3, cutoff=0.4) or list(available)[:8]
+            )
             raise UserError(f"--selected_attrs: {where} has no {name}; nearest: {', '.join(near)}")
         if selected.count(name) > 1:
             raise UserError(f"--selected_attrs names {name} twice")
@@ -94,7 +111,9 @@ def read_coloured_digits(selected, split, img_size, channels):
     columns = choose(ATTRIBUTES, selected, "the coloured digits")
     names = [ATTRIBUTES[i] for i in columns]
     colours = [name for name in names if name in ATTRIBUTES[:3]]
-    return images, Table(attributes[:, columns].astype(np.float32), names, colours, len(colours) == 3)
+    return images, Table(
+        attributes[:, columns].astype(np.float32), names, colours, len(colours) == 3
+    )
 
 
 # ---- CelebA ----
@@ -156,11 +175,19 @@ def read_table(path):
     if len(lines) < 2:
         raise UserError(f"{path} lists no images")
     n_values = len(lines[1]) - 1
-    header = lines[0][len(lines[0]) - n_values :]  # a comma-separated file names the first column too
+    header = lines[0][
+        len(lines[0]) - n_values :
+    ]  # a comma-separated file names the first column too
     rows = []
     for number, line in enumerate(lines[1:], start=2):
-        if len(line) != n_values + 1 or len(header) != n_values or not set(line[1:]) <= {"1", "-1", "0"}:
-            raise UserError(f"{path}, row {number}: expected a file name and {len(header)} values of 1 or -1")
+        if (
+            len(line) != n_values + 1
+            or len(header) != n_values
+            or not set(line[1:]) <= {"1", "-1", "0"}
+        ):
+            raise UserError(
+                f"{path}, row {number}: expected a file name and {len(header)} values of 1 or -1"
+            )
         rows.append((line[0], [float(value == "1") for value in line[1:]]))
     return header, rows
 
@@ -215,5 +242,9 @@ class AttributeImages(LazyImages):
     def load(self, index, seed=0):
         if self.in_memory:
             return self.images[index], self.attributes[index]
-        pixels = fit(open_picture(self.images[index], self.channels, at_least=self.img_size), self.img_size)
-        return mirror(pixels, np.random.default_rng(seed)) if self.flip else pixels, self.attributes[index]
+        pixels = fit(
+            open_picture(self.images[index], self.channels, at_least=self.img_size), self.img_size
+        )
+        return mirror(
+            pixels, np.random.default_rng(seed)
+        ) if self.flip else pixels, self.attributes[index]

@@ -2,12 +2,12 @@
 digit is no digit.
 """
 
+from common.errors import UserError
+
 from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
-
-from common.errors import UserError
 
 JITTER = 286 / 256  # of img_size (Isola 2017, section 6.2; Zhu 2017, the authors' code)
 

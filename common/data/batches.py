@@ -1,9 +1,9 @@
 """Seeded, endless, equal batches of any data set, and each process's share of them."""
 
+from common.errors import UserError
+
 import jittor as jt
 import numpy as np
-
-from common.errors import UserError
 
 
 class Batches:
@@ -20,7 +20,9 @@ class Batches:
 
     def __init__(self, data, batch_size, seed):
         if batch_size > len(data):
-            raise UserError(f"--batch_size {batch_size} is more than the {len(data)} images of the data set")
+            raise UserError(
+                f"--batch_size {batch_size} is more than the {len(data)} images of the data set"
+            )
         self.data, self.batch_size = data, batch_size
         self.rng = np.random.default_rng([seed, 1])
         self.start_of_epoch = self.rng.bit_generator.state
@@ -35,7 +37,9 @@ class Batches:
         seeds = self.rng.integers(2**63, size=len(self.data))
         first, last = self.position, len(self) * self.batch_size
         chunks = [order[i : i + self.batch_size] for i in range(first, last, self.batch_size)]
-        for batch in self.data_in_order([shard(c) for c in chunks if len(c) == self.batch_size], seeds):
+        for batch in self.data_in_order(
+            [shard(c) for c in chunks if len(c) == self.batch_size], seeds
+        ):
             self.position += self.batch_size
             yield batch
         self.start_of_epoch = self.rng.bit_generator.state

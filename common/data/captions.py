@@ -1,12 +1,5 @@
 """Images with captions: a folder with a table of them or a text file for each image, or digits described by code."""
 
-import csv
-import itertools
-from collections import defaultdict
-from pathlib import Path
-
-import numpy as np
-
 from common.data import drawn
 from common.data.augment import mirror
 from common.data.decode import check_images, fit, list_images, open_image
@@ -14,6 +7,13 @@ from common.data.digits import load_digits
 from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, not_found, part_folder
 from common.errors import UserError, say, warn
+
+import csv
+import itertools
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
 
 TABLE = "captions.csv"
 EXPECTED = f"images with {TABLE} (columns file and caption) or with a .txt of the same name (a caption in each line)"
@@ -83,7 +83,10 @@ def paint(pixels, looks, img_size):
     colour, stroke, ground = looks.T
     shape = np.where(stroke[:, None, None] == 1, drawn.dilate(pixels, 1), pixels)
     inside = drawn.enlarge(shape, img_size)[:, None] / np.float32(255)
-    ink, paper = COLOURS[colour][:, :, None, None], GROUNDS[ground].astype(np.float32)[:, :, None, None]
+    ink, paper = (
+        COLOURS[colour][:, :, None, None],
+        GROUNDS[ground].astype(np.float32)[:, :, None, None],
+    )
     return np.uint8(paper + (ink - paper) * inside + 0.5)
 
 
@@ -95,7 +98,10 @@ def described_digits(img_size, split, download=False):
     """
     digits = load_digits(None, 28, 1, download=download, split=split, n_test=drawn.N_TEST)
     pixels, labels = digits.images[:, 0], digits.labels
-    rng, allowed = np.random.default_rng([13, split == "test"]), combinations(held_out=split == "test")
+    rng, allowed = (
+        np.random.default_rng([13, split == "test"]),
+        combinations(held_out=split == "test"),
+    )
     chosen = np.stack([rng.choice(allowed[allowed[:, 0] == label]) for label in labels])
     images = [paint(pixels[part], chosen[part, 1:], img_size) for part in drawn.chunks(len(labels))]
     return np.concatenate(images), chosen
@@ -139,13 +145,17 @@ def read_captions(folder):
         UserError: no captions, or a table without its columns.
     """
     files = list_images(folder)
-    captions = from_table(folder, files) if (folder / TABLE).is_file() else from_text_files(folder, files)
+    captions = (
+        from_table(folder, files) if (folder / TABLE).is_file() else from_text_files(folder, files)
+    )
     described = {file: captions[file] for file in files if captions.get(file)}
     if not described:
         raise not_found(folder, EXPECTED)
     if len(described) < len(files):
         missing = next(file for file in files if file not in described)
-        warn(f"{len(files) - len(described):,} of {len(files):,} images have no caption and are left out: {missing}")
+        warn(
+            f"{len(files) - len(described):,} of {len(files):,} images have no caption and are left out: {missing}"
+        )
     return described
 
 
@@ -169,8 +179,12 @@ def from_table(folder, files):
         raise UserError(f"{path} cannot be read: {error}") from error
     if not rows or not {"file", "caption"} <= set(rows[0]):
         found = ", ".join(map(str, rows[0])) if rows else "no rows"
-        raise UserError(f"{path}: expected a first line with the columns file and caption; found: {found}")
-    places = {file.name: file for file in files} | {file.relative_to(folder).as_posix(): file for file in files}
+        raise UserError(
+            f"{path}: expected a first line with the columns file and caption; found: {found}"
+        )
+    places = {file.name: file for file in files} | {
+        file.relative_to(folder).as_posix(): file for file in files
+    }
     captions = defaultdict(list)
     for row in rows:
         if row["file"] in places and (row["caption"] or "").strip():
@@ -205,7 +219,11 @@ class CaptionedImages(LazyImages):
     def __init__(self, images, captions, img_size, channels, examples, augment=False):
         super().__init__()
         self.examples = examples
-        self.images, self.captions, self.in_memory = images, captions, isinstance(images, np.ndarray)
+        self.images, self.captions, self.in_memory = (
+            images,
+            captions,
+            isinstance(images, np.ndarray),
+        )
         self.img_size, self.channels, self.augment = img_size, channels, augment
         texts = list(dict.fromkeys(text for group in captions for text in group))
         self.numbers = {text: i for i, text in enumerate(texts)}
@@ -219,7 +237,9 @@ class CaptionedImages(LazyImages):
         if self.in_memory:
             pixels = self.images[index]
         else:
-            pixels = fit(open_image(self.images[index], self.channels, at_least=self.img_size), self.img_size)
+            pixels = fit(
+                open_image(self.images[index], self.channels, at_least=self.img_size), self.img_size
+            )
         caption, wrong = own[rng.integers(len(own))], None
         while wrong is None or wrong in own:
             others = self.captions[rng.integers(len(self))]
@@ -228,7 +248,9 @@ class CaptionedImages(LazyImages):
         return pixels, self.codes[self.numbers[caption]], self.codes[self.numbers[wrong]]
 
 
-def load_captions(data_dir, img_size, channels=3, language="en", split="train", augment=False, download=False):
+def load_captions(
+    data_dir, img_size, channels=3, language="en", split="train", augment=False, download=False
+):
     """Images with captions, as CaptionedImages.
 
     Args:
@@ -245,7 +267,10 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
     if data_dir is None:
         images, looks = described_digits(img_size, split, download)
         images, source = drawn.grey(images) if channels == 1 else images, "the digits, coloured"
-        captions, unseen = ([descriptions(c, language) for c in part] for part in (looks, combinations(held_out=True)))
+        captions, unseen = (
+            [descriptions(c, language) for c in part]
+            for part in (looks, combinations(held_out=True))
+        )
     else:
         root = source = existing_folder(data_dir)
         parts = read_parts(root)
@@ -258,5 +283,7 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
     chosen = unseen[:: -(-len(unseen) // N_EXAMPLES)]
     examples = [group[i % len(group)].strip().lstrip("-") for i, group in enumerate(chosen)]
     data = CaptionedImages(images, captions, img_size, channels, examples, augment)
-    say(f"Data ({split}): {len(data):,} images from {source}, with {len(data.numbers):,} different captions.")
+    say(
+        f"Data ({split}): {len(data):,} images from {source}, with {len(data.numbers):,} different captions."
+    )
     return data

@@ -1,5 +1,12 @@
 """Image files as arrays: found, checked, opened in any size and mode, scaled and cut."""
 
+from common.checkpoint import HEADER_DAMAGE
+from common.data import deep
+from common.data.augment import sides
+from common.data.deep import Deep
+from common.data.layout import existing_folder, not_found
+from common.errors import UserError, warn
+
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-
-from common.checkpoint import HEADER_DAMAGE
-from common.data import deep
-from common.data.augment import sides
-from common.data.deep import Deep
-from common.data.layout import existing_folder, not_found
-from common.errors import UserError, warn
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")
 LARGEST_IMAGE = 100_000_000  # pixels; beyond it lie decompression bombs, not photographs
@@ -105,7 +105,9 @@ def open_picture(path, channels, at_least=None):
             raise Unreadable(path, error) from error
     with opened(path) as image:
         if channels not in (1, 3):
-            raise ValueError(f"an image file has 1 or 3 channels, not {channels}; arrays in .npy files have any number")
+            raise ValueError(
+                f"an image file has 1 or 3 channels, not {channels}; arrays in .npy files have any number"
+            )
         if at_least is not None:
             image.draft(None, (max(sides(at_least)),) * 2)
         image.load()
@@ -128,7 +130,9 @@ def size_of(path):
         return width, height
     with opened(path) as image:
         turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-        if turned and image.format == "TIFF":  # Pillow turns its size at the opening or at the loading, by its version
+        if (
+            turned and image.format == "TIFF"
+        ):  # Pillow turns its size at the opening or at the loading, by its version
             image.load()
             return image.size
         return image.size[::-1] if turned else image.size
@@ -146,7 +150,9 @@ def fit(image, img_size):
     """
     size = sides(img_size)[::-1]
     return pixels_of(
-        image.fit(size, Image.BICUBIC) if isinstance(image, Deep) else ImageOps.fit(image, size, Image.BICUBIC)
+        image.fit(size, Image.BICUBIC)
+        if isinstance(image, Deep)
+        else ImageOps.fit(image, size, Image.BICUBIC)
     )
 
 

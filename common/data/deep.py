@@ -7,7 +7,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # of Pillow
-WHITE = {"uint8": 255, "uint16": 65535, "bool": 1}  # the value that is 1 in [0, 1]; floats are there already
+WHITE = {
+    "uint8": 255,
+    "uint16": 65535,
+    "bool": 1,
+}  # the value that is 1 in [0, 1]; floats are there already
 
 
 class Deep:
@@ -38,7 +42,9 @@ class Deep:
 
     def eight_bits(self):
         """A Pillow image of mode "L" or "RGB"; the image has one or three channels."""
-        pixels = np.round(255 * np.stack([np.asarray(plane) for plane in self.planes], axis=2)).astype(np.uint8)
+        pixels = np.round(
+            255 * np.stack([np.asarray(plane) for plane in self.planes], axis=2)
+        ).astype(np.uint8)
         return Image.fromarray(pixels[..., 0] if len(self.planes) == 1 else pixels)
 
 
@@ -51,7 +57,9 @@ def from_pillow(image, channels):
     values = np.asarray(image)
     if image.mode != "F":
         if values.min() < 0 or values.max() > WHITE["uint16"]:
-            raise ValueError(f"it holds {values.min()} to {values.max()}, and 16 bits go from 0 to 65535")
+            raise ValueError(
+                f"it holds {values.min()} to {values.max()}, and 16 bits go from 0 to 65535"
+            )
         values = values.astype(np.uint16)
     plane = Image.fromarray(unit_range(values))
     return Deep([plane] * channels)
@@ -67,7 +75,9 @@ def from_array(values, channels):
         values = values[..., None]
     if values.ndim != 3 or values.shape[2] != channels:
         wanted = "(H, W) or (H, W, 1)" if channels == 1 else f"(H, W, {channels})"
-        raise ValueError(f"an array of shape {values.shape}; {wanted} is wanted for {channels} channels")
+        raise ValueError(
+            f"an array of shape {values.shape}; {wanted} is wanted for {channels} channels"
+        )
     values = unit_range(values)
     return Deep([Image.fromarray(np.ascontiguousarray(values[..., k])) for k in range(channels)])
 
@@ -80,7 +90,9 @@ def unit_range(values):
             raise ValueError(f"it holds {low:.6g} to {high:.6g}, and floats must lie from 0 to 1")
         return values.astype(np.float32)
     if values.dtype.name not in WHITE:
-        raise ValueError(f"values of type {values.dtype}; uint8, uint16, bool and floats can be read")
+        raise ValueError(
+            f"values of type {values.dtype}; uint8, uint16, bool and floats can be read"
+        )
     return values.astype(np.float32) / np.float32(WHITE[values.dtype.name])
 
 

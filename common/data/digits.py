@@ -1,5 +1,12 @@
 """Labelled digits in IDX files: the user's, full MNIST, or the 5,000 that are bundled here."""
 
+from common.data import mnist
+from common.data.augment import square
+from common.data.decode import SUFFIXES
+from common.data.items import InMemory
+from common.data.layout import existing_folder, find_part, not_found
+from common.errors import UserError, say
+
 import gzip
 import struct
 import zlib
@@ -8,20 +15,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data import mnist
-from common.data.augment import square
-from common.data.decode import SUFFIXES
-from common.data.items import InMemory
-from common.data.layout import existing_folder, find_part, not_found
-from common.errors import UserError, say
-
 BUNDLED = Path(__file__).parent / "mnist5k"
-IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049  # IDX: 0x0803 is three-dimensional uint8, 0x0801 one-dimensional
+IMAGES_MAGIC, LABELS_MAGIC = (
+    2051,
+    2049,
+)  # IDX: 0x0803 is three-dimensional uint8, 0x0801 one-dimensional
 LARGEST_IDX = 1 << 31  # bytes of pixels; forty times MNIST
 STEMS = {"train": ("train",), "test": ("t10k", "test"), "val": ("val",)}  # of the files of a part
 
 
-def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, download=False, split="train", n_test=0):
+def load_digits(
+    data_dir=None, img_size=28, channels=1, n_classes=10, download=False, split="train", n_test=0
+):
     """Labelled digits, resized once: `InMemory`, images (N, channels, img_size, img_size), labels (N,) int32.
 
     They come from `data_dir` (a folder of IDX files, gzipped or not: MNIST, Fashion-MNIST, KMNIST, USPS); without
@@ -41,7 +46,9 @@ def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, download=F
     if folder == BUNDLED and n_test:
         part, keep = "train", slice(-n_test, None) if split == "test" else slice(None, -n_test)
     else:
-        part, _ = find_part(folder, split, lambda part: find_idx(folder, part, required=False), idx_names("train"))
+        part, _ = find_part(
+            folder, split, lambda part: find_idx(folder, part, required=False), idx_names("train")
+        )
         keep = slice(None)
     pixels, labels = (array[keep] for array in read_digits(folder, part))
     if len(labels) == 0:
@@ -62,7 +69,10 @@ def find_digits(data_dir, download):
         mnist.download_mnist(folder)
     if download or all((folder / name).is_file() for name in mnist.MNIST_FILES):
         return folder, f"full MNIST in {folder}"
-    return BUNDLED, "the 5,000 bundled MNIST digits (--download fetches all 60,000, --data_dir takes your own)"
+    return (
+        BUNDLED,
+        "the 5,000 bundled MNIST digits (--download fetches all 60,000, --data_dir takes your own)",
+    )
 
 
 def resize_all(pixels, img_size, channels):
@@ -90,7 +100,11 @@ def idx_names(part):
 
 def find_idx(folder, part, required=True):
     """The pair (images file, labels file) of a folder, or None if it is not there and not `required`."""
-    files = [f for f in sorted(existing_folder(folder).iterdir()) if f.name.startswith(STEMS[part]) and "idx" in f.name]
+    files = [
+        f
+        for f in sorted(existing_folder(folder).iterdir())
+        if f.name.startswith(STEMS[part]) and "idx" in f.name
+    ]
     pair = [next((f for f in files if kind in f.name), None) for kind in ("images", "labels")]
     if None not in pair:
         return pair
@@ -104,7 +118,9 @@ def read_digits(folder, part):
     images_file, labels_file = find_idx(folder, part)
     images, labels = read_idx(images_file, IMAGES_MAGIC), read_idx(labels_file, LABELS_MAGIC)
     if len(images) != len(labels):
-        raise UserError(f"{images_file} holds {len(images)} images, but {labels_file.name} {len(labels)} labels")
+        raise UserError(
+            f"{images_file} holds {len(images)} images, but {labels_file.name} {len(labels)} labels"
+        )
     return images, labels
 
 
@@ -125,15 +141,21 @@ def read_idx(path, magic):
             header = file.read(4 + 4 * n_dims)
             if len(header) < 4 + 4 * n_dims or struct.unpack(">I", header[:4])[0] != magic:
                 found = int.from_bytes(header[:4], "big")
-                raise UserError(f"{path} is not the expected IDX file: its magic number is {found}, not {magic}")
+                raise UserError(
+                    f"{path} is not the expected IDX file: its magic number is {found}, not {magic}"
+                )
             shape = struct.unpack(f">{n_dims}I", header[4:])
             size = int(np.prod([int(s) for s in shape], dtype=object))
             if size > LARGEST_IDX:
                 raise UserError(f"{path}: its header claims {size:,} bytes, more than can be read")
-            data = file.read(size + 1)  # one more, to notice a file that is too long, and never a whole bomb
+            data = file.read(
+                size + 1
+            )  # one more, to notice a file that is too long, and never a whole bomb
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if len(data) != size:
         relation = "more" if len(data) > size else "fewer"
-        raise UserError(f"{path} holds {relation} bytes than its header says ({size:,}): it is truncated or damaged")
+        raise UserError(
+            f"{path} holds {relation} bytes than its header says ({size:,}): it is truncated or damaged"
+        )
     return np.frombuffer(data, np.uint8).reshape(shape)

@@ -30,14 +30,20 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
         source = "the bundled digits, drawn"
     elif data_dir_B is not None:
         source = f"{data_dir} and {data_dir_B}"
-        a, b = (load_images(d, img_size, channels, split=split, augment=augment) for d in (data_dir, data_dir_B))
+        a, b = (
+            load_images(d, img_size, channels, split=split, augment=augment)
+            for d in (data_dir, data_dir_B)
+        )
     else:
         root = existing_folder(data_dir)
         expected = "trainA/ and trainB/, or train/A/ and train/B/ (--data_dir_B names a folder that lies apart)"
         part, folders = find_part(root, split, lambda name: two_folders(root, name), expected)
         source = " and ".join(map(str, folders))
         part = "train" if part == "train" else "test"
-        a, b = (read_domain(existing_folder(folder), img_size, channels, part, augment) for folder in folders)
+        a, b = (
+            read_domain(existing_folder(folder), img_size, channels, part, augment)
+            for folder in folders
+        )
     say(f"Data ({split}): {len(a):,} images of domain A, {len(b):,} of domain B, from {source}.")
     return Unpaired(a, b)
 

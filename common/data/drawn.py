@@ -4,10 +4,10 @@ The bundled digits run through the classes in turn, so the last 500 hold 50 of e
 and the first 4,500 its training part. All images are uint8 (N, C, S, S).
 """
 
+from common.data.digits import BUNDLED, read_digits
+
 import numpy as np
 from PIL import Image
-
-from common.data.digits import BUNDLED, read_digits
 
 N_TEST = 500
 CHUNK = 100  # digits that are drawn at once: whole sets in floating point would fill gigabytes
@@ -53,7 +53,9 @@ def outline_pairs(img_size, split):
         Outlines (N, 3, S, S), dark lines on white; paintings (N, 3, S, S) in COLOURS on grey; labels (N,).
     """
     pixels, labels = bundled_digits(split)
-    outlines, paintings = (np.empty((len(labels), 3, img_size, img_size), np.uint8) for _ in range(2))
+    outlines, paintings = (
+        np.empty((len(labels), 3, img_size, img_size), np.uint8) for _ in range(2)
+    )
     for part in chunks(len(labels)):
         outlines[part], paintings[part] = draw_outlines(pixels[part], labels[part], img_size)
     return outlines, paintings, labels
@@ -61,7 +63,9 @@ def outline_pairs(img_size, split):
 
 def draw_outlines(pixels, labels, img_size):
     """The outlines and the paintings of (N, 28, 28) digits, as in `outline_pairs`."""
-    shape = enlarge(pixels, 2 * img_size) > 127  # at twice the size: halving it at the end smooths the edges
+    shape = (
+        enlarge(pixels, 2 * img_size) > 127
+    )  # at twice the size: halving it at the end smooths the edges
     width = max(1, img_size // 64)
     line = dilate(shape, width) & ~erode(shape, width)
     outlines = np.repeat(halve(np.where(line, 0, 255))[:, None], 3, axis=1)
@@ -97,7 +101,9 @@ def draw_on_paper(pixels, img_size, rng):
     """(N, 28, 28) digits in bold blue ink on paper: light and dark fibres, a different sheet for each."""
     bold = enlarge(dilate(enlarge(pixels, 56), 1), img_size)[:, None] / np.float32(255)
     fine = rng.normal(0, 7, (len(pixels), 1, img_size, img_size)).astype(np.float32)
-    fibres = fine + np.roll(fine, 1, axis=3) + np.roll(fine, 2, axis=3)  # noise drawn out to the right
+    fibres = (
+        fine + np.roll(fine, 1, axis=3) + np.roll(fine, 2, axis=3)
+    )  # noise drawn out to the right
     paper = PAPER[:, None, None] + fibres
     return np.uint8(np.clip(paper + (INK[:, None, None] - paper) * bold, 0, 255) + 0.5)
 
@@ -119,7 +125,9 @@ def coloured_digits(img_size, split, channels=3):
     rng = np.random.default_rng([12, split == "test"])
     colour = rng.integers(3, size=len(labels))
     bold, inverted = rng.integers(2, size=(2, len(labels)))
-    attributes = np.column_stack([np.eye(3, dtype=np.int32)[colour], bold, inverted]).astype(np.int32)
+    attributes = np.column_stack([np.eye(3, dtype=np.int32)[colour], bold, inverted]).astype(
+        np.int32
+    )
     images = np.empty((len(labels), channels, img_size, img_size), np.uint8)
     for part in chunks(len(labels)):
         coloured = colour_digits(pixels[part], colour[part], bold[part], inverted[part], img_size)
@@ -129,8 +137,13 @@ def coloured_digits(img_size, split, channels=3):
 
 def colour_digits(pixels, colour, bold, inverted, img_size):
     """(N, 28, 28) digits as (N, 3, S, S), each in its colour, 0 to 2, bold and inverted or not."""
-    shape = enlarge(np.where(bold[:, None, None] == 1, dilate(pixels, 1), pixels), img_size)[:, None] / np.float32(255)
-    paint, swap = ATTRIBUTE_COLOURS[colour].astype(np.float32)[:, :, None, None], inverted[:, None, None, None] == 1
+    shape = enlarge(np.where(bold[:, None, None] == 1, dilate(pixels, 1), pixels), img_size)[
+        :, None
+    ] / np.float32(255)
+    paint, swap = (
+        ATTRIBUTE_COLOURS[colour].astype(np.float32)[:, :, None, None],
+        inverted[:, None, None, None] == 1,
+    )
     ground, ink = np.where(swap, paint, 0), np.where(swap, 255, paint)
     return np.uint8(ground + (ink - ground) * shape + 0.5)
 

@@ -1,7 +1,5 @@
 """Folders of images: any size, any mode, decoded ahead of the training step and never all in memory."""
 
-from pathlib import Path
-
 from common.data.augment import NONE
 from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.digits import holds_idx, load_digits
@@ -9,6 +7,8 @@ from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, part_folder
 from common.data.stacked import Stacked
 from common.errors import UserError, say
+
+from pathlib import Path
 
 
 class ImageFolder(LazyImages):
@@ -38,7 +38,16 @@ def holds_digits(data_dir):
     return data_dir is None or holds_idx(Path(data_dir).expanduser())
 
 
-def load_images(data_dir, img_size, channels, download=False, split="train", n_test=0, augment=NONE, stacked=False):
+def load_images(
+    data_dir,
+    img_size,
+    channels,
+    download=False,
+    split="train",
+    n_test=0,
+    augment=NONE,
+    stacked=False,
+):
     """Images for a model without labels: (B, channels, img_size, img_size) first in each batch.
 
     Args:
@@ -58,9 +67,13 @@ def load_images(data_dir, img_size, channels, download=False, split="train", n_t
         digits = load_digits(data_dir, img_size, channels, n_classes, download, split, n_test)
         return Stacked(digits) if stacked else digits
     if stacked:
-        raise UserError(f"{data_dir} holds no IDX files of digits, of which --stacked makes its images")
+        raise UserError(
+            f"{data_dir} holds no IDX files of digits, of which --stacked makes its images"
+        )
     root = existing_folder(data_dir)
-    _, folder = find_part(root, split, lambda name: part_folder(root, name), "train/ beside test/ or val/")
+    _, folder = find_part(
+        root, split, lambda name: part_folder(root, name), "train/ beside test/ or val/"
+    )
     data = ImageFolder(folder, img_size, channels, augment)
     say(f"Data ({split}): {len(data):,} images from {folder}.")
     return data

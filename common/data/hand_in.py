@@ -1,13 +1,5 @@
 """Pictures of a generator that paints label maps: rows to look at, and a whole folder that is handed in."""
 
-import argparse
-import json
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
 from common.checkpoint import write_atomically
 from common.data.decode import fit, list_images, open_picture, to_float
 from common.data.label_maps import (
@@ -28,6 +20,14 @@ from common.flags import number
 from common.networks import in_chunks
 from common.pictures import in_tiles, save_image, to_uint8
 
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
 QUALITY = 95  # of JPEG
 FLAGS = ("out_size", "tiles", "ref", "ref_dir", "ref_json", "n_outputs")  # of one call
 UNFINISHED = ".unfinished.json"  # what the pictures of a folder are of, until all of them are there
@@ -36,12 +36,34 @@ UNFINISHED = ".unfinished.json"  # what the pictures of a folder are of, until a
 def add_flags(parser):
     """Offers the flags of `paint_folder` to a script's parser."""
     add = parser.add_argument
-    add("--out_size", type=size, metavar="WxH", help="with --input: size of the pictures; a map's own, unless given")
-    add("--tiles", action="store_true", help="with --input: paint that size in pieces as large as in training")
+    add(
+        "--out_size",
+        type=size,
+        metavar="WxH",
+        help="with --input: size of the pictures; a map's own, unless given",
+    )
+    add(
+        "--tiles",
+        action="store_true",
+        help="with --input: paint that size in pieces as large as in training",
+    )
     add("--ref", metavar="IMAGE", help="with --input: all pictures get its style")
-    add("--ref_dir", metavar="DIR", help="with --input: each picture gets the style of the image with the map's name")
-    add("--ref_json", metavar="FILE", help='with --input: {"map.png": "image.jpg"}, of images in --image_dir')
-    add("--n_outputs", type=number(int, at_least=1), default=1, help="with --input: pictures of random style per map")
+    add(
+        "--ref_dir",
+        metavar="DIR",
+        help="with --input: each picture gets the style of the image with the map's name",
+    )
+    add(
+        "--ref_json",
+        metavar="FILE",
+        help='with --input: {"map.png": "image.jpg"}, of images in --image_dir',
+    )
+    add(
+        "--n_outputs",
+        type=number(int, at_least=1),
+        default=1,
+        help="with --input: pictures of random style per map",
+    )
 
 
 def size(text):
@@ -133,7 +155,9 @@ def paint_folder(run, painter):
     jobs = []
     for i, (label_map, reference) in enumerate(zip(maps, references)):
         for k in range(args.n_outputs):
-            target = out_dir / (f"{label_map.stem}_{k}.jpg" if args.n_outputs > 1 else f"{label_map.stem}.jpg")
+            target = out_dir / (
+                f"{label_map.stem}_{k}.jpg" if args.n_outputs > 1 else f"{label_map.stem}.jpg"
+            )
             if not (is_done and target.is_file()):
                 jobs.append((label_map, reference, target, (i, k)))
     if len(jobs) < len(maps) * args.n_outputs:
@@ -158,7 +182,9 @@ def find_input(args):
     stems = [label_map.stem for label_map in maps]
     if len({*stems}) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise UserError(f"--input {source} holds two maps called {twice}, which would be one picture")
+        raise UserError(
+            f"--input {source} holds two maps called {twice}, which would be one picture"
+        )
     scan(maps, Classes(args.n_classes, args.ignore_label))
     return maps
 
@@ -167,12 +193,16 @@ def find_references(maps, args):
     """An image for each map, or None for a random style."""
     flags = [name for name in ("ref", "ref_dir", "ref_json") if getattr(args, name) is not None]
     if len(flags) > 1 or (flags and args.n_outputs > 1):
-        raise UserError(f"--{flags[0]} and --{[*flags, 'n_outputs'][1]} ask for different styles: leave one out")
+        raise UserError(
+            f"--{flags[0]} and --{[*flags, 'n_outputs'][1]} ask for different styles: leave one out"
+        )
     if args.ref is not None:
         references = [Path(args.ref).expanduser()] * len(maps)
     elif args.ref_dir is not None:
         images = {image.stem: image for image in list_images(args.ref_dir)}
-        references = [images.get(label_map.stem, Path(args.ref_dir) / label_map.stem) for label_map in maps]
+        references = [
+            images.get(label_map.stem, Path(args.ref_dir) / label_map.stem) for label_map in maps
+        ]
     elif args.ref_json is not None:
         references = read_references(maps, Path(args.ref_json).expanduser(), image_folder(args))
     else:
@@ -180,7 +210,9 @@ def find_references(maps, args):
     missing = [i for i, reference in enumerate(references) if not reference.is_file()]
     if missing:
         more = f"; {len(missing)} of {len(maps)} references are missing" if len(missing) > 1 else ""
-        raise UserError(f"{references[missing[0]]}, the reference of {maps[missing[0]].name}, is not there{more}")
+        raise UserError(
+            f"{references[missing[0]]}, the reference of {maps[missing[0]].name}, is not there{more}"
+        )
     return references
 
 
@@ -188,7 +220,9 @@ def image_folder(args):
     """Where the images of --ref_json lie: --image_dir, or the images of the training part of --data_dir."""
     if args.image_dir is not None:
         return existing_folder(args.image_dir)
-    found = None if args.data_dir is None else two_folders_of(existing_folder(args.data_dir), "train")
+    found = (
+        None if args.data_dir is None else two_folders_of(existing_folder(args.data_dir), "train")
+    )
     if found is None:
         raise UserError("--ref_json needs --image_dir, the folder of the images that it names")
     return found[1]
@@ -200,10 +234,14 @@ def read_references(maps, path, folder):
         names = json.loads(path.read_text())
         named = {Path(key).stem: Path(value).stem for key, value in names.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f'--ref_json {path} is no JSON file such as {{"map.png": "image.jpg"}} ({error})') from error
+        raise UserError(
+            f'--ref_json {path} is no JSON file such as {{"map.png": "image.jpg"}} ({error})'
+        ) from error
     absent = [label_map.name for label_map in maps if label_map.stem not in named]
     if absent:
-        raise UserError(f"--ref_json {path} has no image for {absent[0]}; {len(absent)} of {len(maps)} maps are so")
+        raise UserError(
+            f"--ref_json {path} has no image for {absent[0]}; {len(absent)} of {len(maps)} maps are so"
+        )
     images = {image.stem: image for image in list_images(folder)}
     return [images.get(named[label_map.stem], folder / named[label_map.stem]) for label_map in maps]
 
@@ -234,10 +272,16 @@ def write_pictures(jobs, painter, args):
             style = fit(open_picture(reference, args.channels, at_least=args.shape), args.shape)
             codes[i] = painter.encode(to_float(style[None]))[0]
     if args.tiles:
-        images = (painter.paint_in_tiles(one[None], code[None])[0] for one, code in zip(maps, codes))
+        images = (
+            painter.paint_in_tiles(one[None], code[None])[0] for one, code in zip(maps, codes)
+        )
     else:
         images = painter.paint(np.stack(maps), codes)
     for image, (_, _, target, _), size in zip(images, jobs, sizes):
         pixels = to_uint8(image[None])[0]
-        picture = Image.fromarray(pixels[..., 0] if args.channels == 1 else pixels).resize(size, Image.BICUBIC)
-        write_atomically(target, lambda file, picture=picture: picture.save(file, "JPEG", quality=QUALITY))
+        picture = Image.fromarray(pixels[..., 0] if args.channels == 1 else pixels).resize(
+            size, Image.BICUBIC
+        )
+        write_atomically(
+            target, lambda file, picture=picture: picture.save(file, "JPEG", quality=QUALITY)
+        )

@@ -1,13 +1,13 @@
 """The two kinds of data set: images in memory, and images that are decoded when they are needed."""
 
+from common.data.decode import Unreadable, to_float, workers
+from common.errors import UserError, warn
+
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-
-from common.data.decode import Unreadable, to_float, workers
-from common.errors import UserError, warn
 
 AHEAD = 4  # batches that are being decoded while the model computes
 
@@ -63,7 +63,9 @@ class LazyImages:
                 continue
             self.warn_once(errors)
             return arrays
-        raise UserError(f"none of the {len(self):,} items can be read any more; the last error: {errors[-1]}")
+        raise UserError(
+            f"none of the {len(self):,} items can be read any more; the last error: {errors[-1]}"
+        )
 
     def warn_once(self, errors):
         for error in errors:

@@ -1,5 +1,13 @@
 """Label maps and their photographs: where they lie, what is wrong with them, and pairs of both for training."""
 
+from common.data.augment import NONE, augmentation
+from common.data.decode import fit, list_images, open_picture, opened, size_of, workers
+from common.data.layout import existing_folder, find_part, training_images_serve
+from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
+from common.data.scenes import CLASSES, Scenes
+from common.errors import UserError, say, warn
+from common.flags import number
+
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,15 +17,10 @@ import jittor as jt
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.data.augment import NONE, augmentation
-from common.data.decode import fit, list_images, open_picture, opened, size_of, workers
-from common.data.layout import existing_folder, find_part, training_images_serve
-from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
-from common.data.scenes import CLASSES, Scenes
-from common.errors import UserError, say, warn
-from common.flags import number
-
-LABEL_DIRS, IMAGE_DIRS = ("labels", "label"), ("imgs", "images", "img")  # of a part, in the order of search
+LABEL_DIRS, IMAGE_DIRS = (
+    ("labels", "label"),
+    ("imgs", "images", "img"),
+)  # of a part, in the order of search
 MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # of Pillow
 MOST_CLASSES = 256
 SAME_SHAPE = 0.02  # by what share the ratio of width to height of a map and of its image may differ
@@ -37,7 +40,9 @@ class Classes:
 
     def of(self, labels):
         """Labels as int32 classes from 0 to total - 1."""
-        return np.where(labels == (-1 if self.ignore is None else self.ignore), self.n, labels).astype(np.int32)
+        return np.where(
+            labels == (-1 if self.ignore is None else self.ignore), self.n, labels
+        ).astype(np.int32)
 
 
 # ---- flags ----
@@ -49,10 +54,22 @@ def add_flags(parser):
     """Offers the flags of label maps, and those of random crops, to a script's parser."""
     parser.add_augmentation()
     add = parser.add_argument
-    add("--label_dir", metavar="DIR", help="a folder of maps, with --image_dir in the place of --data_dir")
+    add(
+        "--label_dir",
+        metavar="DIR",
+        help="a folder of maps, with --image_dir in the place of --data_dir",
+    )
     add("--image_dir", metavar="DIR", help="a folder of images with the maps' names")
-    add("--n_classes", type=number(int, at_least=1, at_most=65536), help="labels are below it; found, unless given")
-    add("--ignore_label", type=number(int, at_least=0, at_most=65535), help="a label that is a class of its own")
+    add(
+        "--n_classes",
+        type=number(int, at_least=1, at_most=65536),
+        help="labels are below it; found, unless given",
+    )
+    add(
+        "--ignore_label",
+        type=number(int, at_least=0, at_most=65535),
+        help="a label that is a class of its own",
+    )
 
 
 def n_classes(args):
@@ -83,7 +100,9 @@ def load(args, split):
     folders = args.data_dir, args.label_dir, args.image_dir
     if not any(folders):
         if classes not in (Classes(None), Classes(len(CLASSES))):
-            raise UserError(f"the drawn scenes have {len(CLASSES)} classes; other ones need --data_dir")
+            raise UserError(
+                f"the drawn scenes have {len(CLASSES)} classes; other ones need --data_dir"
+            )
         data, source = Scenes(*shape, split, args.channels), "the bundled digits, drawn as scenes"
         classes = Classes(len(CLASSES))
     else:
@@ -113,7 +132,9 @@ def find_maps(data_dir, label_dir, image_dir, split):
     """The pairs of files (map, image) of a part, and the folder of its maps."""
     if label_dir or image_dir:
         if data_dir or not (label_dir and image_dir):
-            raise UserError("--label_dir and --image_dir belong together, in the place of --data_dir")
+            raise UserError(
+                "--label_dir and --image_dir belong together, in the place of --data_dir"
+            )
         folders, part = (existing_folder(label_dir), existing_folder(image_dir)), "train"
         if split != "train":
             training_images_serve(folders[0])
@@ -131,16 +152,23 @@ def find_maps(data_dir, label_dir, image_dir, split):
 def two_folders_of(root, name):
     """The folders of maps and of images of a part; a root that holds both is a training part. None without both."""
     for parent in (root / name, *([root] if name == "train" else [])):
-        found = [[parent / d for d in names if (parent / d).is_dir()] for names in (LABEL_DIRS, IMAGE_DIRS)]
+        found = [
+            [parent / d for d in names if (parent / d).is_dir()]
+            for names in (LABEL_DIRS, IMAGE_DIRS)
+        ]
         if all(found):
             return found[0][0], found[1][0]
     return None
 
 
 def check_suffixes(folder):
-    wrong = [file for file in list_images(folder) if file.suffix.lower() in (".jpg", ".jpeg", ".webp")]
+    wrong = [
+        file for file in list_images(folder) if file.suffix.lower() in (".jpg", ".jpeg", ".webp")
+    ]
     if wrong:
-        raise UserError(f"{wrong[0]}: {wrong[0].suffix[1:]} alters the labels of a map; maps are PNG or BMP files")
+        raise UserError(
+            f"{wrong[0]}: {wrong[0].suffix[1:]} alters the labels of a map; maps are PNG or BMP files"
+        )
 
 
 def check_pair(label_map, image):
@@ -166,10 +194,14 @@ def open_map(path):
         image.load()
         labels = np.asarray(image)
     if mode not in MAP_MODES:
-        raise UserError(f"{path} is no label map: it has mode {mode}, and a map is grey or has a palette")
+        raise UserError(
+            f"{path} is no label map: it has mode {mode}, and a map is grey or has a palette"
+        )
     labels = labels.astype(np.int64)
     if labels.min() < 0 or labels.max() > 65535:
-        raise UserError(f"{path} is no label map: it holds {labels.min()} to {labels.max()}; labels start at 0")
+        raise UserError(
+            f"{path} is no label map: it holds {labels.min()} to {labels.max()}; labels start at 0"
+        )
     return labels.astype(np.int32)
 
 
@@ -186,11 +218,17 @@ def scan(files, classes):
         counts = np.bincount(open_map(path).ravel())
         labels = np.flatnonzero(counts)
         wrong = [label for label in labels if label >= limit and label != classes.ignore]
-        return Counter(dict(zip(labels.tolist(), counts[labels].tolist()))), max(wrong, default=None)
+        return Counter(dict(zip(labels.tolist(), counts[labels].tolist()))), max(
+            wrong, default=None
+        )
 
     with ThreadPoolExecutor(workers()) as pool:
         results = list(pool.map(count, files))
-    bad = [(file, label, counts[label]) for file, (counts, label) in zip(files, results) if label is not None]
+    bad = [
+        (file, label, counts[label])
+        for file, (counts, label) in zip(files, results)
+        if label is not None
+    ]
     if bad:
         file, label, n = bad[0]
         more = f"; {len(bad)} of {len(files)} maps are so" if len(bad) > 1 else ""
@@ -225,7 +263,9 @@ def one_hot(classes, total):
 
 def resized(labels, shape):
     """A map at another (height, width), its middle where the shape differs: each pixel takes its nearest label."""
-    return np.asarray(ImageOps.fit(Image.fromarray(labels), shape[::-1], Image.NEAREST)).astype(np.int32)
+    return np.asarray(ImageOps.fit(Image.fromarray(labels), shape[::-1], Image.NEAREST)).astype(
+        np.int32
+    )
 
 
 class LabelMaps(PairsOfFiles):

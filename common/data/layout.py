@@ -1,10 +1,14 @@
 """Where the parts of a data set lie, and what is said where one is missing. Every kind of data finds its parts here."""
 
-from pathlib import Path
-
 from common.errors import UserError, warn
 
-NAMES = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}  # of a part, in the order of search
+from pathlib import Path
+
+NAMES = {
+    "train": ("train",),
+    "test": ("test", "val"),
+    "val": ("val", "test"),
+}  # of a part, in the order of search
 
 
 def existing_folder(path):
@@ -52,7 +56,9 @@ def find_part(root, split, look, expected):
 
 def training_images_serve(root):
     """The warning that no pictures of unseen images can be had."""
-    warn(f"{root.absolute()} has no test part: pictures, and any validation, are of training images")
+    warn(
+        f"{root.absolute()} has no test part: pictures, and any validation, are of training images"
+    )
 
 
 def part_folder(root, name):

@@ -1,12 +1,12 @@
 """Full MNIST: where it lies, and its download from two mirrors."""
 
+from common.errors import UserError
+
 import hashlib
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-
-from common.errors import UserError
 
 MNIST_MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -56,10 +56,18 @@ def fetch(url, path, md5):
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         # A context of its own, which verifies certificates whatever was done to urllib's default.
-        with urllib.request.urlopen(request, timeout=30, context=ssl.create_default_context()) as answer:
+        with urllib.request.urlopen(
+            request, timeout=30, context=ssl.create_default_context()
+        ) as answer:
             resumed = answer.status == 206
             total = int(answer.headers.get("Content-Length", 0)) + (start if resumed else 0)
-            bar = tqdm(desc=path.name, total=total or None, initial=start if resumed else 0, unit="B", unit_scale=True)
+            bar = tqdm(
+                desc=path.name,
+                total=total or None,
+                initial=start if resumed else 0,
+                unit="B",
+                unit_scale=True,
+            )
             with open(part, "ab" if resumed else "wb") as file, bar:
                 while block := answer.read(1 << 16):
                     file.write(block)

@@ -1,8 +1,5 @@
 """Images in pairs, A and B of the same scene: the pix2pix layout, two folders, or drawn digits."""
 
-import numpy as np
-from PIL import Image
-
 from common.data.augment import NONE, square
 from common.data.decode import check_images, fit, list_images, open_picture, size_of
 from common.data.drawn import bundled_digits, draw_outlines
@@ -10,7 +7,12 @@ from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, two_folders
 from common.errors import UserError, say
 
-KEEP = 512 << 20  # bytes of decoded pairs that are kept in memory; a larger set is decoded anew in each epoch
+import numpy as np
+from PIL import Image
+
+KEEP = (
+    512 << 20
+)  # bytes of decoded pairs that are kept in memory; a larger set is decoded anew in each epoch
 N_STAND_IN = 100  # training pairs that serve where there is no test part
 
 
@@ -33,7 +35,10 @@ def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", au
     """
     channels = (channels, channels) if isinstance(channels, int) else tuple(channels)
     if data_dir is None:
-        data, source = DrawnPairs(square(img_size), channels, direction, split), "the bundled digits, drawn"
+        data, source = (
+            DrawnPairs(square(img_size), channels, direction, split),
+            "the bundled digits, drawn",
+        )
     else:
         of_A_and_B = channels if direction == "AtoB" else channels[::-1]
         files, source = find_pairs(existing_folder(data_dir), split, of_A_and_B)
@@ -49,7 +54,9 @@ def find_pairs(root, split, channels):
         side_by_side = (root / name,) if (root / name).is_dir() else None
         return two_folders(root, name) or side_by_side
 
-    part, folders = find_part(root, split, look, "train/ (side-by-side images), or trainA/ and trainB/")
+    part, folders = find_part(
+        root, split, look, "train/ (side-by-side images), or trainA/ and trainB/"
+    )
     pairs = match(*folders, channels) if len(folders) == 2 else halves(*folders, channels)
     return pairs[:N_STAND_IN] if part == "train" and split != "train" else pairs, folders[0]
 
@@ -62,7 +69,9 @@ def halves(folder, channels):
     for file in files:
         width, height = size_of(file)
         if width % 2:
-            raise UserError(f"{file}: {width} x {height} pixels cannot be halved into A and B; the width must be even")
+            raise UserError(
+                f"{file}: {width} x {height} pixels cannot be halved into A and B; the width must be even"
+            )
     return [(file, None) for file in files]
 
 
@@ -83,8 +92,14 @@ def match_names(folder_A, folder_B, channels):
         missing = [str(have[name]) for name in have if name not in lack]
         if missing:
             more = ", ..." if len(missing) > 5 else ""
-            raise UserError(f"{len(missing)} images have no partner in {folder}: {', '.join(missing[:5])}{more}")
-    good = {file for named, n in zip((named_A, named_B), channels) for file in check_images([*named.values()], n)}
+            raise UserError(
+                f"{len(missing)} images have no partner in {folder}: {', '.join(missing[:5])}{more}"
+            )
+    good = {
+        file
+        for named, n in zip((named_A, named_B), channels)
+        for file in check_images([*named.values()], n)
+    }
     pairs = [(named_A[name], named_B[name]) for name in named_A]
     return [pair for pair in pairs if good.issuperset(pair)]
 
@@ -99,7 +114,9 @@ def by_name(folder):
     for file in list_images(folder):
         first = named.setdefault(file.relative_to(folder).with_suffix(""), file)
         if first is not file:
-            raise UserError(f"{first} and {file.name} have one name; pairs are found by it, so one of them must go")
+            raise UserError(
+                f"{first} and {file.name} have one name; pairs are found by it, so one of them must go"
+            )
     return named
 
 
@@ -148,7 +165,10 @@ class Pairs(PairsOfFiles):
         return (a, b) if self.direction == "AtoB" else (b, a)
 
     def decode(self, file_A, file_B):
-        a, b = open_picture(file_A, self.channels[0]), open_picture(file_B or file_A, self.channels[1])
+        a, b = (
+            open_picture(file_A, self.channels[0]),
+            open_picture(file_B or file_A, self.channels[1]),
+        )
         if file_B is None:
             half = a.width // 2
             a, b = a.crop((0, 0, half, a.height)), b.crop((half, 0, b.width, b.height))
@@ -163,13 +183,17 @@ class DrawnPairs(LazyImages):
         self.pixels, self.labels = bundled_digits(split)
         self.img_size, self.channels, self.direction = img_size, channels, direction
         if not {*channels} <= {1, 3}:
-            raise UserError(f"the drawn digits have 1 or 3 channels, not {channels[0]} and {channels[1]}")
+            raise UserError(
+                f"the drawn digits have 1 or 3 channels, not {channels[0]} and {channels[1]}"
+            )
 
     def __len__(self):
         return len(self.labels)
 
     def load(self, index, seed=0):
-        outlines, paintings = draw_outlines(self.pixels[[index]], self.labels[[index]], self.img_size)
+        outlines, paintings = draw_outlines(
+            self.pixels[[index]], self.labels[[index]], self.img_size
+        )
         pair = outlines[0], paintings[0]
         pair = pair if self.direction == "AtoB" else pair[::-1]
         return tuple(grey(x) if n == 1 else x for x, n in zip(pair, self.channels))

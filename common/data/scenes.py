@@ -4,18 +4,24 @@ Digits lie over sky, water and ground. A map tells where each class is; at what 
 all its colours, it does not tell: that is the style.
 """
 
-import numpy as np
-
 from common.data.drawn import COLOURS, bundled_digits, dilate, enlarge, grey
 from common.data.items import LazyImages
+
+import numpy as np
 
 CLASSES = ("sky", "water", "ground", *(f"digit {k}" for k in range(10)))
 SKY, WATER, GROUND, FIRST_DIGIT = range(4)
 N_SCENES = {"train": 2000, "test": 200}
 TIMES = ("dawn", "noon", "dusk", "night")
-LIGHT = np.float32([[1.0, 0.8, 0.8], [1.0, 1.0, 1.0], [0.95, 0.6, 0.4], [0.35, 0.42, 0.65]])  # RGB, of each time
-ZENITH = np.float32([[130, 150, 205], [60, 130, 230], [75, 55, 115], [8, 10, 32]])  # the sky's colours at its top
-HORIZON = np.float32([[250, 205, 190], [185, 222, 250], [250, 135, 55], [32, 38, 80]])  # and at its bottom
+LIGHT = np.float32(
+    [[1.0, 0.8, 0.8], [1.0, 1.0, 1.0], [0.95, 0.6, 0.4], [0.35, 0.42, 0.65]]
+)  # RGB, of each time
+ZENITH = np.float32(
+    [[130, 150, 205], [60, 130, 230], [75, 55, 115], [8, 10, 32]]
+)  # the sky's colours at its top
+HORIZON = np.float32(
+    [[250, 205, 190], [185, 222, 250], [250, 135, 55], [32, 38, 80]]
+)  # and at its bottom
 SEA, SAND = np.float32([40, 120, 130]), np.float32([215, 185, 120])  # in white light
 
 
@@ -33,7 +39,9 @@ class Scenes(LazyImages):
         self.split = "train" if split == "train" else "test"
         self.pixels, self.digits = bundled_digits(self.split)
         self.height, self.width, self.channels = height, width, channels
-        self.times = np.random.default_rng([13, self.split == "test"]).permutation(N_SCENES[self.split]) % len(TIMES)
+        self.times = np.random.default_rng([13, self.split == "test"]).permutation(
+            N_SCENES[self.split]
+        ) % len(TIMES)
 
     def __len__(self):
         return N_SCENES[self.split]
@@ -80,7 +88,9 @@ def paint(labels, time, rng):
         picture = np.where(labels == name, texture, picture)
     for k in np.unique(labels[labels >= FIRST_DIGIT]) - FIRST_DIGIT:
         angle = np.pi * k / 10  # the stripes of each digit have a direction of their own
-        stripes = 1 + 0.25 * np.sign(np.sin(2 * np.pi * 10 * (np.cos(angle) * x + np.sin(angle) * y)))
+        stripes = 1 + 0.25 * np.sign(
+            np.sin(2 * np.pi * 10 * (np.cos(angle) * x + np.sin(angle) * y))
+        )
         digit = flat(COLOURS[k].astype(np.float32)) * light * stripes
         picture = np.where(labels == FIRST_DIGIT + k, digit, picture)
     return np.uint8(np.clip(picture, 0, 255) + 0.5)

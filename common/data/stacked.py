@@ -20,7 +20,13 @@ class Stacked:
     def batch(self, indices, seeds=None):
         """Images (B, 3, S, S) float32 in [-1, 1] and labels (B,) int32."""
         n = len(self.digits)
-        seeds = np.random.default_rng(13).integers(2**63, size=len(indices)) if seeds is None else np.asarray(seeds)
+        seeds = (
+            np.random.default_rng(13).integers(2**63, size=len(indices))
+            if seeds is None
+            else np.asarray(seeds)
+        )
         parts = [self.digits.batch(which) for which in (indices, seeds % n, seeds // n % n)]
         labels = [labels.astype(np.int32) for _, labels in parts]
-        return np.concatenate([images for images, _ in parts], axis=1), labels[0] * 100 + labels[1] * 10 + labels[2]
+        return np.concatenate([images for images, _ in parts], axis=1), labels[0] * 100 + labels[
+            1
+        ] * 10 + labels[2]

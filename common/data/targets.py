@@ -1,10 +1,10 @@
 """Attributes to translate to: those that --set asks for, each one changed, and those that a classifier sees."""
 
+from common.errors import UserError
+
 from dataclasses import dataclass
 
 import numpy as np
-
-from common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Attributes:
         if sum(values) > 1:
             raise UserError(f"--set {text}: an image has only one of {', '.join(self.exclusive)}")
         if values and sum(values) == 0 and not self.may_have_none:
-            raise UserError(f"--set {text}: an image has exactly one of {', '.join(self.exclusive)}; set that one to 1")
+            raise UserError(
+                f"--set {text}: an image has exactly one of {', '.join(self.exclusive)}; set that one to 1"
+            )
         return changes
 
     def change(self, attributes, changes):
@@ -61,7 +63,9 @@ class Attributes:
         for k, name in enumerate(self.names):
             flipped = attributes.copy()
             flipped[:, k] = 1 - flipped[:, k]
-            targets.append(self.change(attributes, {name: 1}) if name in self.exclusive else flipped)
+            targets.append(
+                self.change(attributes, {name: 1}) if name in self.exclusive else flipped
+            )
         return targets
 
     def from_logits(self, logits):
@@ -71,8 +75,12 @@ class Attributes:
         """
         attributes = (logits > 0).astype(np.float32)
         if self.exclusive:
-            likeliest = np.eye(len(self.exclusive), dtype=np.float32)[logits[:, self.columns].argmax(1)]
-            attributes[:, self.columns] = likeliest * attributes[:, self.columns] if self.may_have_none else likeliest
+            likeliest = np.eye(len(self.exclusive), dtype=np.float32)[
+                logits[:, self.columns].argmax(1)
+            ]
+            attributes[:, self.columns] = (
+                likeliest * attributes[:, self.columns] if self.may_have_none else likeliest
+            )
         return attributes
 
 
@@ -100,4 +108,6 @@ def remember_attributes(args, data):
         exactly_one = bool((data.attributes[:, columns].sum(1) == 1).all())
     args.selected_attrs = data.names
     args.may_have_none |= bool(args.exclusive) and not exactly_one
-    args.stored |= {name: getattr(args, name) for name in ("selected_attrs", "exclusive", "may_have_none")}
+    args.stored |= {
+        name: getattr(args, name) for name in ("selected_attrs", "exclusive", "may_have_none")
+    }

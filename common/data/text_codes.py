@@ -1,11 +1,11 @@
 """Texts as codes: an encoder of bytes, and the loss by which it learns together with an encoder of images."""
 
-import jittor as jt
-from jittor import nn
-
-from common import fast
 from common.data.captions import N_BYTES
 from common.networks import in_chunks
+
+import jittor as jt
+
+from jittor_fast import nn
 
 
 def unit(x):
@@ -24,12 +24,16 @@ class TextEncoder(nn.Module):
     def __init__(self, text_dim, width=64):
         super().__init__()
         self.embedding = nn.Embedding(N_BYTES, width)
-        layers = [fast.Conv(width, 2 * width, (1, 5), padding=(0, 2)), fast.ReLU()]
-        self.layers = nn.Sequential(*layers, fast.Conv(2 * width, 2 * width, (1, 5), padding=(0, 2)), fast.ReLU())
+        layers = [nn.Conv(width, 2 * width, (1, 5), padding=(0, 2)), nn.ReLU()]
+        self.layers = nn.Sequential(
+            *layers, nn.Conv(2 * width, 2 * width, (1, 5), padding=(0, 2)), nn.ReLU()
+        )
         self.output = nn.Linear(2 * width, text_dim)
 
     def execute(self, texts):
-        h = self.layers(self.embedding(texts).transpose(0, 2, 1).unsqueeze(2))  # (B, 2 * width, 1, L)
+        h = self.layers(
+            self.embedding(texts).transpose(0, 2, 1).unsqueeze(2)
+        )  # (B, 2 * width, 1, L)
         h *= (texts > 0).float32().unsqueeze(1).unsqueeze(1)  # what fills up counts for nothing
         return unit(self.output(h.max(dim=3).reshape(texts.shape[0], -1)))
 
@@ -45,7 +49,10 @@ class KnownCodes:
     """
 
     def __init__(self, encoder, texts):
-        self.codes, self.rows = in_chunks(encoder, texts), {text.tobytes(): row for row, text in enumerate(texts)}
+        self.codes, self.rows = (
+            in_chunks(encoder, texts),
+            {text.tobytes(): row for row, text in enumerate(texts)},
+        )
 
     def __call__(self, texts):
         return jt.array(self.codes[[self.rows[text.tobytes()] for text in texts.numpy()]])
@@ -63,7 +70,9 @@ def matching_loss(images, texts):
     """
     b, d = texts.shape
     scores, right = 10 / d * jt.matmul(unit(images), texts.transpose(0, 1)), jt.arange(b)
-    return (nn.cross_entropy_loss(scores, right) + nn.cross_entropy_loss(scores.transpose(0, 1), right)) / 2
+    return (
+        nn.cross_entropy_loss(scores, right) + nn.cross_entropy_loss(scores.transpose(0, 1), right)
+    ) / 2
 
 
 class Encoders(nn.Module):
@@ -77,10 +86,10 @@ class Encoders(nn.Module):
     def __init__(self, text_dim, channels, img_size, width=32):
         super().__init__()
         self.text = TextEncoder(text_dim)
-        layers, c = [fast.Conv(channels, width, 4, stride=2, padding=1), fast.LeakyReLU(0.2)], width
+        layers, c = [nn.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)], width
         while c < width * img_size // 8:
-            layers += [fast.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False), fast.BatchNorm(2 * c)]
-            layers, c = [*layers, fast.LeakyReLU(0.2)], 2 * c
+            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False), nn.BatchNorm(2 * c)]
+            layers, c = [*layers, nn.LeakyReLU(0.2)], 2 * c
         self.image = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * c, text_dim))
 
     def execute(self, images, texts):

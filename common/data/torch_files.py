@@ -5,6 +5,8 @@ tensors needs. Both formats are read: the zip archive of PyTorch 1.6 and later, 
 and then the numbers follow each other (torch/serialization.py, `_legacy_save`).
 """
 
+from common.errors import UserError
+
 import io
 import math
 import pickle
@@ -13,8 +15,6 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
-
-from common.errors import UserError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DTYPES = {
@@ -49,7 +49,12 @@ class Tensor:
     """What the file says of a tensor: which part of a storage it is."""
 
     def __init__(self, storage, offset, size, stride, *_):
-        self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
+        self.storage, self.offset, self.size, self.stride = (
+            storage,
+            offset,
+            tuple(size),
+            tuple(stride),
+        )
 
     def array(self):
         """A copy of the numbers, which lie `stride` apart in the storage: in another order, where it was permuted."""
@@ -111,7 +116,9 @@ def read_zip(file):
         unpickler = Unpickler(io.BytesIO(archive.read(pickled)))
         found = unpickler.load()
         for key, storage in unpickler.storages.items():
-            storage.numbers = np.frombuffer(archive.read(pickled.replace("data.pkl", f"data/{key}")), storage.dtype)
+            storage.numbers = np.frombuffer(
+                archive.read(pickled.replace("data.pkl", f"data/{key}")), storage.dtype
+            )
     return found
 
 

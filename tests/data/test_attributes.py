@@ -1,20 +1,24 @@
 """Images with attributes: CelebA's table, a folder for each domain, coloured digits, and which exclude each other."""
 
+from common import UserError
+from common.data import load_attributes
+
 import numpy as np
 import pytest
 from registry import folders, images
 
-from common import UserError
-from common.data import load_attributes
-
 HEADER = ["Black_Hair", "Blond_Hair", "Male", "Young"]
-BITS = [[i >> k & 1 for k in range(4)] for i in range(12)]  # every combination; 0, 4, 8 have neither colour
+BITS = [
+    [i >> k & 1 for k in range(4)] for i in range(12)
+]  # every combination; 0, 4, 8 have neither colour
 
 
 def celeba(folder, values=BITS, suffix="txt", rows=None):
     """`values` in {0, 1} are written as -1 and 1; `rows` are written as they are."""
     images(folder / "img_align_celeba", 12)
-    rows = rows or [[f"{i}.png", *(str(2 * bit - 1) for bit in bits)] for i, bits in enumerate(values)]
+    rows = rows or [
+        [f"{i}.png", *(str(2 * bit - 1) for bit in bits)] for i, bits in enumerate(values)
+    ]
     if suffix == "txt":
         text = "12\n" + " ".join(HEADER) + " \n" + "".join("  ".join(row) + "\n" for row in rows)
         (folder / "list_attr_celeba.txt").write_text(text)
@@ -93,7 +97,9 @@ def test_the_training_part_decides_for_both_parts(tmp_path, bald):
     hair = [[i % 2, 1 - i % 2, *BITS[i][2:]] for i in range(12)]
     hair[bald][:2] = [0, 0]
     celeba(tmp_path, hair)
-    found = [load_attributes(tmp_path, 32, 3, split=split).exactly_one for split in ("train", "test")]
+    found = [
+        load_attributes(tmp_path, 32, 3, split=split).exactly_one for split in ("train", "test")
+    ]
     assert found == [bald == 11] * 2
 
 
@@ -142,11 +148,27 @@ def one_value(folder):
         (celeba, ["Male", "Male"], "names Male twice"),
         (one_value, ["Male"], "every image has the attribute Male"),
         (one_value, ["Blond_Hair"], "no image has the attribute Blond_Hair"),
-        (lambda d: celeba(d, rows=[["0.png", "1", "1", "1", "1"], ["1.png", "1"]]), None, "row 3: expected a file"),
-        (lambda d: celeba(d, rows=[["0.png", "1", "1", "x", "1"]]), None, "row 2: expected a file name"),
+        (
+            lambda d: celeba(d, rows=[["0.png", "1", "1", "1", "1"], ["1.png", "1"]]),
+            None,
+            "row 3: expected a file",
+        ),
+        (
+            lambda d: celeba(d, rows=[["0.png", "1", "1", "x", "1"]]),
+            None,
+            "row 2: expected a file name",
+        ),
         (lambda d: images(d / "img_align_celeba", 2), None, "expected list_attr_celeba.txt"),
-        (lambda d: (celeba(d), (d / "img_align_celeba").rename(d / "x")), None, "expected img_align_celeba/"),
-        (lambda d: images(d / "one", 2), None, "two or more folders, one for each domain; found: one"),
+        (
+            lambda d: (celeba(d), (d / "img_align_celeba").rename(d / "x")),
+            None,
+            "expected img_align_celeba/",
+        ),
+        (
+            lambda d: images(d / "one", 2),
+            None,
+            "two or more folders, one for each domain; found: one",
+        ),
         (folders, ["bright"], "every image has the attribute bright"),
     ],
 )

@@ -1,5 +1,9 @@
 """Crops and mirroring by hand: every place occurs, nothing is stretched, the seed decides, digits stay as they are."""
 
+from common import UserError
+from common.data import load_attributes, load_domains, load_images, load_pairs
+from common.data.augment import NONE, Augment, augmentation, square
+
 import numpy as np
 import pytest
 from conftest import write_idx_folder
@@ -9,14 +13,15 @@ from registry import images
 import cyclegan
 import pix2pix
 import spade
-from common import UserError
-from common.data import load_attributes, load_domains, load_images, load_pairs
-from common.data.augment import NONE, Augment, augmentation, square
 
 
 def test_the_papers_sizes():
     """256 pixels are cut out of 286 (Isola 2017, section 6.2)."""
-    assert [Augment().decoded(size) for size in (256, 128, (128, 256))] == [(286, 286), (143, 143), (143, 286)]
+    assert [Augment().decoded(size) for size in (256, 128, (128, 256))] == [
+        (286, 286),
+        (143, 143),
+        (143, 286),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,11 @@ def test_each_flag_by_itself(tmp_path):
         args = pix2pix.parse_args(["--img_size", "32", "--channels", "1", *flags])
         data = load_pairs(tmp_path, 32, 1, augment=augmentation(args))
         inputs = [data.batch([0], [seed])[0][0, 0] for seed in range(60)]
-        return {x.tobytes() for x in inputs}, {bool(x[0, 0] < x[0, -1]) for x in inputs}, data.decoded
+        return (
+            {x.tobytes() for x in inputs},
+            {bool(x[0, 0] < x[0, -1]) for x in inputs},
+            data.decoded,
+        )
 
     crops, ways, decoded = seen("--load_size", "48")
     assert (ways, decoded) == ({True, False}, (48, 48))
@@ -77,7 +86,9 @@ def test_crops_by_hand():
         top, left = divmod(int(upright[0, 0, 0]), 6)
         assert np.array_equal(upright, pixels[:, top : top + 4, left : left + 4])
         seen.add((top, left, mirrored))
-    assert seen == {(top, left, mirrored) for top in range(3) for left in range(3) for mirrored in (False, True)}
+    assert seen == {
+        (top, left, mirrored) for top in range(3) for left in range(3) for mirrored in (False, True)
+    }
 
 
 def test_crops_of_rectangles_by_hand():
@@ -155,7 +166,12 @@ def test_digits_are_never_augmented(tmp_path, augment):
     half = np.zeros((4, 8, 8), np.uint8)
     half[:, :, :4] = 255
     folder = write_idx_folder(tmp_path, half, np.zeros(4, np.uint8))
-    for data in (load_domains(folder, folder, 8, 1, augment=augment), load_images(folder, 8, 1, augment=augment)):
+    for data in (
+        load_domains(folder, folder, 8, 1, augment=augment),
+        load_images(folder, 8, 1, augment=augment),
+    ):
         for seed in range(5):
             x = data.batch(np.arange(4), [seed] * 4)[0]
-            assert np.array_equal(x, np.broadcast_to(half[:, None] / 127.5 - 1, x.shape).astype(np.float32))
+            assert np.array_equal(
+                x, np.broadcast_to(half[:, None] / 127.5 - 1, x.shape).astype(np.float32)
+            )

@@ -1,9 +1,9 @@
 """The order of batches: seeded, whole, and the same after a stop in the middle of an epoch."""
 
+from common import Batches, UserError
+
 import numpy as np
 import pytest
-
-from common import Batches, UserError
 
 
 class Numbers:

@@ -1,13 +1,13 @@
 """Files that break or vanish in the middle of a run: one policy, whatever the kind of data."""
 
+from common import UserError
+from common.data import load_attributes, load_domains, load_images, load_pairs
+from common.data.augment import NONE, Augment
+
 import numpy as np
 import pytest
 from PIL import Image
 from registry import images
-
-from common import UserError
-from common.data import load_attributes, load_domains, load_images, load_pairs
-from common.data.augment import NONE, Augment
 
 
 def greys(folder, values, width=8):
@@ -26,7 +26,9 @@ def pairs_in_two_folders(root):
 def pairs_side_by_side(root):
     (root / "train").mkdir(parents=True)
     for i, (a, b) in enumerate(zip([0, 51, 102, 153], [255, 204, 153, 102])):
-        Image.fromarray(np.repeat([[a] * 8 + [b] * 8], 8, axis=0).astype(np.uint8)).save(root / f"train/{i}.png")
+        Image.fromarray(np.repeat([[a] * 8 + [b] * 8], 8, axis=0).astype(np.uint8)).save(
+            root / f"train/{i}.png"
+        )
     return load_pairs(root, 8, 1)
 
 
@@ -53,7 +55,11 @@ DOMAINS = [[0, 204], [51, 204], [102, 204], [153, 204]]
 LABELLED = [[0, 1, 0], [51, 1, 0], [102, 1, 0], [153, 0, 1]]
 KINDS = {  # what makes the data; its items' files; each one's grey, and that of its partner or its attributes
     "images": (folder_of_images, TRAIN_A, [[0], [51], [102], [153]]),
-    "images, augmented": (lambda root: folder_of_images(root, Augment()), TRAIN_A, [[0], [51], [102], [153]]),
+    "images, augmented": (
+        lambda root: folder_of_images(root, Augment()),
+        TRAIN_A,
+        [[0], [51], [102], [153]],
+    ),
     "pairs in two folders": (pairs_in_two_folders, TRAIN_A, PAIRS),
     "pairs side by side": (pairs_side_by_side, TRAIN, PAIRS),
     "domains": (domains, TRAIN_A, DOMAINS),
@@ -64,7 +70,9 @@ KINDS = {  # what makes the data; its items' files; each one's grey, and that of
 
 def values(columns):
     """For each item the grey of its images and its attributes."""
-    columns = [(column[:, :, 0, 0] + 1) * 127.5 if column.ndim == 4 else column for column in columns]
+    columns = [
+        (column[:, :, 0, 0] + 1) * 127.5 if column.ndim == 4 else column for column in columns
+    ]
     return np.hstack(columns).round().astype(int).tolist()
 
 
@@ -91,7 +99,9 @@ def test_the_next_item_takes_its_place(kind, capsys, how, item, next_item):
     else:
         files[item].write_bytes(b"no image")
     for _ in range(2):
-        assert values(data.batch([1, item, item], [0, 0, 0])) == [expected[i] for i in (1, next_item, next_item)]
+        assert values(data.batch([1, item, item], [0, 0, 0])) == [
+            expected[i] for i in (1, next_item, next_item)
+        ]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {files[item]} cannot be read (")
     assert line.endswith("; the next item takes its place")
@@ -110,7 +120,9 @@ def test_nothing_can_be_read_any_more(kind, capsys):
     for file in files:
         file.unlink()
     for read in (lambda: data.batch([1], [0]), lambda: next(data.stream([[1]], [0] * 4))):
-        with pytest.raises(UserError, match=r"none of the \d items can be read any more.*\.png cannot be read"):
+        with pytest.raises(
+            UserError, match=r"none of the \d items can be read any more.*\.png cannot be read"
+        ):
             read()
     assert capsys.readouterr().err == ""  # one error instead of a warning for each file
 

@@ -1,12 +1,12 @@
 """Images with captions: a table, text files, digits described by code; texts as numbers; wrong captions."""
 
-import numpy as np
-import pytest
-from registry import images
-
 from common import Batches, UserError
 from common.data import captions
 from common.data.captions import combinations, descriptions, encode, load_captions
+
+import numpy as np
+import pytest
+from registry import images
 
 COLOURS = ["red", "green", "blue", "orange", "purple"]
 
@@ -61,8 +61,12 @@ def test_an_image_is_what_its_captions_say():
         allowed = {tuple(c) for c in combinations(held_out)}
         assert {tuple(c) for c in looks} <= allowed
         assert np.array_equal(pixels[:, :, 0, 0], captions.GROUNDS[looks[:, 3]])
-        ink = np.abs(pixels.astype(int) - captions.COLOURS[looks[:, 1]][:, :, None, None]).max(1) < 12
-        paper = np.abs(pixels.astype(int) - captions.GROUNDS[looks[:, 3]][:, :, None, None]).max(1) < 12
+        ink = (
+            np.abs(pixels.astype(int) - captions.COLOURS[looks[:, 1]][:, :, None, None]).max(1) < 12
+        )
+        paper = (
+            np.abs(pixels.astype(int) - captions.GROUNDS[looks[:, 3]][:, :, None, None]).max(1) < 12
+        )
         assert np.mean(ink.sum((1, 2)) > 8) > 0.97
         assert ((ink | paper).mean((1, 2)) > 0.5).all()
         bold = looks[:, 2] == 1
@@ -119,7 +123,9 @@ def test_text_files_beside_images_and_in_another_folder(tmp_path):
     (tmp_path / "images/b/0.png").rename(tmp_path / "images/b/bird.png")
     (tmp_path / "text").mkdir()
     for i in range(3):
-        (tmp_path / f"images/a/{i}.txt").write_text(f"number {i}\n\nthe same again {i}\n", encoding="utf-8")
+        (tmp_path / f"images/a/{i}.txt").write_text(
+            f"number {i}\n\nthe same again {i}\n", encoding="utf-8"
+        )
     (tmp_path / "text/bird.txt").write_text("一只鸟", encoding="utf-8")
     found = captions.read_captions(tmp_path)
     assert {file.name: texts for file, texts in found.items()} == {
@@ -130,14 +136,19 @@ def test_text_files_beside_images_and_in_another_folder(tmp_path):
 
 def test_folders_of_the_parts(tmp_path):
     for part, n in (("train", 4), ("val", 3)):
-        table(tmp_path / part, "file,caption\n" + "".join(f"{i}.png,{part} {i}\n" for i in range(n)), n)
+        table(
+            tmp_path / part,
+            "file,caption\n" + "".join(f"{i}.png,{part} {i}\n" for i in range(n)),
+            n,
+        )
     assert [len(load_captions(tmp_path, 16, split=split)) for split in ("train", "test")] == [4, 3]
     assert load_captions(tmp_path, 16).examples == ["val 0", "val 1", "val 2"]
 
 
 def test_images_without_a_caption_are_left_out(tmp_path, capsys):
     folder = table(
-        tmp_path / "data", "file,caption\n" + "".join(f"{i}.png,c {i}\n" for i in range(2, 12)) + "no.png,x\n"
+        tmp_path / "data",
+        "file,caption\n" + "".join(f"{i}.png,c {i}\n" for i in range(2, 12)) + "no.png,x\n",
     )
     load_captions(folder, 16)
     assert "2 of 12 images have no caption" in capsys.readouterr().err
@@ -149,7 +160,10 @@ def test_images_without_a_caption_are_left_out(tmp_path, capsys):
         ("name,caption\n0.png,x\n", "columns file and caption; found: name, caption"),
         ("", "no rows"),
         ("file,caption\nother.png,x\n", "expected images with captions.csv"),
-        ("file,caption\n" + "".join(f"{i}.png,the same\n" for i in range(12)), "images with different captions"),
+        (
+            "file,caption\n" + "".join(f"{i}.png,the same\n" for i in range(12)),
+            "images with different captions",
+        ),
     ],
 )
 def test_tables_that_do_not_fit(tmp_path, text, message):

@@ -1,12 +1,12 @@
 """Images of more than eight bits: values by hand, scaled and cut as Pillow does with eight, and what is refused."""
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from common import UserError
 from common.data import load_domains, load_images, load_pairs
 from common.data.decode import Unreadable, fit, open_image, open_picture, pixels_of, size_of
+
+import numpy as np
+import pytest
+from PIL import Image
 
 LEVELS = np.array([[0, 1, 2, 255], [256, 257, 32768, 65535]], np.uint16)  # of 16 bits
 
@@ -122,9 +122,17 @@ def test_domains_of_arrays(tmp_path):
         (np.float32([[0, 255]]), 1, "it holds 0 to 255"),
         (np.zeros(5), 1, r"an array of shape \(5,\); \(H, W\) or \(H, W, 1\) is wanted"),
         (np.zeros((2, 2, 2, 2)), 2, r"an array of shape \(2, 2, 2, 2\); \(H, W, 2\) is wanted"),
-        (np.zeros((4, 4, 4)), 3, r"an array of shape \(4, 4, 4\); \(H, W, 3\) is wanted for 3 channels"),
+        (
+            np.zeros((4, 4, 4)),
+            3,
+            r"an array of shape \(4, 4, 4\); \(H, W, 3\) is wanted for 3 channels",
+        ),
         (np.zeros((4, 4)), 3, r"\(H, W, 3\) is wanted"),
-        (np.zeros((4, 4), np.int64), 1, "values of type int64; uint8, uint16, bool and floats can be read"),
+        (
+            np.zeros((4, 4), np.int64),
+            1,
+            "values of type int64; uint8, uint16, bool and floats can be read",
+        ),
         (np.zeros((4, 4), complex), 1, "values of type complex128"),
         (np.array([[None]]), 1, "Python objects"),
         (np.zeros((0, 4)), 1, "4 x 0 pixels|empty file"),
@@ -140,7 +148,10 @@ def test_files_that_are_no_arrays(tmp_path):
     whole = write(tmp_path / "x.npy", np.zeros((40, 40))).read_bytes()
     for data in (b"", b"text", whole[:-1], whole[:60], whole[:10] + b"{" * 70, b"\x80\x04K\x01."):
         (tmp_path / "x.npy").write_bytes(data)
-        for read in (lambda: open_picture(tmp_path / "x.npy", 1), lambda: size_of(tmp_path / "x.npy")):
+        for read in (
+            lambda: open_picture(tmp_path / "x.npy", 1),
+            lambda: size_of(tmp_path / "x.npy"),
+        ):
             with pytest.raises(Unreadable, match=r"x\.npy cannot be read"):
                 read()
 
@@ -148,7 +159,9 @@ def test_files_that_are_no_arrays(tmp_path):
 def test_an_array_that_claims_to_be_huge(tmp_path):
     """Its header says more than the file holds: nothing of that size is asked of memory."""
     path = write(tmp_path / "x.npy", np.zeros((4, 4), np.uint8))
-    path.write_bytes(path.read_bytes().replace(b"(4, 4)", b"(9999999, 9999999)").replace(b" " * 13, b"", 1))
+    path.write_bytes(
+        path.read_bytes().replace(b"(4, 4)", b"(9999999, 9999999)").replace(b" " * 13, b"", 1)
+    )
     with pytest.raises(Unreadable):
         open_picture(path, 1)
 
@@ -157,8 +170,16 @@ def test_an_array_that_claims_to_be_huge(tmp_path):
     ("values", "channels", "reason"),
     [
         (np.zeros((4, 4, 3), np.uint8), 2, "an image file has 1 or 3 channels, not 2"),
-        (np.full((4, 4), 70000, np.int32), 1, "it holds 70000 to 70000, and 16 bits go from 0 to 65535"),
-        (np.full((4, 4), 1.5, np.float32), 1, "it holds 1.5 to 1.5, and floats must lie from 0 to 1"),
+        (
+            np.full((4, 4), 70000, np.int32),
+            1,
+            "it holds 70000 to 70000, and 16 bits go from 0 to 65535",
+        ),
+        (
+            np.full((4, 4), 1.5, np.float32),
+            1,
+            "it holds 1.5 to 1.5, and floats must lie from 0 to 1",
+        ),
     ],
 )
 def test_pictures_that_are_refused(tmp_path, values, channels, reason):
@@ -169,7 +190,9 @@ def test_pictures_that_are_refused(tmp_path, values, channels, reason):
 def test_a_folder_of_wrong_arrays_is_one_line_with_the_reason(tmp_path):
     for i in range(5):
         write(tmp_path / f"{i}.npy", np.zeros((8, 8, 4)))
-    with pytest.raises(UserError, match=r"5 of 5 images cannot be read: .*0.npy.*\(an array of shape \(8, 8, 4\)"):
+    with pytest.raises(
+        UserError, match=r"5 of 5 images cannot be read: .*0.npy.*\(an array of shape \(8, 8, 4\)"
+    ):
         load_images(tmp_path, 8, 3)
 
 

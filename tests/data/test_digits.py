@@ -1,5 +1,9 @@
 """The IDX reader against hand-made bytes, the choice of a source, the download."""
 
+from common import UserError
+from common.data import load_digits, mnist
+from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, holds_idx, read_idx
+
 import gzip
 import hashlib
 import struct
@@ -8,14 +12,14 @@ import numpy as np
 import pytest
 from conftest import idx_bytes, write_idx_folder
 
-from common import UserError
-from common.data import load_digits, mnist
-from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, holds_idx, read_idx
-
-TWO_IMAGES = b"\x00\x00\x08\x03\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x03" + bytes([1, 2, 3, 4, 5, 255])
+TWO_IMAGES = b"\x00\x00\x08\x03\x00\x00\x00\x02\x00\x00\x00\x01\x00\x00\x00\x03" + bytes(
+    [1, 2, 3, 4, 5, 255]
+)
 
 
-ZIPPED = gzip.compress(TWO_IMAGES, mtime=0)  # with the time, the tests' names would differ from second to second
+ZIPPED = gzip.compress(
+    TWO_IMAGES, mtime=0
+)  # with the time, the tests' names would differ from second to second
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -73,7 +77,10 @@ def test_bundled_train_and_test_parts_share_no_digit():
 def test_values_and_resizing(tmp_path):
     images = np.zeros((20, 28, 28), np.uint8)
     images[1::2] = 255
-    data = load_digits(write_idx_folder(tmp_path / "a b é", images, np.arange(20, dtype=np.uint8) % 10), img_size=32)
+    data = load_digits(
+        write_idx_folder(tmp_path / "a b é", images, np.arange(20, dtype=np.uint8) % 10),
+        img_size=32,
+    )
     batch, labels = data.batch(np.array([0, 1]))
     assert batch.shape == (2, 1, 32, 32)
     assert batch.dtype == np.float32
@@ -83,7 +90,9 @@ def test_values_and_resizing(tmp_path):
 
 
 def test_grey_digits_as_colour(idx_folder):
-    grey, colour = (load_digits(idx_folder, channels=channels).batch(np.arange(40))[0] for channels in (1, 3))
+    grey, colour = (
+        load_digits(idx_folder, channels=channels).batch(np.arange(40))[0] for channels in (1, 3)
+    )
     assert colour.shape == (40, 3, 28, 28)
     assert (colour == grey).all()
 
@@ -101,8 +110,12 @@ def test_a_picture_whose_name_has_idx_in_it_is_no_idx_file(tmp_path):
 
 
 def test_raw_files_and_own_test_part(tmp_path):
-    folder = write_idx_folder(tmp_path, np.zeros((4, 2, 2), np.uint8), np.arange(4, dtype=np.uint8), gz=False)
-    write_idx_folder(folder, np.zeros((2, 2, 2), np.uint8), np.zeros(2, np.uint8), split="t10k", gz=False)
+    folder = write_idx_folder(
+        tmp_path, np.zeros((4, 2, 2), np.uint8), np.arange(4, dtype=np.uint8), gz=False
+    )
+    write_idx_folder(
+        folder, np.zeros((2, 2, 2), np.uint8), np.zeros(2, np.uint8), split="t10k", gz=False
+    )
     assert len(load_digits(folder, img_size=2, split="train", n_test=1)) == 4
     assert len(load_digits(folder, img_size=2, split="test", n_test=1)) == 2
 
@@ -116,9 +129,18 @@ def test_raw_files_and_own_test_part(tmp_path):
         ),
         (lambda d: [f.unlink() for f in d.iterdir()], "found: nothing"),
         (lambda d: [f.unlink() for f in d.iterdir()] + [d.rmdir()], "is not a folder"),
-        (lambda d: write_idx_folder(d, np.zeros((3, 4, 4), np.uint8), np.zeros(4, np.uint8)), "3 images, but .* 4"),
-        (lambda d: write_idx_folder(d, np.zeros((2, 4, 4), np.uint8), np.full(2, 10, np.uint8)), "the label 10"),
-        (lambda d: write_idx_folder(d, np.zeros((0, 4, 4), np.uint8), np.zeros(0, np.uint8)), "no images"),
+        (
+            lambda d: write_idx_folder(d, np.zeros((3, 4, 4), np.uint8), np.zeros(4, np.uint8)),
+            "3 images, but .* 4",
+        ),
+        (
+            lambda d: write_idx_folder(d, np.zeros((2, 4, 4), np.uint8), np.full(2, 10, np.uint8)),
+            "the label 10",
+        ),
+        (
+            lambda d: write_idx_folder(d, np.zeros((0, 4, 4), np.uint8), np.zeros(0, np.uint8)),
+            "no images",
+        ),
     ],
 )
 def test_wrong_folders(idx_folder, prepare, message):

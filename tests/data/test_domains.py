@@ -1,12 +1,12 @@
 """Unpaired domains: what is drawn together, and folders of different kinds."""
 
-import numpy as np
-import pytest
-from registry import images
-
 from common import UserError
 from common.data import load_domains
 from common.data.drawn import digit_domains
+
+import numpy as np
+import pytest
+from registry import images
 
 
 def test_domains_of_different_sizes(tmp_path):
@@ -43,7 +43,9 @@ def test_idx_files_within_the_folders_of_a_layout(tmp_path, idx_folder, capsys):
     images(tmp_path / "trainB", 3)
     assert [len(domain) for domain in load_domains(tmp_path, None, 32, 1).domains] == [40, 3]
     assert capsys.readouterr().err == ""
-    assert [len(domain) for domain in load_domains(tmp_path, None, 32, 1, split="test").domains] == [40, 3]
+    assert [
+        len(domain) for domain in load_domains(tmp_path, None, 32, 1, split="test").domains
+    ] == [40, 3]
     assert capsys.readouterr().err.count("warning:") == 1
 
 
@@ -59,8 +61,16 @@ def test_drawn_digits():
     ("make", "apart", "message"),
     [
         (lambda d: images(d / "trainA", 2), None, "trainB is not a folder"),
-        (lambda d: (images(d / "trainA", 2), (d / "trainB").mkdir()), None, "trainB: expected png, jpg"),
-        (lambda d: images(d / "x", 2), None, "expected trainA/ and trainB/, or train/A/ and train/B/ .*; found: x"),
+        (
+            lambda d: (images(d / "trainA", 2), (d / "trainB").mkdir()),
+            None,
+            "trainB: expected png, jpg",
+        ),
+        (
+            lambda d: images(d / "x", 2),
+            None,
+            "expected trainA/ and trainB/, or train/A/ and train/B/ .*; found: x",
+        ),
         (lambda d: images(d, 2), "no such folder", "no such folder is not a folder"),
     ],
 )

@@ -1,11 +1,11 @@
 """The sets that are drawn from the bundled digits: their pixels by hand, no digit in two parts, little memory."""
 
+from common.data import drawn
+
 import tracemalloc
 
 import numpy as np
 import pytest
-
-from common.data import drawn
 
 
 def test_train_and_test_part_share_no_digit():

@@ -1,16 +1,16 @@
 """Folders of images: every mode and size, broken files, order, memory."""
 
+from common import Batches, UserError
+from common.data import decode, items, load_images
+from common.data.decode import check_images, fit, list_images, open_image, size_of
+from common.data.folders import ImageFolder
+
 import io
 import threading
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from common import Batches, UserError
-from common.data import decode, items, load_images
-from common.data.decode import check_images, fit, list_images, open_image, size_of
-from common.data.folders import ImageFolder
 
 
 @pytest.fixture
@@ -38,7 +38,8 @@ def test_lists_images_in_subfolders_sorted_and_nothing_else(folder):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"), [(False, "is not a folder"), (True, "expected png, jpg, .*; found: notes.txt")]
+    ("make", "message"),
+    [(False, "is not a folder"), (True, "expected png, jpg, .*; found: notes.txt")],
 )
 def test_nothing_to_read(folder, make, message):
     if make:
@@ -57,7 +58,11 @@ def test_nothing_to_read(folder, make, message):
         (grey(100), "L", [100, 100, 100]),
         (np.full((4, 6, 3), [10, 20, 30], np.uint8), "RGB", [10, 20, 30]),
         (np.full((4, 6, 4), [10, 20, 30, 255], np.uint8), "RGBA", [10, 20, 30]),
-        (np.full((4, 6, 4), [10, 20, 30, 0], np.uint8), "RGBA", [255, 255, 255]),  # transparent: on white
+        (
+            np.full((4, 6, 4), [10, 20, 30, 0], np.uint8),
+            "RGBA",
+            [255, 255, 255],
+        ),  # transparent: on white
         (np.full((4, 6, 2), [40, 255], np.uint8), "LA", [40, 40, 40]),
         (np.full((4, 6), 0x6464, np.uint16), None, [100, 100, 100]),  # 16 bits: 0x6464 / 257
     ],
@@ -92,7 +97,9 @@ def test_cmyk_is_converted(folder):
 def test_an_exif_rotated_photograph_stands_upright(folder, suffix):
     folder.mkdir()
     pixels = np.zeros((16, 32, 3), np.uint8)
-    pixels[:, :16] = 255  # bright on the left; orientation 6: turn by 90 degrees clockwise to see it upright
+    pixels[:, :16] = (
+        255  # bright on the left; orientation 6: turn by 90 degrees clockwise to see it upright
+    )
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(folder / f"x.{suffix}", exif=exif, quality=95)
@@ -203,7 +210,10 @@ def test_an_interrupted_stream_leaves_no_threads(folder):
 @pytest.mark.parametrize("suffix", ["png", "jpeg", "webp", "bmp"])
 def test_truncated_files_are_found_wherever_they_end(folder, suffix):
     folder.mkdir()
-    buffer, pixels = io.BytesIO(), np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
+    buffer, pixels = (
+        io.BytesIO(),
+        np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8),
+    )
     Image.fromarray(pixels).save(buffer, suffix)
     data = buffer.getvalue()
     lengths = range(0, len(data) * 9 // 10, max(len(data) // 25, 1))

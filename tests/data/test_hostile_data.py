@@ -1,5 +1,10 @@
 """Data from strangers: whatever is in the files, nothing runs, nothing hangs, and one line names the file."""
 
+from common import UserError
+from common.data import load_attributes, load_digits
+from common.data.attributes import read_table
+from common.data.folders import ImageFolder
+
 import io
 import struct
 import zlib
@@ -9,11 +14,6 @@ import pytest
 from conftest import idx_bytes, write_idx_folder
 from PIL import Image
 from registry import images
-
-from common import UserError
-from common.data import load_attributes, load_digits
-from common.data.attributes import read_table
-from common.data.folders import ImageFolder
 
 MARKER = "hostile_code_ran"
 PICKLE = f"cos\nmkdir\n(S'{MARKER}'\ntR.".encode()  # unpickling it makes a folder
@@ -98,7 +98,8 @@ IDX = {
     "three bytes": b"\0\0\x08",
     "labels in the place of images": idx_bytes(np.zeros(40, np.uint8)),
     "floats": b"\0\0\x0d\x03" + struct.pack(">3I", 1, 2, 2) + bytes(16),
-    "sizes beyond the memory": b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1),
+    "sizes beyond the memory": b"\0\0\x08\x03"
+    + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1),
     "a byte too few": idx_bytes(np.zeros((40, 4, 4), np.uint8))[:-1],
     "a byte too many": idx_bytes(np.zeros((40, 4, 4), np.uint8)) + b"\0",
     "fewer images than labels": idx_bytes(np.zeros((39, 4, 4), np.uint8)),
@@ -109,7 +110,9 @@ IDX = {
 
 @pytest.mark.parametrize("case", IDX)
 def test_damaged_digits(tmp_path, case):
-    folder = write_idx_folder(tmp_path / "data", np.zeros((40, 4, 4), np.uint8), np.zeros(40, np.uint8))
+    folder = write_idx_folder(
+        tmp_path / "data", np.zeros((40, 4, 4), np.uint8), np.zeros(40, np.uint8)
+    )
     (folder / "train-images-idx3-ubyte.gz").write_bytes(IDX[case])
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz"):
         load_digits(folder)
@@ -134,7 +137,9 @@ TABLES = {
 def test_damaged_tables(tmp_path, case):
     images(tmp_path / "data/img_align_celeba", 2)
     text = TABLES[case]
-    (tmp_path / "data/list_attr_celeba.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "data/list_attr_celeba.txt").write_bytes(
+        text if isinstance(text, bytes) else text.encode()
+    )
     with pytest.raises(UserError, match=f"{tmp_path}/data"):
         load_attributes(tmp_path / "data", 32, 3)
 

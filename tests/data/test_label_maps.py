@@ -1,5 +1,10 @@
 """Label maps and images: layouts, what a map may hold, bad maps in one line, crops alike; the drawn scenes."""
 
+from common import UserError
+from common.data import label_maps
+from common.data.label_maps import Classes, colours_of, one_hot, open_map, resized
+from common.data.scenes import CLASSES, FIRST_DIGIT, GROUND, SKY, WATER, Scenes
+
 import shutil
 
 import numpy as np
@@ -8,10 +13,6 @@ from PIL import Image
 from registry import images
 
 import spade
-from common import UserError
-from common.data import label_maps
-from common.data.label_maps import Classes, colours_of, one_hot, open_map, resized
-from common.data.scenes import CLASSES, FIRST_DIGIT, GROUND, SKY, WATER, Scenes
 
 
 def maps(folder, n, values=(0, 1, 3), size=(32, 32), suffix="png"):
@@ -19,7 +20,11 @@ def maps(folder, n, values=(0, 1, 3), size=(32, 32), suffix="png"):
     folder.mkdir(parents=True)
     for i in range(n):
         rng = np.random.default_rng(i)
-        labels = rng.choice(np.uint8(values), (size[1] // 8, size[0] // 8)).repeat(8, axis=0).repeat(8, axis=1)
+        labels = (
+            rng.choice(np.uint8(values), (size[1] // 8, size[0] // 8))
+            .repeat(8, axis=0)
+            .repeat(8, axis=1)
+        )
         labels[0, 0] = max(values)
         Image.fromarray(labels).save(folder / f"{i}.{suffix}")
 
@@ -64,7 +69,11 @@ def test_class_shares_by_hand(tmp_path, capsys):
 def test_spades_own_layout_and_a_folder_that_is_one_part(tmp_path, capsys):
     contest(tmp_path)
     both = ["--label_dir", tmp_path / "train/labels", "--image_dir", tmp_path / "train/imgs"]
-    one, other, third = load(*both)[0], load("--data_dir", tmp_path)[0], load("--data_dir", tmp_path / "train")[0]
+    one, other, third = (
+        load(*both)[0],
+        load("--data_dir", tmp_path)[0],
+        load("--data_dir", tmp_path / "train")[0],
+    )
     assert one.files == other.files == third.files
     assert "no test part" not in capsys.readouterr().err
     test_part = load(*both, split="test")[0]
@@ -109,7 +118,10 @@ def test_an_ignored_label_is_the_last_class(tmp_path, capsys):
 def test_maps_are_resized_to_the_nearest_label():
     labels = np.int32([[0, 9], [5, 7]])
     assert resized(labels, (4, 6)).tolist() == [[0, 0, 0, 9, 9, 9]] * 2 + [[5, 5, 5, 7, 7, 7]] * 2
-    assert set(np.unique(resized(np.int32([[0, 9] * 50]), (7, 7)))) <= {0, 9}  # never between two labels
+    assert set(np.unique(resized(np.int32([[0, 9] * 50]), (7, 7)))) <= {
+        0,
+        9,
+    }  # never between two labels
 
 
 def test_one_hot_and_colours():
@@ -130,7 +142,10 @@ def test_a_map_and_its_image_are_cropped_and_mirrored_alike(tmp_path):
     """The image is painted from the map, at twice its size: label 1 is white, 0 black."""
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=(8, 12), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-    for name, pixels in (("labels", labels), ("imgs", (255 * labels).repeat(2, axis=0).repeat(2, axis=1))):
+    for name, pixels in (
+        ("labels", labels),
+        ("imgs", (255 * labels).repeat(2, axis=0).repeat(2, axis=1)),
+    ):
         (tmp_path / name).mkdir()
         Image.fromarray(pixels).save(tmp_path / name / "x.png")
     data, _ = load("--data_dir", tmp_path, "--img_height", 32, "--img_width", 64)
@@ -138,7 +153,9 @@ def test_a_map_and_its_image_are_cropped_and_mirrored_alike(tmp_path):
     for seed in range(20):
         classes, pictures = data.batch([0], [seed])
         assert classes.shape == (1, 32, 64)
-        assert ((pictures[0, 0] > 0) == classes[0]).mean() > 0.93  # but for the edges, which are smooth
+        assert (
+            (pictures[0, 0] > 0) == classes[0]
+        ).mean() > 0.93  # but for the edges, which are smooth
         seen.add(classes.tobytes())
     assert len(seen) > 10
     still, _ = load("--data_dir", tmp_path, "--no_crop", "--no_flip")
@@ -164,13 +181,37 @@ def save(array, mode=None, **more):
 
 SQUARE = np.zeros((32, 32), np.uint8)
 BAD = {
-    "colours": (save(np.zeros((32, 32, 3), np.uint8)), [], "1.png is no label map: it has mode RGB"),
-    "transparency": (save(np.zeros((32, 32, 4), np.uint8)), [], "1.png is no label map: it has mode RGBA"),
+    "colours": (
+        save(np.zeros((32, 32, 3), np.uint8)),
+        [],
+        "1.png is no label map: it has mode RGB",
+    ),
+    "transparency": (
+        save(np.zeros((32, 32, 4), np.uint8)),
+        [],
+        "1.png is no label map: it has mode RGBA",
+    ),
     "grey and transparency": (save(np.zeros((32, 32, 2), np.uint8), "LA"), [], "it has mode LA"),
-    "fractions": (save(np.zeros((32, 32), np.float32), format="tiff"), [], "1.png is no label map: it has mode F"),
-    "negative labels": (save(np.full((32, 32), -1, np.int32), format="tiff"), [], "holds -1 to -1; labels start at 0"),
-    "a label too large": (contest, ["--n_classes", 3], "labels/0.png holds the label 3 in .* go from 0 to 2; 4 of 4"),
-    "16 bits": (save(np.full((32, 32), 300, np.uint16)), [], "1.png holds the label 300 in 1,024 pixels, .* 0 to 255"),
+    "fractions": (
+        save(np.zeros((32, 32), np.float32), format="tiff"),
+        [],
+        "1.png is no label map: it has mode F",
+    ),
+    "negative labels": (
+        save(np.full((32, 32), -1, np.int32), format="tiff"),
+        [],
+        "holds -1 to -1; labels start at 0",
+    ),
+    "a label too large": (
+        contest,
+        ["--n_classes", 3],
+        "labels/0.png holds the label 3 in .* go from 0 to 2; 4 of 4",
+    ),
+    "16 bits": (
+        save(np.full((32, 32), 300, np.uint16)),
+        [],
+        "1.png holds the label 300 in 1,024 pixels, .* 0 to 255",
+    ),
     "another shape": (save(SQUARE[:16]), [], "their shapes differ: 32 x 16 and 32 x 32"),
     "JPEG": (lambda d: contest(d, suffix="jpg"), [], "0.jpg: jpg alters the labels"),
     "no image": (
@@ -188,10 +229,26 @@ BAD = {
         [],
         r"labels/2.bmp and 2.png have one name",
     ),
-    "images alone": (lambda d: images(d / "train/imgs", 2), [], r"expected train/labels .* found: train"),
-    "no file": (lambda d: (d / "labels").mkdir(parents=True) or (d / "imgs").mkdir(), [], "found: nothing"),
-    "broken maps": (lambda d: [k.write_bytes(b"x") for k in spoilt(d)], [], "4 of 4 images cannot be read"),
-    "one folder of two": (contest, ["--label_dir", "x"], "--label_dir and --image_dir belong together"),
+    "images alone": (
+        lambda d: images(d / "train/imgs", 2),
+        [],
+        r"expected train/labels .* found: train",
+    ),
+    "no file": (
+        lambda d: (d / "labels").mkdir(parents=True) or (d / "imgs").mkdir(),
+        [],
+        "found: nothing",
+    ),
+    "broken maps": (
+        lambda d: [k.write_bytes(b"x") for k in spoilt(d)],
+        [],
+        "4 of 4 images cannot be read",
+    ),
+    "one folder of two": (
+        contest,
+        ["--label_dir", "x"],
+        "--label_dir and --image_dir belong together",
+    ),
 }
 
 

@@ -1,13 +1,13 @@
 """Parts of data sets: where each kind finds its train and test part, and what is said where one is missing."""
 
+from common import UserError
+from common.data import load_attributes, load_digits, load_domains, load_images, load_pairs
+from common.data.layout import find_part
+
 import numpy as np
 import pytest
 from conftest import write_idx_folder
 from registry import images
-
-from common import UserError
-from common.data import load_attributes, load_digits, load_domains, load_images, load_pairs
-from common.data.layout import find_part
 
 
 def idx(folder, split):
@@ -44,7 +44,10 @@ def attributes(folder, split):
 
 KINDS = {  # what makes a part, and what loads one
     "digits": (idx, lambda folder, split: load_digits(folder, 8, split=split, n_test=2)),
-    "IDX files as images": (idx, lambda folder, split: load_images(folder, 8, 1, split=split, n_test=2)),
+    "IDX files as images": (
+        idx,
+        lambda folder, split: load_images(folder, 8, 1, split=split, n_test=2),
+    ),
     "images": (several("{}"), lambda folder, split: load_images(folder, 8, 1, split=split)),
     "pairs side by side": (several("{}", size=(16, 8)), pairs),
     "pairs in two folders": (several("{}A", "{}B"), pairs),
@@ -58,7 +61,10 @@ KINDS = {  # what makes a part, and what loads one
 
 
 def pixels_of(data):
-    return [column.tobytes() for column in data.batch(np.arange(len(data)), [256 * i for i in range(len(data))])]
+    return [
+        column.tobytes()
+        for column in data.batch(np.arange(len(data)), [256 * i for i in range(len(data))])
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,7 +76,10 @@ def test_a_missing_test_part(kind, tmp_path, capsys):
     assert capsys.readouterr().err == ""
     assert pixels_of(load(tmp_path, "test")) == train
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"warning: {tmp_path} has no test part: pictures, and any validation, are of training images"
+    assert (
+        line
+        == f"warning: {tmp_path} has no test part: pictures, and any validation, are of training images"
+    )
     make(tmp_path, "test")
     assert pixels_of(load(tmp_path, "test"))[0] != train[0]
     assert pixels_of(load(tmp_path, "train")) == train
@@ -123,18 +132,27 @@ def test_a_stand_in_for_validation_is_at_most_100_pairs(tmp_path):
     assert [len(pairs(tmp_path, split)) for split in ("train", "val")] == [101, 100]
 
 
-@pytest.mark.parametrize(("split", "expected"), [("train", "train"), ("test", "test"), ("val", "val")])
+@pytest.mark.parametrize(
+    ("split", "expected"), [("train", "train"), ("test", "test"), ("val", "val")]
+)
 def test_the_preferred_name_of_a_part(tmp_path, split, expected):
     assert find_part(tmp_path, split, lambda name: name * 2, "parts") == (expected, expected * 2)
 
 
 def test_the_other_name_of_the_test_part(tmp_path, capsys):
     for split, only in (("test", "val"), ("val", "test")):
-        assert find_part(tmp_path, split, lambda name, only=only: 1 if name == only else None, "parts") == (only, 1)
+        assert find_part(
+            tmp_path, split, lambda name, only=only: 1 if name == only else None, "parts"
+        ) == (only, 1)
     assert capsys.readouterr().err == ""
 
 
-LOADERS = [load_images, load_pairs, load_attributes, lambda folder, *kind: load_domains(folder, None, *kind)]
+LOADERS = [
+    load_images,
+    load_pairs,
+    load_attributes,
+    lambda folder, *kind: load_domains(folder, None, *kind),
+]
 
 
 @pytest.mark.parametrize("load", LOADERS)

@@ -1,14 +1,14 @@
 """Pairs of images: both layouts, both directions, and what is wrong with a pair."""
 
-import numpy as np
-import pytest
-from PIL import Image
-from registry import images
-
 from common import UserError
 from common.data import load_pairs
 from common.data.augment import Augment
 from common.data.drawn import outline_pairs
+
+import numpy as np
+import pytest
+from PIL import Image
+from registry import images
 
 
 def pair_image(path, left, right, size=(32, 32)):
@@ -48,8 +48,14 @@ def test_a_pair_with_a_broken_side_is_left_out(tmp_path, capsys):
     ("make", "message"),
     [
         (lambda d: images(d / "train", 2, (33, 32)), "33 x 32 pixels cannot be halved"),
-        (lambda d: (images(d / "trainA", 2), images(d / "trainB", 3)), "1 images have no partner in .*trainA: .*2.png"),
-        (lambda d: (images(d / "trainA", 2), images(d / "trainB", 2, (40, 32))), "sizes differ: 32 x 32 and 40 x 32"),
+        (
+            lambda d: (images(d / "trainA", 2), images(d / "trainB", 3)),
+            "1 images have no partner in .*trainA: .*2.png",
+        ),
+        (
+            lambda d: (images(d / "trainA", 2), images(d / "trainB", 2, (40, 32))),
+            "sizes differ: 32 x 32 and 40 x 32",
+        ),
         (lambda d: images(d / "trainA", 2), "trainB is not a folder"),
         (lambda d: images(d / "elsewhere", 2), r"expected train/ .*; found: elsewhere"),
         (lambda d: (d / "train").mkdir(parents=True), "expected png, jpg, .*; found: nothing"),

@@ -10,9 +10,8 @@ import importlib
 import jittor as jt
 import numpy as np
 import torch
-from jittor import nn
 
-from common import fast
+from jittor_fast import nn
 
 
 def convert(layer, forward=None):
@@ -33,7 +32,7 @@ def convert(layer, forward=None):
 
 
 def convert_plain(layer, name):
-    """A layer of `jittor.nn` or `common.fast`, without its weights."""
+    """A layer of `jittor.nn` or `jittor_fast`, without its weights."""
     tnn = torch.nn
     if isinstance(layer, nn.Linear):
         return tnn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
@@ -123,12 +122,17 @@ class Twin:
     def train_step(self, *args, **kwargs):
         self.device = "cuda" if jt.flags.use_cuda else "cpu"
         values = [*args, *kwargs.values()]
-        for kind in (nn.Module, jt.optim.Optimizer):  # an optimizer's parameters belong to converted modules
+        for kind in (
+            nn.Module,
+            jt.optim.Optimizer,
+        ):  # an optimizer's parameters belong to converted modules
             for value in values:
                 for item in value if isinstance(value, (tuple, list)) else [value]:
                     if isinstance(item, kind):
                         self.get(item)
-        losses = self.source.train_step(*map(self.get, args), **{k: self.get(v) for k, v in kwargs.items()})
+        losses = self.source.train_step(
+            *map(self.get, args), **{k: self.get(v) for k, v in kwargs.items()}
+        )
         if self.write_back:
             self.copy_weights()
         return {name: jt.array(np.float32([loss.item()])) for name, loss in losses.items()}
@@ -145,8 +149,12 @@ class Twin:
             tensor = torch.tensor(value.numpy(), device=self.device)
             tuned = self.tuned and tensor.ndim == 4
             return tensor.contiguous(memory_format=torch.channels_last) if tuned else tensor
-        if callable(value):  # takes and gives tensors, as it takes and gives variables in the script
-            return lambda *inputs: self.get(value(*(jt.array(x.detach().cpu().numpy()) for x in inputs)))
+        if callable(
+            value
+        ):  # takes and gives tensors, as it takes and gives variables in the script
+            return lambda *inputs: self.get(
+                value(*(jt.array(x.detach().cpu().numpy()) for x in inputs))
+            )
         return value
 
     def module(self, module):
@@ -163,15 +171,24 @@ class Twin:
 
     def optimizer(self, optimizer):
         if id(optimizer) not in self.optimizers:
-            params = [self.owners[id(p)] for g in optimizer.param_groups for p in g["params"] if id(p) in self.owners]
+            params = [
+                self.owners[id(p)]
+                for g in optimizer.param_groups
+                for p in g["params"]
+                if id(p) in self.owners
+            ]
             if isinstance(optimizer, nn.Adam):
                 decay = {"eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
-                twin = torch.optim.Adam(params, lr=optimizer.lr, betas=optimizer.betas, fused=self.tuned, **decay)
-            elif isinstance(optimizer, fast.Adagrad):
+                twin = torch.optim.Adam(
+                    params, lr=optimizer.lr, betas=optimizer.betas, fused=self.tuned, **decay
+                )
+            elif isinstance(optimizer, nn.Adagrad):
                 decay = {"eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
                 twin = torch.optim.Adagrad(params, lr=optimizer.lr, **decay)
             elif isinstance(optimizer, nn.RMSprop):
-                twin = torch.optim.RMSprop(params, lr=optimizer.lr, alpha=optimizer.alpha, eps=optimizer.eps)
+                twin = torch.optim.RMSprop(
+                    params, lr=optimizer.lr, alpha=optimizer.alpha, eps=optimizer.eps
+                )
             else:
                 twin = torch.optim.SGD(params, lr=optimizer.lr, momentum=optimizer.momentum)
             self.optimizers[id(optimizer)] = optimizer, twin
@@ -201,15 +218,26 @@ def assert_same_step(module, twin, optimizer):
     """
     parameters, expected = trained(module), dict(twin.named_parameters())
     assert parameters.keys() == expected.keys()
-    grads = {id(p): g for group in optimizer.param_groups for p, g in zip(group["params"], group.get("grads", ()))}
+    grads = {
+        id(p): g
+        for group in optimizer.param_groups
+        for p, g in zip(group["params"], group.get("grads", ()))
+    }
     compared = [name for name in parameters if expected[name].grad is not None]
     largest = max((expected[name].grad.abs().max().item() for name in compared), default=0.0)
     for name in compared:
         parameter = parameters[name]
         grad, want = grads[id(parameter)].numpy(), expected[name].grad.numpy()
-        assert np.allclose(grad, want, rtol=1e-4, atol=1e-4 * np.abs(want).max() + 3e-6 * largest), name
+        assert np.allclose(
+            grad, want, rtol=1e-4, atol=1e-4 * np.abs(want).max() + 3e-6 * largest
+        ), name
         certain = np.abs(want) > 1e-3 * np.abs(want).max() + 1e-5 * largest + 1e-6
-        assert np.allclose(parameter.numpy()[certain], expected[name].detach().numpy()[certain], rtol=1e-4, atol=1e-5)
+        assert np.allclose(
+            parameter.numpy()[certain],
+            expected[name].detach().numpy()[certain],
+            rtol=1e-4,
+            atol=1e-5,
+        )
     state = module.state_dict()
     for name, value in twin.named_buffers():
         if name in state:
@@ -218,7 +246,11 @@ def assert_same_step(module, twin, optimizer):
 
 def trained(module):
     """{name: parameter}, without running statistics."""
-    return {n: p for n, p in module.named_parameters() if not n.endswith(("running_mean", "running_var", "weight_u"))}
+    return {
+        n: p
+        for n, p in module.named_parameters()
+        if not n.endswith(("running_mean", "running_var", "weight_u"))
+    }
 
 
 def assert_same_losses(got, expected, atol=1e-6):

@@ -18,7 +18,9 @@ def projection(m, images, labels):
 FORWARD = {
     "Generator": lambda m, z, labels: m.layers(with_label(m, z, labels)).unflatten(1, m.shape),
     "Discriminator": lambda m, images, labels: m.layers(with_label(m, images, labels)).squeeze(1),
-    "ConvGenerator": lambda m, z, labels: m.layers(m.project(with_label(m, z, labels)).unflatten(1, (m.top, 4, 4))),
+    "ConvGenerator": lambda m, z, labels: m.layers(
+        m.project(with_label(m, z, labels)).unflatten(1, (m.top, 4, 4))
+    ),
     "ProjectionDiscriminator": projection,
 }
 

@@ -17,7 +17,17 @@ FORWARD = {
 }
 
 
-def train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall_A, recall_B, lambda_cycle, lambda_identity):
+def train_step(
+    networks,
+    optimizer_G,
+    optimizer_D,
+    real_A,
+    real_B,
+    recall_A,
+    recall_B,
+    lambda_cycle,
+    lambda_identity,
+):
     A_to_B, B_to_A, D_A, D_B = networks
     fake_B, fake_A = A_to_B(real_A), B_to_A(real_B)
     losses = {
@@ -26,14 +36,25 @@ def train_step(networks, optimizer_G, optimizer_D, real_A, real_B, recall_A, rec
         "loss_cycle_A": F.l1_loss(B_to_A(fake_B), real_A),
         "loss_cycle_B": F.l1_loss(A_to_B(fake_A), real_B),
     }
-    loss = losses["loss_G_AB"] + losses["loss_G_BA"] + lambda_cycle * (losses["loss_cycle_A"] + losses["loss_cycle_B"])
+    loss = (
+        losses["loss_G_AB"]
+        + losses["loss_G_BA"]
+        + lambda_cycle * (losses["loss_cycle_A"] + losses["loss_cycle_B"])
+    )
     if lambda_identity > 0:
         losses["loss_identity_A"] = F.l1_loss(B_to_A(real_A), real_A)
         losses["loss_identity_B"] = F.l1_loss(A_to_B(real_B), real_B)
-        loss = loss + lambda_cycle * lambda_identity * (losses["loss_identity_A"] + losses["loss_identity_B"])
+        loss = loss + lambda_cycle * lambda_identity * (
+            losses["loss_identity_A"] + losses["loss_identity_B"]
+        )
     update(optimizer_G, loss)
 
-    for name, D, real, fake in (("A", D_A, real_A, recall_A(fake_A)), ("B", D_B, real_B, recall_B(fake_B))):
-        losses[f"loss_D_{name}"] = 0.5 * ((D(real) - 1) ** 2).mean() + 0.5 * (D(fake.detach()) ** 2).mean()
+    for name, D, real, fake in (
+        ("A", D_A, real_A, recall_A(fake_A)),
+        ("B", D_B, real_B, recall_B(fake_B)),
+    ):
+        losses[f"loss_D_{name}"] = (
+            0.5 * ((D(real) - 1) ** 2).mean() + 0.5 * (D(fake.detach()) ** 2).mean()
+        )
     update(optimizer_D, losses["loss_D_A"] + losses["loss_D_B"])
     return losses

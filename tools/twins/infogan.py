@@ -29,7 +29,9 @@ def cross_entropy(logits, is_real):
 
 def bounds(posterior, latent):
     logits, mean, log_deviation = posterior
-    of_category = math.log(logits.shape[1]) + Categorical(logits=logits).log_prob(latent[1].long()).mean()
+    of_category = (
+        math.log(logits.shape[1]) + Categorical(logits=logits).log_prob(latent[1].long()).mean()
+    )
     of_continuous = math.log(2) + Normal(mean, log_deviation.exp()).log_prob(latent[2])
     return of_category, of_continuous.sum(1).mean()
 
@@ -46,4 +48,9 @@ def train_step(G, D, optimizer_G, optimizer_D, real, latent_D, latent_G, lambdas
     fake_logits, *posterior = D(G(*latent_G))
     loss_G, information = cross_entropy(fake_logits, True), bounds(posterior, latent_G)
     update(optimizer_G, loss_G - weighted(information))
-    return {"loss_D": loss_D, "loss_G": loss_G, "info_category": information[0], "info_continuous": information[1]}
+    return {
+        "loss_D": loss_D,
+        "loss_G": loss_G,
+        "info_category": information[0],
+        "info_continuous": information[1],
+    }

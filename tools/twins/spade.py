@@ -93,7 +93,9 @@ def train_step(networks, optimizer_G, optimizer_D, labels, images, noise, weight
         both = D(torch.cat([labels, labels]), torch.cat([images, fake]))
         return [x.chunk(2) for x in both]
 
-    hinge = [F.relu(1 - real).mean() + F.relu(1 + f).mean() for real, f in outputs(fake.detach())[:2]]
+    hinge = [
+        F.relu(1 - real).mean() + F.relu(1 + f).mean() for real, f in outputs(fake.detach())[:2]
+    ]
     loss_D = torch.stack(hinge).mean()
     update(optimizer_D, loss_D)
 

@@ -7,7 +7,9 @@ from tools.twins import update
 
 FORWARD = {
     "Residual": lambda m, x: x + m.layers(x),
-    "Generator": lambda m, x, c: m.layers(torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)),
+    "Generator": lambda m, x, c: m.layers(
+        torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
+    ),
     "Discriminator": lambda m, x: (m.realism(m.layers(x)), m.attributes(m.layers(x)).flatten(1)),
 }
 
@@ -31,7 +33,11 @@ def train_step(G, D, optimizer_G, optimizer_D, real, labels, targets, alpha, upd
         "penalty": penalty_at(D, alpha * real + (1 - alpha) * fake.detach()),
         "loss_D_cls": classify(logits, labels),
     }
-    loss_D = -losses["wasserstein"] + weights["gp"] * losses["penalty"] + weights["cls"] * losses["loss_D_cls"]
+    loss_D = (
+        -losses["wasserstein"]
+        + weights["gp"] * losses["penalty"]
+        + weights["cls"] * losses["loss_D_cls"]
+    )
     update(optimizer_D, loss_D)
     if not update_G:
         return losses
@@ -42,5 +48,8 @@ def train_step(G, D, optimizer_G, optimizer_D, real, labels, targets, alpha, upd
         "loss_G_cls": classify(logits, targets),
         "loss_rec": F.l1_loss(G(fake, labels), real),
     }
-    update(optimizer_G, sum(weights.get(name.split("_")[-1], 1) * loss for name, loss in losses_G.items()))
+    update(
+        optimizer_G,
+        sum(weights.get(name.split("_")[-1], 1) * loss for name, loss in losses_G.items()),
+    )
     return losses | losses_G

@@ -35,7 +35,9 @@ def train_step(G, D, optimizer_G, optimizer_D, real, texts, noise, with_wrong, i
         fake = G(noise[0], text)
     right_logits, wrong_logits = D(real, text, wrong)
     fakes = [wrong_logits, *D(fake, text)] if with_wrong else D(fake, text)
-    loss_D = cross_entropy(right_logits, True) + sum(cross_entropy(x, False) for x in fakes) / len(fakes)
+    loss_D = cross_entropy(right_logits, True) + sum(cross_entropy(x, False) for x in fakes) / len(
+        fakes
+    )
     update(optimizer_D, loss_D)
     losses = {"loss_G": cross_entropy(*D(G(noise[1], text), text), True)}
     if interpolate:

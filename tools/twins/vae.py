@@ -31,7 +31,9 @@ def train_step(encoder, decoder, optimizer, x, noise, beta, likelihood):
     mu, logvar = encoder(x)
     posterior = Normal(mu, torch.exp(logvar / 2))
     logits = decoder(mu + posterior.stddev * noise)
-    reconstruction = pixel_distribution(decoder, logits, x, likelihood).log_prob(x).sum((1, 2, 3)).mean()
+    reconstruction = (
+        pixel_distribution(decoder, logits, x, likelihood).log_prob(x).sum((1, 2, 3)).mean()
+    )
     kl = kl_divergence(posterior, Normal(torch.zeros_like(mu), 1.0)).sum(1).mean()
     update(optimizer, beta * kl - reconstruction)
     return {"reconstruction": reconstruction, "kl": kl, "elbo": reconstruction - kl}

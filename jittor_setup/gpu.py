@@ -22,12 +22,21 @@ from typing import NamedTuple
 
 from . import toolkit
 
-NEWEST = {"CUDA": 12, "cuDNN": 8}  # Jittor 1.3.11 does not compile with newer ones (Jittor/jittor issue 666)
+NEWEST = {
+    "CUDA": 12,
+    "cuDNN": 8,
+}  # Jittor 1.3.11 does not compile with newer ones (Jittor/jittor issue 666)
 NEWEST_ADAPTED = {"CUDA": 13, "cuDNN": 9}  # behind the folder of `toolkit`
-NEWEST_CODE = 90  # it compiles for sm_90 at most, and without PTX, which a newer GPU could translate
+NEWEST_CODE = (
+    90  # it compiles for sm_90 at most, and without PTX, which a newer GPU could translate
+)
 PROBE_SECONDS = 1800  # compiling Jittor with CUDA takes some minutes
 PROBE = Path(__file__).with_name("probe.py")
-NVCC_PLACES = ("/usr/local/cuda/bin/nvcc", "/usr/bin/nvcc", "/opt/cuda/bin/nvcc")  # where Jittor looks
+NVCC_PLACES = (
+    "/usr/local/cuda/bin/nvcc",
+    "/usr/bin/nvcc",
+    "/opt/cuda/bin/nvcc",
+)  # where Jittor looks
 DRIVERS = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
 
 # Run by a process of its own: cuInit fixes the devices that its process sees.
@@ -67,7 +76,11 @@ class Verdict(NamedTuple):
         """What a run says at its start."""
         if self.device == "cuda":
             return f"Device: {self.gpu}."
-        return f"Device: CPU; {self.gpu} is not used: {self.reason}." if self.gpu else "Device: CPU (no GPU)."
+        return (
+            f"Device: CPU; {self.gpu} is not used: {self.reason}."
+            if self.gpu
+            else "Device: CPU (no GPU)."
+        )
 
 
 def decide(argv, cache):
@@ -107,7 +120,9 @@ def own_device(n_devices):
 
 
 def wants_cpu(argv):
-    return "--device=cpu" in argv or any(pair == ("--device", "cpu") for pair in zip(argv, argv[1:]))
+    return "--device=cpu" in argv or any(
+        pair == ("--device", "cpu") for pair in zip(argv, argv[1:])
+    )
 
 
 def use_cpu(verdict):
@@ -139,7 +154,11 @@ def ask_driver():
         try:
             answer = output([sys.executable, "-c", ASK_DRIVER.replace("NAME", repr(name))], 30, "")
             major, minor, devices = json.loads(answer.splitlines()[-1])
-        except (No, ValueError, IndexError):  # a driver without a device, or in a container that was given none
+        except (
+            No,
+            ValueError,
+            IndexError,
+        ):  # a driver without a device, or in a container that was given none
             return (0, 0), []
         return (major, minor), devices
     return (0, 0), []
@@ -164,12 +183,27 @@ def find_nvcc(cache, last=None):
     jtcuda = cache / "jtcuda"
     if jtcuda.is_dir() and not any(jtcuda.iterdir()):
         jtcuda.rmdir()  # left by a download that failed; with it Jittor ignores every other nvcc
-    candidates = [*sorted(jtcuda.glob("*/bin/nvcc"), reverse=True), os.environ.get("nvcc_path"), shutil.which("nvcc")]
-    nvcc = next((str(path) for path in [*candidates, *NVCC_PLACES, last] if path and os.access(path, os.X_OK)), None)
+    candidates = [
+        *sorted(jtcuda.glob("*/bin/nvcc"), reverse=True),
+        os.environ.get("nvcc_path"),
+        shutil.which("nvcc"),
+    ]
+    nvcc = next(
+        (
+            str(path)
+            for path in [*candidates, *NVCC_PLACES, last]
+            if path and os.access(path, os.X_OK)
+        ),
+        None,
+    )
     if nvcc is None:
         raise No("there is no nvcc; install CUDA 12 (its toolkit) and cuDNN 8")
     # Jittor takes the folder above nvcc's for the toolkit, which is wrong for a script that calls the real one.
-    found = re.search(r"^#\$ TOP=(.*)$", output([nvcc, "--dryrun", "-x", "cu", "/dev/null"], 30, nvcc), re.MULTILINE)
+    found = re.search(
+        r"^#\$ TOP=(.*)$",
+        output([nvcc, "--dryrun", "-x", "cu", "/dev/null"], 30, nvcc),
+        re.MULTILINE,
+    )
     if found:
         real = Path(found[1].strip()).resolve() / "bin" / "nvcc"
         nvcc = str(real) if real.is_file() else nvcc
@@ -194,7 +228,9 @@ def check_versions(driver, cuda, newest):
             f"its driver is for CUDA {names[0]}, and nvcc is {names[1]}; update the driver, or install an older CUDA"
         )
     if cuda[0] > newest:
-        raise No(f"Jittor 1.3 does not compile with CUDA {names[1]}; install CUDA 12 and cuDNN 8 beside it")
+        raise No(
+            f"Jittor 1.3 does not compile with CUDA {names[1]}; install CUDA 12 and cuDNN 8 beside it"
+        )
 
 
 def find_cudnn(nvcc, newest):
@@ -223,7 +259,10 @@ def settings(nvcc, cuda_version, capabilities):
         flags[f"ptx{NEWEST_CODE}"] = f"-code=compute_{NEWEST_CODE}"
     if flags:
         wanted |= {"NVCC_APPEND_FLAGS": " ".join(flags.values()), "cache_name": "_".join(flags)}
-    return {**{name: os.environ.get(name, value) for name, value in wanted.items()}, "nvcc_path": nvcc}
+    return {
+        **{name: os.environ.get(name, value) for name, value in wanted.items()},
+        "nvcc_path": nvcc,
+    }
 
 
 # ---- the probe ----
@@ -238,7 +277,9 @@ def verdict_of_probe(cache, depends_on):
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     kept, log = cache / "gpu_verdict.json", cache / "gpu_probe.log"
     with open(cache / "gpu_probe.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one probes, the others read its verdict
+        fcntl.flock(
+            lock, fcntl.LOCK_EX
+        )  # of several processes one probes, the others read its verdict
         reason = read_verdict(kept, digest)
         if reason is None:
             reason = probe(log)
@@ -253,19 +294,28 @@ def read_verdict(kept, digest):
     """The reason that is kept for this machine, "" for a GPU that works; None where nothing readable is."""
     try:
         verdict = json.loads(kept.read_text())
-        return verdict["reason"] if verdict["key"] == digest and isinstance(verdict["reason"], str) else None
+        return (
+            verdict["reason"]
+            if verdict["key"] == digest and isinstance(verdict["reason"], str)
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def probe(log):
     """Imports Jittor with CUDA and compares numbers, in a process of its own; "" or what went wrong."""
-    print("Trying the GPU, once on this machine: Jittor compiles for it, which takes some minutes.", file=sys.stderr)
+    print(
+        "Trying the GPU, once on this machine: Jittor compiles for it, which takes some minutes.",
+        file=sys.stderr,
+    )
     for _ in range(2):  # Jittor may end its first import with the code 0 and ask for another one
         with open(log, "w") as file:
             try:
                 command, quiet = [sys.executable, str(PROBE)], subprocess.DEVNULL
-                done = subprocess.run(command, stdout=file, stderr=file, stdin=quiet, timeout=PROBE_SECONDS)
+                done = subprocess.run(
+                    command, stdout=file, stderr=file, stdin=quiet, timeout=PROBE_SECONDS
+                )
             except subprocess.TimeoutExpired:
                 return f"the trial of the GPU took more than {PROBE_SECONDS / 60:.0f} minutes"
         last = log.read_text(errors="replace").strip().splitlines()[-1:]

@@ -31,7 +31,9 @@ NEWEST_PYTHON = (3, 12)  # Jittor 1.3 needs numpy below 2, which has no wheels f
 def prepare():
     """Sets the variables that Jittor reads at import, and links oneDNN; exits with one line if it cannot work."""
     if "jittor" in sys.modules:
-        raise ImportError("'import common' has to come before 'import jittor': it prepares Jittor's environment")
+        raise ImportError(
+            "'import common' has to come before 'import jittor': it prepares Jittor's environment"
+        )
     check_requirements()
     cache = cache_folder()
     link_onednn(cache)
@@ -46,9 +48,15 @@ def prepare():
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     global verdict
-    verdict = gpu.decide(sys.argv, cache)  # its trial must compile the Jittor that the run then imports
+    verdict = gpu.decide(
+        sys.argv, cache
+    )  # its trial must compile the Jittor that the run then imports
     if not core_is_compiled(cache):
-        print("Compiling Jittor, once on this machine: about three minutes on two cores.", file=sys.stderr, flush=True)
+        print(
+            "Compiling Jittor, once on this machine: about three minutes on two cores.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def import_jittor():
@@ -63,7 +71,9 @@ def import_jittor():
     import jittor
     import jittor_utils
 
-    ssl._create_default_https_context = https_context  # Jittor switches certificate checks off for urllib
+    ssl._create_default_https_context = (
+        https_context  # Jittor switches certificate checks off for urllib
+    )
     PIL.Image.open = image_open  # and wraps Pillow's open
     if threading.current_thread() is threading.main_thread():
         # Jittor ends the whole process without a word when any child of it is killed by a signal.
@@ -83,17 +93,23 @@ def choose_device(wanted):
     Raises:
         UserError: "cuda" is asked for, and no GPU can be used.
     """
-    import jittor as jt
-
     from common.errors import UserError, say
+
+    import jittor as jt
 
     found = verdict
     # Jittor keeps a missing library to itself where it is silent, and computes its convolutions as plain loops.
-    missing = [name for name in ("cudnn", "cublas", "curand") if not getattr(jt.compile_extern, name, None)]
+    missing = [
+        name for name in ("cudnn", "cublas", "curand") if not getattr(jt.compile_extern, name, None)
+    ]
     if found.device == "cuda" and (not jt.has_cuda or missing):
-        found = gpu.Verdict("cpu", found.gpu, f"Jittor does not find {', '.join(missing) or 'CUDA'}")
+        found = gpu.Verdict(
+            "cpu", found.gpu, f"Jittor does not find {', '.join(missing) or 'CUDA'}"
+        )
     if wanted == "cuda" and found.device == "cpu":
-        raise UserError(f"--device cuda: {found.reason or 'no GPU was found'}; use --device cpu, or auto")
+        raise UserError(
+            f"--device cuda: {found.reason or 'no GPU was found'}; use --device cpu, or auto"
+        )
     jt.flags.use_cuda = int(found.device == "cuda" and wanted != "cpu")
     if wanted != "cpu":
         say(found.line())
@@ -140,7 +156,9 @@ def check_requirements():
         numpy_version = importlib.metadata.version("numpy")
         importlib.metadata.version("jittor")
     except importlib.metadata.PackageNotFoundError as missing:
-        fail(f"the package {missing.name or missing} is not installed: run 'pip install -r requirements.txt'")
+        fail(
+            f"the package {missing.name or missing} is not installed: run 'pip install -r requirements.txt'"
+        )
     if int(numpy_version.split(".")[0]) >= 2:
         fail(f"numpy {numpy_version} does not work with Jittor 1.3: run 'pip install \"numpy<2\"'")
     compiler = os.environ.get("cc_path") or "g++"
@@ -161,15 +179,21 @@ def python_config():
     if path.is_file():
         return str(path)
     if not any((Path(folder) / name).is_file() for folder in ("/usr/bin", "/usr/local/bin")):
-        fail(f"{name} was not found, and Jittor needs Python's headers: install python3.{sys.version_info.minor}-dev")
+        fail(
+            f"{name} was not found, and Jittor needs Python's headers: install python3.{sys.version_info.minor}-dev"
+        )
     return None
 
 
 def cache_folder():
     """Jittor's cache folder, `<JITTOR_HOME or home>/.cache/jittor`, made and proved writable."""
-    settings = Path.home() / ".cache" / "jittor" / "config.json"  # Jittor keeps an earlier JITTOR_HOME here
+    settings = (
+        Path.home() / ".cache" / "jittor" / "config.json"
+    )  # Jittor keeps an earlier JITTOR_HOME here
     try:
-        remembered = json.loads(settings.read_text()).get("JITTOR_HOME") if settings.is_file() else None
+        remembered = (
+            json.loads(settings.read_text()).get("JITTOR_HOME") if settings.is_file() else None
+        )
     except (OSError, ValueError):
         remembered = None
     if os.environ.get("JITTOR_HOME") == "":
@@ -239,5 +263,15 @@ def core_is_compiled(cache):
     """Whether Jittor's compiled core for this Python and this installation lies in the cache."""
     installed = importlib.util.find_spec("jittor_utils").origin
     key = hashlib.md5(installed.encode()).hexdigest()[:4]  # Jittor names the folder so
-    pattern = str(cache / "jt*" / "*" / f"py{platform.python_version()}" / "*" / "*" / key / "**" / "jittor_core*")
+    pattern = str(
+        cache
+        / "jt*"
+        / "*"
+        / f"py{platform.python_version()}"
+        / "*"
+        / "*"
+        / key
+        / "**"
+        / "jittor_core*"
+    )
     return bool(glob.glob(pattern, recursive=True))

@@ -21,7 +21,9 @@ import numpy as np
 WORTH_TIMING = 2**24  # multiplications, about a quarter of a millisecond on two cores
 N_ROUNDS = 5
 MUCH = 1.5  # a way that in two rounds takes so many times as long as the fastest is not timed again
-OTHERS = 2**24  # bytes that are written before each timing: in training, other layers' data fill the caches
+OTHERS = (
+    2**24
+)  # bytes that are written before each timing: in training, other layers' data fill the caches
 MARGIN = 0.9  # another way must be so much faster than the likely one: timings vary
 
 
@@ -29,22 +31,30 @@ def fastest(shapes, result, functions):
     """The name of the way to run this operation.
 
     Args:
-        shapes: a `common.fast.convolution.Shapes`.
+        shapes: a `jittor_fast.convolution.Shapes`.
         result: "y", "x" or "w".
         functions: {way: function}.
     """
     if shapes.multiplications() < WORTH_TIMING or not shapes.is_square:
         return shapes.likely()
-    key = " ".join(map(str, (result, *shapes.x, *shapes.w, *shapes.y[2:], shapes.stride, shapes.padding)))
+    key = " ".join(
+        map(str, (result, *shapes.x, *shapes.w, *shapes.y[2:], shapes.stride, shapes.padding))
+    )
     if known().get(key) not in shapes.possible():
-        known()[key] = shapes.likely() if jt.in_mpi else keep(key, timed(shapes, result, functions), shapes.possible())
+        known()[key] = (
+            shapes.likely()
+            if jt.in_mpi
+            else keep(key, timed(shapes, result, functions), shapes.possible())
+        )
     return known()[key]
 
 
 @functools.lru_cache(None)
 def kernels():
     """A name for the present kernels: other ones are timed anew."""
-    files = (Path(__file__).with_name(f"{name}.py") for name in ("columns", "convolution", "winograd"))
+    files = (
+        Path(__file__).with_name(f"{name}.py") for name in ("columns", "convolution", "winograd")
+    )
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
@@ -78,7 +88,9 @@ def keep(key, way, possible):
 def timed(shapes, result, functions):
     """The fastest of the ways that these shapes can take, by the shortest of some runs."""
 
-    def finish(*variables):  # and nothing else: without weak_sync=False the script's unfinished graph would run, too
+    def finish(
+        *variables,
+    ):  # and nothing else: without weak_sync=False the script's unfinished graph would run, too
         jt.sync(list(variables), device_sync=True, weak_sync=False)
 
     operands = [jt.ones(getattr(shapes, name)) for name in "xyw" if name != result]
@@ -89,7 +101,9 @@ def timed(shapes, result, functions):
             finish(functions[way](shapes, result, *operands))
         for i in range(N_ROUNDS):
             for way in shapes.possible():
-                if i >= 2 and seconds[way] > MUCH * min(seconds.values()):  # one round can be another program's fault
+                if i >= 2 and seconds[way] > MUCH * min(
+                    seconds.values()
+                ):  # one round can be another program's fault
                     continue
                 others += 1
                 start = time.perf_counter()

@@ -36,7 +36,7 @@ CORE_HEADER = """\
 #include "ops/op_register.h"
 """
 
-# All kernels for the CPU begin with these two macros; the headers are those that the kernels of common/fast and
+# All kernels for the CPU begin with these two macros; the headers are those that the kernels of jittor_fast and
 # of Jittor's own operators include. What a kernel does not need changes nothing in it.
 KERNEL_HEADER = """\
 #define JIT 1
@@ -115,7 +115,9 @@ def reading_headers_once(run_cmds, compiler, at_least=50):
     """
 
     def run(cmds, cache_path, jittor_path, *message):
-        own = [cmd for cmd in cmds if cmd.startswith(f'"{compiler}" ') and " -c -o " in cmd]  # not nvcc's
+        own = [
+            cmd for cmd in cmds if cmd.startswith(f'"{compiler}" ') and " -c -o " in cmd
+        ]  # not nvcc's
         missing = [cmd for cmd in own if not made_by(cmd).exists()]
         if len(missing) >= at_least:
             with contextlib.suppress(Exception):  # then all are compiled as ever
@@ -151,7 +153,9 @@ def compile_kernels_faster():
     try:
         cache, compiler = Path(jt.flags.cache_path), jt.flags.cc_path
         # With -g it serves kernels with debugging information and without.
-        header = precompiled(cache, "kernels", KERNEL_HEADER, compiler, ["-g", *shlex.split(jt.flags.cc_flags)])
+        header = precompiled(
+            cache, "kernels", KERNEL_HEADER, compiler, ["-g", *shlex.split(jt.flags.cc_flags)]
+        )
         script = header.with_suffix(".sh")
         place(script, script_for(header, compiler))
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -182,16 +186,22 @@ def compile_without_lock():
 
 def script_for(header, compiler):
     """The shell script that compiles a kernel with a header."""
-    version = subprocess.run([compiler, "-dumpversion"], check=True, capture_output=True, text=True).stdout
+    version = subprocess.run(
+        [compiler, "-dumpversion"], check=True, capture_output=True, text=True
+    ).stdout
     rewrites = "false" if int(version.split(".")[0]) >= 11 else "true"
     paths = {"python": shlex.quote(sys.executable), "header": shlex.quote(str(header))}
-    return SCRIPT.format(**paths, rewrites=rewrites, options=" ".join(["-pipe", *faster_linker(compiler)]))
+    return SCRIPT.format(
+        **paths, rewrites=rewrites, options=" ".join(["-pipe", *faster_linker(compiler)])
+    )
 
 
 def faster_linker(compiler):
     """The option by which the compiler links with gold, where it is installed: a fifth of a kernel's time is ld's."""
     option = "-fuse-ld=gold"
-    found = subprocess.run([compiler, option, "-Wl,--version"], stdin=subprocess.DEVNULL, capture_output=True)
+    found = subprocess.run(
+        [compiler, option, "-Wl,--version"], stdin=subprocess.DEVNULL, capture_output=True
+    )
     return [option] if found.returncode == 0 else []
 
 
@@ -207,7 +217,9 @@ def precompiled(folder, name, text, compiler, options):
     Raises:
         OSError, subprocess.SubprocessError: It cannot be written or compiled.
     """
-    options = [option for option in options if not option.startswith(("-l", "-L", "-Wl,", "-shared"))]
+    options = [
+        option for option in options if not option.startswith(("-l", "-L", "-Wl,", "-shared"))
+    ]
     date = os.stat(shutil.which(compiler) or compiler).st_mtime_ns
     key = hashlib.md5(repr((text, options, compiler, date)).encode()).hexdigest()[:8]
     header = folder / f"{name}_{key}.h"

@@ -22,9 +22,14 @@ those of a direct convolution, by some 1e-6 of the largest output, and 1e-5 with
 import functools
 from fractions import Fraction
 
-from common.fast.kernels import kernel
+from jittor_fast.kernels import kernel
 
-CHUNK = {3: 240, 4: 240, 5: 120, 6: 120}  # tiles at a time for each N, so that they stay in the cache; no power of
+CHUNK = {
+    3: 240,
+    4: 240,
+    5: 120,
+    6: 120,
+}  # tiles at a time for each N, so that they stay in the cache; no power of
 # two, which would collide there
 
 
@@ -39,7 +44,10 @@ def matrices(tile, taps):
     def times(roots):  # the coefficients of the product of (x - root), from x^0 on
         coefficients = [Fraction(1)]
         for root in roots:
-            shifted, scaled = [Fraction(0), *coefficients], [*(-root * c for c in coefficients), Fraction(0)]
+            shifted, scaled = (
+                [Fraction(0), *coefficients],
+                [*(-root * c for c in coefficients), Fraction(0)],
+            )
             coefficients = [a + b for a, b in zip(shifted, scaled)]
         return coefficients
 
@@ -53,11 +61,19 @@ def matrices(tile, taps):
         g.append([point**i / scale for i in range(taps)])
         a.append([point**i for i in range(tile)])
     last = [Fraction(0)]
-    return [*b, times(points)], [*g, last * (taps - 1) + [Fraction(1)]], [*a, last * (tile - 1) + [Fraction(1)]]
+    return (
+        [*b, times(points)],
+        [*g, last * (taps - 1) + [Fraction(1)]],
+        [*a, last * (tile - 1) + [Fraction(1)]],
+    )
 
 
 def in_c(matrix):
-    return "{" + ", ".join("{" + ", ".join(f"{float(x)!r}f" for x in row) + "}" for row in matrix) + "}"
+    return (
+        "{"
+        + ", ".join("{" + ", ".join(f"{float(x)!r}f" for x in row) + "}" for row in matrix)
+        + "}"
+    )
 
 
 HEADER = """
@@ -345,9 +361,13 @@ def run(tile, shapes, result, first, second):
 
     Args:
         tile: 2 or 4, outputs of a tile in both directions; with 4, at most three taps.
-        shapes: a `common.fast.convolution.Shapes`.
+        shapes: a `jittor_fast.convolution.Shapes`.
     """
-    taps, (images, inputs, height, width), (outputs, out_height, out_width) = shapes.taps, shapes.x, shapes.y[1:]
+    taps, (images, inputs, height, width), (outputs, out_height, out_width) = (
+        shapes.taps,
+        shapes.x,
+        shapes.y[1:],
+    )
     n = taps + tile - 1
     k = inputs * shapes.stride**2
     scratch = n**2 * (outputs * k + (outputs + k) * CHUNK[n])

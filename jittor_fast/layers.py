@@ -1,10 +1,10 @@
-"""Activations, padding, pooling and dropout on all CPU cores; see `common.fast` for what its layers have in common."""
+"""Activations, padding, pooling and dropout on all CPU cores; see `jittor_fast` for what its layers have in common."""
 
 import jittor as jt
 import numpy as np
 from jittor import nn
 
-from common.fast.kernels import fits, kernel
+from jittor_fast.kernels import fits, kernel
 
 # ---- activations ----
 
@@ -193,7 +193,11 @@ class Pad(jt.Function):
     def execute(self, x):
         left, right, top, bottom = self.padding
         sign = -1 if self.transposed else 1
-        shape = [*x.shape[:2], x.shape[2] + sign * (top + bottom), x.shape[3] + sign * (left + right)]
+        shape = [
+            *x.shape[:2],
+            x.shape[2] + sign * (top + bottom),
+            x.shape[3] + sign * (left + right),
+        ]
         return kernel([shape], [x], PAD_GRAD if self.transposed else PAD, left=left, top=top)[0]
 
     def grad(self, dy):
@@ -216,7 +220,9 @@ class ReflectionPad2d(nn.ReflectionPad2d):
             return super().execute(x)
         padding = self.pl, self.pr, self.pt, self.pb
         if min(padding) < 0 or max(padding[:2]) >= x.shape[3] or max(padding[2:]) >= x.shape[2]:
-            raise ValueError(f"ReflectionPad2d {padding} does not fit {tuple(x.shape)}: it must be below the size")
+            raise ValueError(
+                f"ReflectionPad2d {padding} does not fit {tuple(x.shape)}: it must be below the size"
+            )
         return Pad(padding)(x)
 
 
@@ -268,9 +274,13 @@ def avg_pool2d(x, kernel_size, stride, padding):
     """`jittor.nn.avg_pool2d` without the padding in the means, whose count_include_pad=False counts it all the same."""
     if fits(x):
         size = [(side + 2 * padding - kernel_size) // stride + 1 for side in x.shape[2:]]
-        return Pool([*x.shape[:2], *size], kernel_size=kernel_size, stride=stride, padding=padding)(x)
+        return Pool([*x.shape[:2], *size], kernel_size=kernel_size, stride=stride, padding=padding)(
+            x
+        )
     ones = jt.ones((1, 1, *x.shape[2:]))
-    means, counted = (nn.avg_pool2d(v, kernel_size, stride=stride, padding=padding) for v in (x, ones))
+    means, counted = (
+        nn.avg_pool2d(v, kernel_size, stride=stride, padding=padding) for v in (x, ones)
+    )
     return means / counted
 
 
@@ -339,7 +349,9 @@ DROPOUT = """
 
 def hashes(n, seed):
     """The hashes of DROPOUT in Jittor's operators, (n,) uint32."""
-    first, second, seed = (jt.array(np.array([number], np.uint32)) for number in (0x21F0AAAD, 0xD35A2D97, seed))
+    first, second, seed = (
+        jt.array(np.array([number], np.uint32)) for number in (0x21F0AAAD, 0xD35A2D97, seed)
+    )
     h = jt.index((n,), 0).uint32() ^ seed
     h = (h ^ (h >> 16)) * first
     h = (h ^ (h >> 15)) * second

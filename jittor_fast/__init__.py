@@ -2,7 +2,7 @@
 
 On a CPU Jittor runs convolutions and matrix products on all cores, and everything else on one. Here the rest is
 written as small C++ kernels with OpenMP, and a convolution takes the fastest of several ways
-(`common.fast.convolution`). Names, arguments, attributes and initial values are those of `jittor.nn`, so that a model,
+(`jittor_fast.convolution`). Names, arguments, attributes and initial values are those of `jittor.nn`, so that a model,
 its checkpoints and its optimizer's state do not depend on which of the two it uses:
 
     Conv, ConvTranspose, BatchNorm, InstanceNorm2d, ReflectionPad2d, Dropout, LeakyReLU, ReLU, ELU, Tanh,
@@ -22,11 +22,11 @@ kernels of the two norms and of `modulate` do not and raise RuntimeError; a pena
 `jittor.nn`'s.
 
 Every loop is split statically and no sum is shared between threads, so that equal runs with as many threads give
-equal bits, also where they stop and go on: which way a convolution takes is kept on the machine (`common.fast.ways`).
+equal bits, also where they stop and go on: which way a convolution takes is kept on the machine (`jittor_fast.ways`).
 """
 
-from common.fast.convolution import Conv, ConvTranspose, together
-from common.fast.layers import (
+from jittor_fast.convolution import Conv, ConvTranspose, together
+from jittor_fast.layers import (
     ELU,
     Dropout,
     LeakyReLU,
@@ -38,9 +38,9 @@ from common.fast.layers import (
     set_seed,
     softplus,
 )
-from common.fast.norms import BatchNorm, InstanceNorm2d, modulate
-from common.fast.optim import Adagrad, Adam, ema_update
-from common.fast.spectral import SpectralNorm
+from jittor_fast.norms import BatchNorm, InstanceNorm2d, modulate
+from jittor_fast.optim import Adagrad, Adam, ema_update
+from jittor_fast.spectral import SpectralNorm
 
 __all__ = [
     "ELU",

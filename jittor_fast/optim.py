@@ -3,7 +3,7 @@
 import jittor as jt
 from jittor import nn
 
-from common.fast.kernels import HEADER, fits, kernel
+from jittor_fast.kernels import HEADER, fits, kernel
 
 # in: p, gradient. out: the new p; m and v, which are overwritten.
 ADAM = """
@@ -54,7 +54,9 @@ class Adam(nn.Adam):
                 old = p.detach() if jt.in_mpi else p
                 # Whatever is still to be computed from the old p must find it unchanged. The moments have no other
                 # reader; overwriting them halves the time.
-                jt.code([old, g, m, v, new], [new, m, v], cpu_src=ADAM, cpu_header=HEADER, data=numbers)
+                jt.code(
+                    [old, g, m, v, new], [new, m, v], cpu_src=ADAM, cpu_header=HEADER, data=numbers
+                )
                 p.update(new)
         self.post_step()
 

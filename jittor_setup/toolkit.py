@@ -69,8 +69,17 @@ NPP = """#pragma once
 # cuDNN 9 has lost the calls of Jittor's recurrent layers. They must compile, and fail where they are called.
 RECURRENT = (
     *("cudnnSetRNNDescriptor_v6", "cudnnGetRNNParamsSize", "cudnnGetRNNWorkspaceSize"),
-    *("cudnnGetRNNTrainingReserveSize", "cudnnGetRNNLinLayerMatrixParams", "cudnnGetRNNLinLayerBiasParams"),
-    *("cudnnRNNForwardTraining", "cudnnRNNForwardInference", "cudnnRNNBackwardData", "cudnnRNNBackwardWeights"),
+    *(
+        "cudnnGetRNNTrainingReserveSize",
+        "cudnnGetRNNLinLayerMatrixParams",
+        "cudnnGetRNNLinLayerBiasParams",
+    ),
+    *(
+        "cudnnRNNForwardTraining",
+        "cudnnRNNForwardInference",
+        "cudnnRNNBackwardData",
+        "cudnnRNNBackwardWeights",
+    ),
 )
 CUDNN_CALL = "template<class... A> static inline cudnnStatus_t {name}(A...) {{ return CUDNN_STATUS_NOT_SUPPORTED; }}\n"
 CUDNN = """#pragma once
@@ -93,7 +102,9 @@ def wheels():
 
 def wheel_nvcc():
     """nvcc of pip's wheels, or None."""
-    return next((str(nvcc) for folder in wheels() for nvcc in sorted(folder.glob("cu*/bin/nvcc"))), None)
+    return next(
+        (str(nvcc) for folder in wheels() for nvcc in sorted(folder.glob("cu*/bin/nvcc"))), None
+    )
 
 
 def sources(root, kind):
@@ -101,7 +112,9 @@ def sources(root, kind):
     names = ("include",) if kind == "include" else ("lib64", "lib")
     own = [root / name for name in names] + [root / "targets/x86_64-linux" / names[-1]]
     of_wheels = [path for folder in wheels() for path in sorted(folder.glob(f"*/{names[-1]}"))]
-    system = Path("/usr/include/x86_64-linux-gnu" if kind == "include" else "/usr/lib/x86_64-linux-gnu")
+    system = Path(
+        "/usr/include/x86_64-linux-gnu" if kind == "include" else "/usr/lib/x86_64-linux-gnu"
+    )
     found = [(folder, "*") for folder in [*own, *of_wheels]] + [(system, "*cudnn*")]
     return [(folder, pattern) for folder, pattern in found if folder.is_dir()]
 
@@ -122,7 +135,9 @@ def make(nvcc, cuda_version, cache):
     """As `adapted`, in the only process that does it."""
     root = Path(nvcc).resolve().parents[1]
     libraries = [
-        str(file) for folder, pattern in sources(root, "lib") for file in sorted(folder.glob(pattern + ".so*"))
+        str(file)
+        for folder, pattern in sources(root, "lib")
+        for file in sorted(folder.glob(pattern + ".so*"))
     ]
     stamp = repr((VERSION, nvcc, cuda_version, libraries))
     folder = cache / f"cuda{cuda_version[0]}.{cuda_version[1]}"
@@ -151,12 +166,18 @@ def fill(folder, root, nvcc, stamp):
         for file in sorted(source.glob(pattern)):
             if re.search(r"\.(so|a)(\.|$)", file.name):
                 link(file, lib / file.name)
-                link(file, lib / re.sub(r"\.so\..*", ".so", file.name))  # the name that a linker looks for
+                link(
+                    file, lib / re.sub(r"\.so\..*", ".so", file.name)
+                )  # the name that a linker looks for
     for old, new in CUDNN_PARTS.items():
         if (lib / f"libcudnn_{new}.so").exists():
             link((lib / f"libcudnn_{new}.so").resolve(), lib / f"libcudnn_{old}.so")
     wrap(include / "cuda_runtime.h", CUDA_RUNTIME)
-    wrap(include / "cudnn.h", CUDNN, calls="".join(CUDNN_CALL.format(name=name) for name in RECURRENT))
+    wrap(
+        include / "cudnn.h",
+        CUDNN,
+        calls="".join(CUDNN_CALL.format(name=name) for name in RECURRENT),
+    )
     if not (include / "npp.h").exists():
         (include / "npp.h").write_text(NPP)
     wrap_cub(include)

@@ -1,9 +1,9 @@
-"""Batch norm, instance norm and modulation on all CPU cores; see `common.fast` for what all layers have in common."""
+"""Batch norm, instance norm and modulation on all CPU cores; see `jittor_fast` for what all layers have in common."""
 
 import jittor as jt
 from jittor import nn
 
-from common.fast.kernels import fits, kernel
+from jittor_fast.kernels import fits, kernel
 
 # A group is what shares a mean: a channel of the batch (batch norm) or of one image (instance norm). It lies in
 # `rows` pieces of `length` numbers; piece r of group g starts at (r * groups + g) * length. Sums are formed in float
@@ -89,7 +89,9 @@ class Norm(jt.Function):
     def execute(self, x, weight, bias):
         groups = self.layout["groups"]
         self.layout["length"] = x.numel() // (groups * self.layout["rows"])
-        y, self.mean, self.variance = kernel([x.shape, [groups], [groups]], [x, weight, bias], NORM, **self.layout)
+        y, self.mean, self.variance = kernel(
+            [x.shape, [groups], [groups]], [x, weight, bias], NORM, **self.layout
+        )
         self.saved = x, weight, self.mean, self.variance
         return y
 
@@ -112,7 +114,9 @@ class NormGrad(jt.Function):
         return dx, dweight, dbias
 
     def grad(self, *gradients):
-        raise RuntimeError("common.fast's norms have no second derivative: use jittor.nn's under a gradient penalty")
+        raise RuntimeError(
+            "jittor_fast's norms have no second derivative: use jittor.nn's under a gradient penalty"
+        )
 
 
 def weight_and_bias(norm):
@@ -182,7 +186,9 @@ CHANNELS = """
 """
 
 # in: x, both. out: y.
-MODULATE = CHANNELS + "out0_p[at + i] = in0_p[at + i] * (1 + in1_p[scale + i]) + in1_p[shift + i]; } }"
+MODULATE = (
+    CHANNELS + "out0_p[at + i] = in0_p[at + i] * (1 + in1_p[scale + i]) + in1_p[shift + i]; } }"
+)
 
 # in: x, both, dy. out: dx, dboth.
 MODULATE_GRAD = (
@@ -215,7 +221,7 @@ class ModulateGrad(jt.Function):
         return tuple(kernel([x.shape, both.shape], [x, both, dy], MODULATE_GRAD))
 
     def grad(self, *gradients):
-        raise RuntimeError("common.fast.modulate has no second derivative")
+        raise RuntimeError("jittor_fast.modulate has no second derivative")
 
 
 def modulate(x, both):
@@ -230,7 +236,9 @@ def modulate(x, both):
     """
     n, c, h, w = x.shape
     if tuple(both.shape) != (n, 2 * c, h, w):
-        raise ValueError(f"modulate: {list(x.shape)} needs gamma and beta {[n, 2 * c, h, w]}, got {list(both.shape)}")
+        raise ValueError(
+            f"modulate: {list(x.shape)} needs gamma and beta {[n, 2 * c, h, w]}, got {list(both.shape)}"
+        )
     if fits(x, both):
         return Modulate()(x, both)
     return x * (1 + both[:, :c]) + both[:, c:]

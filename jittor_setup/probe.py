@@ -37,7 +37,9 @@ def wrong_number():
     if not np.array_equal((jt.array(numbers) * 2 + 1).numpy(), numbers * 2 + 1):
         return "x * 2 + 1 is wrong"
     a, b = rng.standard_normal((2, 128, 128)).astype(np.float32)
-    if not np.allclose(jt.matmul(jt.array(a), jt.array(b)).numpy(), a.astype(np.float64) @ b, atol=1e-3):
+    if not np.allclose(
+        jt.matmul(jt.array(a), jt.array(b)).numpy(), a.astype(np.float64) @ b, atol=1e-3
+    ):
         return "a matrix product is wrong"
     x = rng.standard_normal((2, 8, 16, 16)).astype(np.float32)
     w = rng.standard_normal((8, 8, 3, 3)).astype(np.float32)
@@ -50,7 +52,11 @@ def wrong_number():
     expected_dx = convolution(padded, w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3))
     windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (14, 14), axis=(2, 3))
     expected_dw = np.einsum("ncijhw,nkhw->kcij", windows, dy.astype(np.float64))
-    for name, got, expected in (("", y, convolution(x, w)), (" for x", dx, expected_dx), (" for w", dw, expected_dw)):
+    for name, got, expected in (
+        ("", y, convolution(x, w)),
+        (" for x", dx, expected_dx),
+        (" for w", dw, expected_dw),
+    ):
         if not np.allclose(got.numpy(), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
             return f"a convolution{name and ', its gradient' + name} is wrong"
     return None

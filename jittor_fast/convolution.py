@@ -4,12 +4,12 @@ A convolution y of an image x with weights w is bilinear, and so are its two gra
 of the two others, and their derivatives are made of the same three. There are up to five ways to run each:
 
     direct      oneDNN's, over blocks of 8 or 16 channels
-    columns     one product of matrices for each piece of an image, best with few channels (`common.fast.columns`)
-    product     one product of matrices in all, where the filter covers the whole image (`common.fast.columns`)
-    winograd2   fewer multiplications, for 3 x 3 and 4 x 4 filters (`common.fast.winograd`)
+    columns     one product of matrices for each piece of an image, best with few channels (`jittor_fast.columns`)
+    product     one product of matrices in all, where the filter covers the whole image (`jittor_fast.columns`)
+    winograd2   fewer multiplications, for 3 x 3 and 4 x 4 filters (`jittor_fast.winograd`)
     winograd4   fewer still, in larger tiles; not for 4 x 4 with stride 1
 
-Which is fastest depends on the shapes and on the processor, so `common.fast.ways` times them once on a machine.
+Which is fastest depends on the shapes and on the processor, so `jittor_fast.ways` times them once on a machine.
 
 `Conv` and `ConvTranspose` stand for those of `jittor.nn`, which run where this does not fit: on a GPU, without oneDNN,
 for dilated filters or groups. Filters that are not square take the direct way; `jittor.nn` would run them too, but with
@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import jittor as jt
 from jittor import nn
 
-from common.fast import columns, ways, winograd
-from common.fast.kernels import fits, kernel
+from jittor_fast import columns, ways, winograd
+from jittor_fast.kernels import fits, kernel
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ class Shapes:
         if not self.is_square:
             return ["direct"]
         tiles = {(3, 1): (2, 4), (4, 2): (2, 4), (4, 1): (2,)}.get((self.w[2], self.stride), ())
-        return ["direct", "columns", *["product"] * self.covers()] + [f"winograd{tile}" for tile in tiles]
+        return ["direct", "columns", *["product"] * self.covers()] + [
+            f"winograd{tile}" for tile in tiles
+        ]
 
     def likely(self):
         """The way that is mostly the fastest on two cores of an AMD EPYC: for small layers, and under mpirun."""
@@ -123,7 +125,9 @@ class Forward(jt.Function):
         return run(self.shapes, "y", x, w)
 
     def grad(self, dy):
-        return GradX(self.shapes, dy, self.w)(dy, self.w), GradW(self.shapes, self.x, dy)(self.x, dy)
+        return GradX(self.shapes, dy, self.w)(dy, self.w), GradW(self.shapes, self.x, dy)(
+            self.x, dy
+        )
 
 
 class GradX(jt.Function):
@@ -136,7 +140,9 @@ class GradX(jt.Function):
         return run(self.shapes, "x", y, w)
 
     def grad(self, dx):
-        return Forward(self.shapes, dx, self.w)(dx, self.w), GradW(self.shapes, dx, self.y)(dx, self.y)
+        return Forward(self.shapes, dx, self.w)(dx, self.w), GradW(self.shapes, dx, self.y)(
+            dx, self.y
+        )
 
 
 class GradW(jt.Function):
@@ -149,7 +155,9 @@ class GradW(jt.Function):
         return run(self.shapes, "w", x, y)
 
     def grad(self, dw):
-        return GradX(self.shapes, self.y, dw)(self.y, dw), Forward(self.shapes, self.x, dw)(self.x, dw)
+        return GradX(self.shapes, self.y, dw)(self.y, dw), Forward(self.shapes, self.x, dw)(
+            self.x, dw
+        )
 
 
 # in: an image, a bias. out: their sum.
@@ -242,10 +250,14 @@ def together(x, *layers):
     The layers have biases, and equal kernel sizes, strides and paddings. They run as one convolution, so that x and the
     gradient for it pass through memory once.
     """
-    watched = any("execute" in vars(layer) for layer in layers)  # by `common.describe`, which has to see each layer run
+    watched = any(
+        "execute" in vars(layer) for layer in layers
+    )  # by `common.describe`, which has to see each layer run
     if watched or not all(fits_layer(layer, x) for layer in layers):
         return jt.concat([layer(x) for layer in layers], dim=1)
-    weight, bias = (jt.concat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    weight, bias = (
+        jt.concat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias")
+    )
     return convolve(layers[0], x, weight, bias)
 
 
@@ -253,7 +265,9 @@ class Conv(nn.Conv):
     """`jittor.nn.Conv`."""
 
     def execute(self, x):
-        return convolve(self, x, self.weight, self.bias) if fits_layer(self, x) else super().execute(x)
+        return (
+            convolve(self, x, self.weight, self.bias) if fits_layer(self, x) else super().execute(x)
+        )
 
 
 class ConvTranspose(nn.ConvTranspose):
@@ -263,6 +277,10 @@ class ConvTranspose(nn.ConvTranspose):
         if not fits_layer(self, x):
             return super().execute(x)
         sides = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.output_padding)
-        wide = (x.shape[0], self.out_channels, *((side - 1) * s + k - 2 * p + more for side, k, s, p, more in sides))
+        wide = (
+            x.shape[0],
+            self.out_channels,
+            *((side - 1) * s + k - 2 * p + more for side, k, s, p, more in sides),
+        )
         shapes = Shapes(wide, tuple(self.weight.shape), tuple(x.shape), *stride_and_padding(self))
         return add_bias(GradX(shapes, x, self.weight)(x, self.weight), self.bias)

@@ -19,4 +19,11 @@ def kernel(shapes, inputs, source, header="", /, **data):
     `data` are numbers that the source reads as doubles, data["name"]. They are no part of the text that is
     compiled, nor are the shapes: one kernel serves all learning rates and sizes.
     """
-    return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_src=source, cpu_header=HEADER + header, data=data)
+    return jt.code(
+        shapes,
+        ["float32"] * len(shapes),
+        inputs,
+        cpu_src=source,
+        cpu_header=HEADER + header,
+        data=data,
+    )

@@ -11,7 +11,7 @@ A filter as large as the image has one patch in each, and all images together ar
 
 import math
 
-from common.fast.kernels import kernel
+from jittor_fast.kernels import kernel
 
 HEADER = """
 #include <algorithm>
@@ -162,7 +162,7 @@ def run(shapes, result, first, second):
     """The operation with this result, "y", "x" or "w", on the two other operands in the order x, y, w.
 
     Args:
-        shapes: a `common.fast.convolution.Shapes`.
+        shapes: a `jittor_fast.convolution.Shapes`.
     """
     mirrored = shapes.mirrored()
     narrow, wide = (shapes.y, shapes.x) if mirrored else (shapes.x, shapes.y)
