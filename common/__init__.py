@@ -1,28 +1,33 @@
-"""What every script shares. `import common` comes before `import jittor`: it prepares Jittor's environment."""
+"""What the scripts share. `import common` comes before `import jittor`.
+
+The import prepares Jittor's environment (jittor_setup): oneDNN, compiler and GPU.
+"""
 
 import jittor_setup
 
 jittor_setup.prepare()
 jittor_setup.import_jittor()
 
-from common.data import Batches, batch_mean  # noqa: E402
+from common.cli import Parser  # noqa: E402
+from common.ema import EMA  # noqa: E402
 from common.errors import UserError  # noqa: E402
-from common.flags import Parser, number  # noqa: E402
-from common.networks import EMA, describe, halvings, in_chunks  # noqa: E402
-from common.pictures import save_image, translate_folder  # noqa: E402
+from common.functions import check_same_shape, halvings, linear_decay  # noqa: E402
+from common.images import save_image, translate_folder  # noqa: E402
+from common.predict import predict  # noqa: E402
 from common.run import Run  # noqa: E402
+
+from jittor_setup import choose_device  # noqa: E402
 
 __all__ = [
     "EMA",
-    "Batches",
     "Parser",
     "Run",
     "UserError",
-    "batch_mean",
-    "describe",
+    "check_same_shape",
+    "choose_device",
     "halvings",
-    "in_chunks",
-    "number",
+    "linear_decay",
+    "predict",
     "save_image",
     "translate_folder",
 ]

@@ -1,7 +1,8 @@
-"""Checkpoints: one `.npz` file that is written atomically, loaded strictly, and can run no code.
+"""Checkpoints: one `.npz` that is written atomically, read strictly, and runs no code.
 
-Every array lies under `<part>/<name>`, for example `generator/0.weight` or `optimizer_G/m/3`. Everything that is
-not an array (arguments, step, states of random generators) lies in one JSON text under `meta`.
+Every array lies under `<part>/<name>`, for example `generator/0.weight` or
+`optimizer_G/m/3`. Whatever is no array (arguments, step, states of random generators)
+lies in one JSON text under `meta`.
 """
 
 from common.errors import NotFinite, UserError
@@ -16,9 +17,11 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 
-FORMAT = 2
+FORMAT = 3
+FILE_NAME = "checkpoint_last.npz"
+LARGEST_META = 1 << 20  # bytes; the JSON text takes a few thousand
+# What a damaged zip archive, and a damaged header of an array, may raise.
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
-# what numpy's parser of a header may raise
 HEADER_DAMAGE = (
     ValueError,
     KeyError,
@@ -28,81 +31,107 @@ HEADER_DAMAGE = (
     RecursionError,
     MemoryError,
 )
-FILE_NAME = "checkpoint_last.npz"
-LARGEST_META = 1 << 20  # bytes; the JSON text takes a few thousand
+META_TYPES = {
+    "script": str,
+    "args": dict,
+    "step": int,
+    "epoch": int,
+    "n_images": int,
+    "phase": str,
+    "losses": dict,
+    "rng": dict,
+    "order": dict,
+    "values": dict,
+}
+
+
+# ---- the states of a run's parts ----
 
 
 def module_state(module):
-    """Weights and buffers as copies in numpy."""
+    """{name: array} of a network's weights and buffers, as copies."""
     return {name: value.numpy().copy() for name, value in module.state_dict().items()}
 
 
 def load_module(module, state):
-    # Copies: a Var that two modules share would be trained in one and frozen by the other's eval().
-    module.load_state_dict(
-        {name: np.array(value, dtype=np.float32) for name, value in state.items()}
-    )
+    # Copies: a variable that two networks share would be trained in one of them and
+    # frozen by the other one's eval().
+    arrays = {name: np.array(value, dtype=np.float32) for name, value in state.items()}
+    module.load_state_dict(arrays)
 
 
-def optimizer_slots(optimizer):
-    """{name: Var} of an optimizer's moments (Adam: `m`, `values`; RMSprop: `values`), in a fixed order."""
-    slots = {}
+def optimizer_moments(optimizer):
+    """{name: variable} of an optimizer's moments, in a fixed order.
+
+    They are called `m` and `values` in Adam, `values` in RMSprop.
+    """
+    moments = {}
     for g, group in enumerate(optimizer.param_groups):
         for key in ("m", "values"):
             for i, value in enumerate(group.get(key, [])):
-                slots[f"{key}/{g}.{i}"] = value
-    return slots
+                moments[f"{key}/{g}.{i}"] = value
+    return moments
 
 
 def get_state(part):
-    """One part's state as a flat dict of numpy arrays and JSON values."""
+    """The state of one part, as a flat dict of numpy arrays and JSON values."""
     if isinstance(part, jt.nn.Module):
         return module_state(part)
     if isinstance(part, jt.optim.Optimizer):
-        arrays = {name: value.numpy().copy() for name, value in optimizer_slots(part).items()}
-        return {"n_step": part.n_step, **arrays}
+        state = {"n_step": part.n_step}
+        for name, value in optimizer_moments(part).items():
+            state[name] = value.numpy().copy()
+        return state
     return part.state_dict()
 
 
 def set_state(part, state):
-    """Puts what `get_state` gave back into a part of the same kind."""
+    """Puts a state of `get_state` into a part of the same type."""
     if isinstance(part, jt.nn.Module):
         load_module(part, state)
     elif isinstance(part, jt.optim.Optimizer):
         part.n_step = int(state["n_step"])
-        for name, value in optimizer_slots(part).items():
+        for name, value in optimizer_moments(part).items():
             value.update(jt.array(state[name]).stop_grad())
     else:
         part.load_state_dict(state)
 
 
-def save(path, parts, meta):
-    """Writes the parts' states and `meta` (a dict that JSON can hold) to `path`.
+# ---- writing ----
 
-    The file is written beside `path`, flushed to the disk and renamed, so that `path` is at every moment either
-    the old checkpoint or the new one.
+
+def save(path, parts, meta):
+    """Writes the states of {name: part} and `meta`, a dict that JSON can hold.
+
+    The file is written beside `path`, flushed to the disk and renamed. So `path` is at
+    every moment either the old checkpoint or the new one.
 
     Raises:
-        NotFinite: a weight is NaN or infinite; `path` is left as it was.
-        UserError: the file cannot be written; `path` is left as it was.
+        NotFinite: a weight is NaN or infinite; `path` stays as it was.
+        UserError: the file cannot be written; `path` stays as it was.
     """
-    arrays, values = {}, {}
+    arrays = {}
+    values = {}
     for part_name, part in parts.items():
         values[part_name] = {}
         for name, value in get_state(part).items():
-            if isinstance(value, np.ndarray):
-                if not np.isfinite(value).all():
-                    raise NotFinite(f"{part_name}/{name} is no longer finite")
-                arrays[f"{part_name}/{name}"] = value
-            else:
+            if not isinstance(value, np.ndarray):
                 values[part_name][name] = value
+                continue
+            if not np.isfinite(value).all():
+                raise NotFinite(f"{part_name}/{name} is no longer finite")
+            arrays[f"{part_name}/{name}"] = value
     text = json.dumps({"format": FORMAT, **meta, "values": values})
     arrays["meta"] = np.frombuffer(text.encode(), np.uint8)
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
 def write_atomically(path, write):
-    """Calls `write(file)` on a temporary file in the same folder and renames it to `path`."""
+    """Calls `write(file)` on a temporary file beside `path`, and renames it to `path`.
+
+    Raises:
+        UserError: the file cannot be written; `path` stays as it was.
+    """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -118,35 +147,51 @@ def write_atomically(path, write):
 
 
 def keep_numbered(path, step, n):
-    """Keeps the checkpoint `path` under the number of its step too, and the newest `n` of such copies."""
+    """Copies the checkpoint under its step's number; keeps the `n` newest copies."""
     copy = path.with_name(f"checkpoint_step_{step:07d}.npz")
     write_atomically(copy, lambda file: file.write(path.read_bytes()))
-    copies = sorted(
-        path.parent.glob("checkpoint_step_*.npz"), key=lambda file: file.stat().st_mtime_ns
-    )
+    copies = list(path.parent.glob("checkpoint_step_*.npz"))
+    copies.sort(key=lambda file: file.stat().st_mtime_ns)
     for old in copies[:-n]:
         old.unlink()
 
 
+def export_pickle(path, module):
+    """Writes a network's weights in Jittor's own format, for `jt.load`.
+
+    The contest asks for this format. It is a pickle: whoever loads a stranger's pickle
+    runs the stranger's code.
+    """
+    temporary = path.with_name(path.name + ".tmp.pkl")
+    module.save(str(temporary))
+    os.replace(temporary, path)
+
+
+# ---- reading ----
+
+
 def find(path):
-    """The checkpoint file for `--resume PATH`, which may also be the folder of a run."""
+    """The checkpoint file of `--resume PATH`, which may also be a run's folder."""
     path = Path(path).expanduser()
     if path.is_dir():
         path = path / FILE_NAME
     if not path.is_file():
         raise UserError(
-            f"no checkpoint at {path}: --resume takes a checkpoint file, or the --out_dir of a run"
+            f"no checkpoint at {path}: --resume takes a checkpoint file, or a run's --out_dir"
         )
     return path
 
 
 class Reader:
-    """Reads a checkpoint that may come from a stranger: no pickle, and no array before its header is checked.
+    """Reads a checkpoint that may come from a stranger.
 
-    `meta` is the dict that was given to `save`.
+    Nothing is unpickled, and no array is read before its header is checked.
+
+    Attributes:
+        meta: the dict that was given to `save`.
 
     Raises:
-        UserError: the file is not a checkpoint, is damaged, or does not fit the parts to be loaded.
+        UserError: the file is no checkpoint, or is damaged.
     """
 
     def __init__(self, path):
@@ -156,63 +201,52 @@ class Reader:
                 self.names = [name.removesuffix(".npy") for name in archive.namelist()]
                 self.meta = self.read_meta(archive)
         except DAMAGE as error:
-            raise UserError(f"{self.path} is not a checkpoint, or is damaged ({error})") from error
+            message = f"{self.path} is not a checkpoint, or is damaged ({error})"
+            raise UserError(message) from error
 
     def read_meta(self, archive):
         damaged = UserError(f"{self.path} is not a checkpoint of these scripts")
         if "meta" not in self.names or len(set(self.names)) != len(self.names):
             raise damaged
-        size = archive.getinfo("meta.npy").file_size
-        if size > LARGEST_META:
+        if archive.getinfo("meta.npy").file_size > LARGEST_META:
             raise damaged
         try:
-            meta = json.loads(self.read_array(archive, "meta", None, np.uint8).tobytes())
+            text = self.read_array(archive, "meta", None, np.uint8).tobytes()
+            meta = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise damaged from error
-        kinds = {
-            "script": str,
-            "args": dict,
-            "step": int,
-            "epoch": int,
-            "losses": dict,
-            "values": dict,
-        }
         if not isinstance(meta, dict) or type(meta.get("format")) is not int:
             raise damaged
         if meta["format"] != FORMAT:
+            found = meta["format"]
             raise UserError(
-                f"{self.path} has format {meta['format']}, and this version reads format {FORMAT}"
+                f"{self.path} has format {found}, and this version reads format {FORMAT}"
             )
-        if any(type(meta.get(key)) is not kind for key, kind in kinds.items()):
+        if any(type(meta.get(key)) is not kind for key, kind in META_TYPES.items()):
             raise damaged
         if any(type(value) is not float for value in meta["losses"].values()):
             raise damaged
         return meta
 
     def read_array(self, archive, name, shape, dtype):
-        """One array, after its header has been checked against what is expected and against the file's size."""
+        """One array, after its header is checked against what is expected.
+
+        Args:
+            shape: None for one dimension of any length; the caller has checked its
+            size.
+        """
         info = archive.getinfo(name + ".npy")
         with archive.open(info) as file:
             try:
-                version = np.lib.format.read_magic(file)
-                read_header = {
-                    (1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0,
-                }[version]
                 found_shape, fortran, found_dtype = read_header(file)
             except HEADER_DAMAGE as error:
                 raise UserError(f"{self.path}: entry {name} is damaged") from error
-            if shape is None:  # the caller has checked the size
-                shape = (
-                    found_shape
-                    if len(found_shape) == 1 and found_shape[0] <= info.file_size
-                    else None
-                )
+            if shape is None and len(found_shape) == 1 and found_shape[0] <= info.file_size:
+                shape = found_shape
             if found_shape != shape or found_dtype != dtype or fortran:
-                raise UserError(
-                    f"{self.path}: {name} is {found_dtype}{list(found_shape)}, expected {np.dtype(dtype)}"
-                    f"{list(shape) if shape is not None else ''}"
-                )
+                found = f"{found_dtype}{list(found_shape)}"
+                wanted = f"{np.dtype(dtype)}{list(shape) if shape is not None else ''}"
+                raise UserError(f"{self.path}: {name} is {found}, expected {wanted}")
             n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
             data = file.read(n_bytes + 1)
         if len(data) != n_bytes:
@@ -220,37 +254,49 @@ class Reader:
         return np.frombuffer(data, dtype).reshape(shape).copy()
 
     def load(self, parts, exact=True):
-        """Loads every part of `parts`; nothing is changed unless all of them fit.
+        """Loads every part of {name: part}; nothing changes unless all of them fit.
 
-        With `exact` the file must hold nothing else; without, other parts (the discriminator, say, when only
-        samples are asked for) may lie in it unread.
+        Args:
+            exact: the file must hold nothing else. Otherwise other parts may lie in it
+                unread: the discriminator, for example, when only samples are drawn.
+
+        Raises:
+            UserError: an array is missing, unexpected, damaged or of another shape.
         """
-        expected, missing = {}, []
+        expected = {}
+        missing = []
         for part_name, part in parts.items():
+            stored_values = self.meta["values"].get(part_name, {})
             for name, value in get_state(part).items():
-                full = f"{part_name}/{name}"
+                full_name = f"{part_name}/{name}"
                 if isinstance(value, np.ndarray):
-                    expected[full] = value
-                    missing += [full] if full not in self.names else []
-                elif type(self.meta["values"].get(part_name, {}).get(name)) is not type(value):
-                    missing.append(full)
-        unexpected = [n for n in self.names if n != "meta" and n not in expected]
-        unexpected = [n for n in unexpected if exact or n.split("/")[0] in parts]
-        if missing or unexpected:
-            lists = [
-                f"{k}: {', '.join(v[:5])}{', ...' if len(v) > 5 else ''}"
-                for k, v in (("missing", missing), ("unexpected", unexpected))
-                if v
-            ]
-            raise UserError(f"{self.path} does not fit this model; {'; '.join(lists)}")
+                    expected[full_name] = value
+                    if full_name not in self.names:
+                        missing.append(full_name)
+                elif type(stored_values.get(name)) is not type(value):
+                    missing.append(full_name)
+
+        unexpected = []
+        for name in self.names:
+            is_known = name == "meta" or name in expected
+            if not is_known and (exact or name.split("/")[0] in parts):
+                unexpected.append(name)
+        self.refuse(missing, unexpected)
         self.apply(parts, self.read_arrays(expected))
 
+    def refuse(self, missing, unexpected):
+        lists = []
+        for word, names in (("missing", missing), ("unexpected", unexpected)):
+            if names:
+                more = ", ..." if len(names) > 5 else ""
+                lists.append(f"{word}: {', '.join(names[:5])}{more}")
+        if lists:
+            raise UserError(f"{self.path} does not fit this model; {'; '.join(lists)}")
+
     def load_weights(self, parts):
-        """Loads the weights of modules alone; averages begin anew from them, everything else stays fresh."""
-        self.load(
-            {name: part for name, part in parts.items() if isinstance(part, jt.nn.Module)},
-            exact=False,
-        )
+        """Loads the weights of networks alone; averages start again from them."""
+        modules = {name: m for name, m in parts.items() if isinstance(m, jt.nn.Module)}
+        self.load(modules, exact=False)
         for part in parts.values():
             if hasattr(part, "restart"):
                 part.restart()
@@ -260,34 +306,33 @@ class Reader:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 for name, like in expected.items():
-                    arrays[name] = self.read_array(archive, name, like.shape, like.dtype)
-                    if not np.isfinite(arrays[name]).all():
+                    array = self.read_array(archive, name, like.shape, like.dtype)
+                    if not np.isfinite(array).all():
                         raise UserError(f"{self.path}: {name} holds NaN or infinite values")
+                    arrays[name] = array
         except DAMAGE as error:
             raise UserError(f"{self.path} is damaged ({error})") from error
         return arrays
 
     def apply(self, parts, arrays):
         for part_name, part in parts.items():
+            state = dict(self.meta["values"].get(part_name, {}))
             prefix = part_name + "/"
-            state = {
-                name[len(prefix) :]: value
-                for name, value in arrays.items()
-                if name.startswith(prefix)
-            }
+            for name, array in arrays.items():
+                if name.startswith(prefix):
+                    state[name.removeprefix(prefix)] = array
             try:
-                set_state(part, {**self.meta["values"].get(part_name, {}), **state})
+                set_state(part, state)
             except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{self.path}: the state of {part_name} is damaged ({error})"
-                ) from error
+                message = f"{self.path}: the state of {part_name} is damaged ({error})"
+                raise UserError(message) from error
 
 
-def export_pickle(path, module):
-    """Writes a module's weights in Jittor's own format, for `jt.load`, as the contest asks.
-
-    It is a pickle: whoever loads a pickle from a stranger runs the stranger's code.
-    """
-    temporary = path.with_name(path.name + ".tmp.pkl")
-    module.save(str(temporary))
-    os.replace(temporary, path)
+def read_header(file):
+    """(shape, whether in Fortran's order, dtype) of an `.npy` file."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"unknown version {version}")

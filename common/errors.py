@@ -1,4 +1,4 @@
-"""The two ways in which a run ends with one line instead of a traceback, and the lines that do not end it."""
+"""Errors that end a run with one line, not a traceback; lines on the screen."""
 
 import sys
 
@@ -6,20 +6,20 @@ import jittor as jt
 
 
 class UserError(ValueError):
-    """Something that the user can put right: a flag, a file, a folder. Ends a script with exit code 2."""
+    """A user's mistake: a flag, a file, a folder. Ends a script with exit code 2."""
 
 
 class NotFinite(ArithmeticError):
-    """A loss or a weight became infinite or NaN. Ends a script with exit code 3."""
+    """A loss or a weight is infinite or NaN. Ends a script with exit code 3."""
 
 
 def say(message):
-    """One line on the screen, from one process only."""
+    """Prints one line, from one process only."""
     if jt.rank == 0:
         print(message, flush=True)
 
 
 def warn(message):
-    """As `say`, on standard error."""
+    """Prints one line on standard error, from one process only."""
     if jt.rank == 0:
         print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -1,9 +1,13 @@
-"""A run from its start to its last checkpoint: what is the same for every model, around and between its steps."""
+"""A run, from its start to its last checkpoint: what surrounds every training loop."""
 
-from common import checkpoint, pictures
-from common.data.batches import shard
-from common.errors import NotFinite, UserError
-from common.log import Log, prepare_folder
+from common import checkpoint, images
+from common.cli import stored
+from common.data.batches import Batches, shard
+from common.data.mnist import download_mnist, mnist_folder
+from common.ema import EMA
+from common.errors import NotFinite, UserError, say
+from common.log import Log, prepare_folder, write_validation
+from common.seeds import mixed_seed
 from common.watch import Watch
 
 import math
@@ -11,65 +15,125 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import jittor as jt
 import numpy as np
 
-import jittor_fast
-from jittor_setup import choose_device, compile_in_parallel
+from jittor_fast import set_seed
+from jittor_setup import compile_in_parallel
 
-CHECKPOINT_SECONDS = 600  # a longer epoch is saved in its middle too
+CHECKPOINT_SECONDS = 600  # longer epochs are saved in their middle too
+
+
+@dataclass
+class Phase:
+    """A part of a run; most runs have one.
+
+    Attributes:
+        name: empty in a run of one phase.
+        first_epoch: epochs of the run that were done when the phase began.
+        last_epoch: epochs of the run after which it ends, or None.
+        last_image: images of the run after which it ends, or None.
+    """
+
+    name: str = ""
+    first_epoch: int = 0
+    last_epoch: int = None
+    last_image: int = None
+
+    def is_over(self, epoch, n_images):
+        if self.last_image is not None:
+            return n_images >= self.last_image
+        return epoch >= self.last_epoch
 
 
 class Run:
-    """One call of a script, used as `with Run(args) as run:`.
+    """One call of a script, used as `with common.Run(args) as run:`.
 
-    Entering chooses the device, seeds everything, makes `out_dir` and proves it writable. Leaving turns into one line a
-    user's mistake (exit code 2), a number that is not finite (3), and what a signal broke off within a step (128 + it).
+    On entry it seeds all generators, creates `out_dir` and checks that it is writable.
+    On exit it reports in one line: a user's mistake (exit code 2), a loss that is not
+    finite (3), or a step that a signal interrupted (128 + signal).
 
     Attributes:
-        step, epoch: the number of the step at work, and of epochs done.
-        losses: the last losses that were read, as floats.
-        rng: numpy generator of the training's noise; in the same state in every process of mpirun.
-        sample_rng: another one for pictures and samples, which therefore disturb no training.
+        step: the present training step, counted from 1.
+        epoch: how many epochs are done.
+        n_images: how many images the training has been shown.
+        losses: {name: float} of the last losses that were read.
     """
 
     def __init__(self, args):
-        self.args, self.out_dir = args, Path(args.out_dir)
-        self.step = self.epoch = 0
-        self.rng, self.sample_rng = (
-            np.random.default_rng([args.seed, stream]) for stream in (2, 3)
-        )
-        self.losses, self.pending, self.parts, self.exported, self.watches = {}, {}, {}, {}, []
+        self.args = args
+        self.out_dir = Path(args.out_dir)
         self.is_main = jt.rank == 0
-        self.stop_signal, self.old_handlers, self.log_file, self.saved_at = (
-            None,
-            {},
-            None,
-            time.monotonic(),
-        )
-        # After so many steps every kind of update has run once, and its kernels are compiled.
+        self.step = 0
+        self.epoch = 0
+        self.n_images = 0
+        self.losses = {}
+        self.pending = {}  # losses that have not been read yet
+        self.parts = {}
+        self.reader = None
+        self.phase = Phase(last_epoch=args.n_epochs, last_image=args.n_images)
+        self.rng = np.random.default_rng([args.seed, 2])  # the noise of the training
+        self.order_rng = np.random.default_rng([args.seed, 1])
+        self.order = None  # the batches of the present data set
+        self.stored_order = None
+        self.stored_phase = None
+        self.watch = Watch()
+        self.log_file = None
+        self.saved_at = time.monotonic()
+        self.stop_signal = None
+        self.old_handlers = {}
+        # After this many steps every kind of update has run once and is compiled.
         self.n_compiling = max(getattr(args, name, 1) for name in ("n_critic", "n_critic_long"))
+
+    # ---- entry and exit ----
 
     def __enter__(self):
         try:
-            choose_device(self.args.device)
-            if self.args.batch_size % jt.world_size:
-                raise UserError(
-                    f"--batch_size {self.args.batch_size} must be a multiple of {jt.world_size} processes"
-                )
-            if self.is_main and not self.args.describe:
-                prepare_folder(self.args)
+            self.begin()
         except UserError as error:
             self.report(error, code=2)
         jt.set_global_seed(mixed_seed(self.args.seed, 0), different_seed_for_mpi=False)
-        # Without a training there is nothing to save first: pictures and evaluations end at once, as any program.
-        trains = not (self.args.sample_only or self.args.describe)
-        if trains and threading.current_thread() is threading.main_thread():
+        # Without a training there is nothing to save: Ctrl-C ends such a call at once.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and not self.args.sample_only:
             for name in (signal.SIGINT, signal.SIGTERM):
                 self.old_handlers[name] = signal.signal(name, self.on_signal)
         return self
+
+    def begin(self):
+        args = self.args
+        if args.batch_size % jt.world_size:
+            raise UserError(
+                f"--batch_size {args.batch_size} must be a multiple of {jt.world_size} processes"
+            )
+        if self.is_main:
+            prepare_folder(args)
+            if getattr(args, "download", False):
+                download_mnist(mnist_folder())
+        if args.init_from:
+            self.reader = checkpoint.Reader(args.init_from)
+        elif args.resume:
+            self.reader = checkpoint.Reader(args.resume)
+            self.restore_position()
+
+    def restore_position(self):
+        """Takes from the checkpoint where the run stands, before its networks exist."""
+        meta = self.reader.meta
+        self.step = meta["step"]
+        self.epoch = meta["epoch"]
+        self.n_images = meta["n_images"]
+        if self.args.sample_only:
+            return
+        self.losses = meta["losses"]
+        self.stored_order = meta["order"]
+        self.stored_phase = meta["phase"]
+        try:
+            self.rng.bit_generator.state = meta["rng"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.args.resume}: the state of the noise is damaged") from error
 
     def __exit__(self, kind, error, traceback):
         for name, handler in self.old_handlers.items():
@@ -81,14 +145,15 @@ class Run:
         if isinstance(error, (UserError, OSError)):
             self.report(error, code=2)
         if isinstance(error, (RuntimeError, KeyboardInterrupt)) and self.stop_signal is not None:
-            # Ctrl-C reaches the compiler of a kernel too, and Jittor then fails; or it was pressed twice.
+            # Ctrl-C also reaches a kernel's compiler, and Jittor then fails; or it was
+            # pressed twice.
             print(
                 "\nStopped within a step; the last checkpoint, if any, is kept.",
                 file=sys.stderr,
                 flush=True,
             )
             raise SystemExit(128 + self.stop_signal) from error
-        if error is None and self.is_main and not self.args.describe:
+        if error is None and self.is_main:
             print(f"Done; everything is in {self.out_dir}.", flush=True)
 
     def report(self, error, code):
@@ -96,82 +161,50 @@ class Run:
         raise SystemExit(code) from error
 
     def on_signal(self, number, frame):
-        if self.stop_signal is not None:  # asked twice: do not wait for the end of the step
+        if self.stop_signal is not None:  # the second signal does not wait for the step
             raise KeyboardInterrupt
         self.stop_signal = number
 
-    # ---- noise: drawn for the whole batch, of which each process of mpirun gets its share ----
-
-    def normal(self, *shape):
-        """N(0, 1) noise (B, ...) float32; B is the size of the whole batch."""
-        return self.shard(self.rng.standard_normal(shape, dtype=np.float32))
-
-    def uniform(self, *shape):
-        """Noise (B, ...) float32, uniform in [0, 1)."""
-        return self.shard(self.rng.random(shape, dtype=np.float32))
-
-    def integers(self, low, high, n):
-        """(n,) int32 from low to below high, uniform."""
-        return self.shard(self.rng.integers(low, high, size=n, dtype=np.int32))
-
-    def permute(self, share):
-        """The rows of a batch, of which this process has a share, in random order."""
-        order = self.rng.permutation(len(share) * jt.world_size).astype(np.int32)
-        return self.gather(share)[self.shard(order)]
-
-    def shard(self, array):
-        """This process's share of an array or a Jittor variable over the whole batch, as a Jittor variable."""
-        share = shard(array)
-        return share if isinstance(share, jt.Var) else jt.array(np.ascontiguousarray(share))
-
-    def gather(self, share):
-        """The batch over all processes, from each one's share, as a Jittor variable: the opposite of `shard`."""
-        if not jt.in_mpi:
-            return share
-        share = share.numpy()
-        whole = np.zeros((jt.world_size, *share.shape), share.dtype)
-        whole[jt.rank] = share
-        return jt.array(whole.reshape(-1, *share.shape[1:])).mpi_all_reduce("add")
-
     # ---- what a checkpoint holds ----
 
-    def track(self, exports=None, **parts):
-        """Names what a checkpoint holds, and loads it where --resume or --init_from asks for it.
+    def checkpoint(self, **parts):
+        """Names what a checkpoint holds.
 
         Args:
-            exports: {name: module} of what generates; --export_pkl writes each to <name>_last.pkl.
-            parts: modules, optimizers, and objects with `state_dict()` and `load_state_dict()` (EMA, Batches).
-
-        With --sample_only the checkpoint may hold more than these.
+            parts: networks, optimizers, and objects with `state_dict()` and
+                `load_state_dict()`, such as an EMA.
         """
-        self.parts, self.exported = parts, exports or {}
+        self.parts = parts
+
+    def restore(self):
+        """Loads the parts of `checkpoint` from --resume or --init_from, if given.
+
+        --init_from loads the networks' weights alone. With --sample_only the checkpoint
+        may hold more than the parts.
+
+        Raises:
+            UserError: the checkpoint is damaged, or does not fit the networks.
+        """
         if self.is_main:
             prepare_folder(self.args)  # again: the data may have settled some arguments
-        if jt.in_mpi:
-            for module in parts.values():
-                if isinstance(module, jt.nn.Module):
-                    module.mpi_param_broadcast()
-        if self.args.init_from:
-            checkpoint.Reader(self.args.init_from).load_weights(parts)
-        elif self.args.resume:
-            reader = checkpoint.Reader(self.args.resume)
-            reader.load(parts, exact=not self.args.sample_only)
-            self.step, self.epoch = reader.meta["step"], reader.meta["epoch"]
-            if not self.args.sample_only:
-                self.losses = reader.meta["losses"]
-                try:
-                    self.rng.bit_generator.state = reader.meta["rng"]
-                except (KeyError, TypeError, ValueError) as error:
-                    raise UserError(
-                        f"{self.args.resume}: the state of the noise is damaged"
-                    ) from error
+        for part in self.parts.values():
+            if jt.in_mpi and isinstance(part, jt.nn.Module):
+                part.mpi_param_broadcast()
+        if self.reader is not None and self.args.init_from:
+            self.reader.load_weights(self.parts)
+        elif self.reader is not None:
+            self.reader.load(self.parts, exact=not self.args.sample_only)
+        self.reader = None  # a later phase continues from what is in memory
         jt.sync_all()
+        if self.args.resume:
+            self.export()
 
     def save(self):
         """Writes checkpoint_last.npz, in one process only.
 
         Raises:
-            NotFinite: a loss or a weight is NaN or infinite; the last checkpoint is left as it was.
+            NotFinite: a loss or a weight is NaN or infinite; the last checkpoint is
+            kept.
         """
         self.read_losses()
         self.saved_at = time.monotonic()
@@ -179,127 +212,314 @@ class Run:
             return
         meta = {
             "script": self.args.script,
-            "args": self.args.stored,
+            "args": stored(self.args),
             "step": self.step,
             "epoch": self.epoch,
+            "n_images": self.n_images,
+            "phase": self.phase.name,
             "losses": self.losses,
             "rng": self.rng.bit_generator.state,
+            "order": self.order.state_dict(),
             "jittor": jt.__version__,
         }
         checkpoint.save(self.out_dir / checkpoint.FILE_NAME, self.parts, meta)
-        if self.args.export_pkl:
-            for name, module in self.exported.items():
-                checkpoint.export_pickle(self.out_dir / f"{name}_last.pkl", module)
+        self.export()
+
+    def export(self):
+        """Writes each network, or its average if it has one, to <name>_last.pkl."""
+        if not (self.args.export_pkl and self.is_main):
+            return
+        modules = {name: m for name, m in self.parts.items() if isinstance(m, jt.nn.Module)}
+        averages = [part for part in self.parts.values() if isinstance(part, EMA)]
+        for name, module in modules.items():
+            for average in averages:
+                if average.source is module:
+                    module = average.module
+            checkpoint.export_pickle(self.out_dir / f"{name}_last.pkl", module)
 
     # ---- the loop ----
 
+    def phases(self, lengths, in_images=False):
+        """Yields the names of the phases that are still to train, in order.
+
+        `epochs` then yields the epochs of that phase. Call `checkpoint` and `restore`
+        within a phase if its networks are its own.
+
+        Args:
+            lengths: {name: length}, in epochs, or in images with `in_images`. A phase
+            of
+                length 0 is left out.
+        """
+        end = 0
+        for name, length in lengths.items():
+            start = end
+            end += length
+            if in_images:
+                self.phase = Phase(name, self.epoch, last_image=end)
+            else:
+                self.phase = Phase(name, start, last_epoch=end)
+            if self.phase.is_over(self.epoch, self.n_images):
+                continue
+            is_inside = (self.n_images if in_images else self.epoch) > start
+            if is_inside and self.stored_phase not in (None, name):
+                raise UserError(
+                    f"{self.args.resume} was saved in the phase {self.stored_phase}, and these "
+                    f"flags put it into {name}: give the phases the lengths of its training"
+                )
+            self.stored_phase = None
+            yield name
+        if self.args.resume and self.log_file is None:
+            self.say_finished()
+
     def epochs(self):
-        """The numbers, from 1, of the epochs still to do; a checkpoint at the interval and after the last."""
-        n_epochs = self.args.n_epochs
-        if self.epoch >= n_epochs and self.is_main:
-            print(
-                f"{self.args.resume} has been trained for {self.epoch} epochs already; "
-                f"give --n_epochs more than that to train it further."
-            )
-        while self.epoch < n_epochs:
-            yield self.epoch + 1
-            self.epoch += 1
-            if self.epoch % self.args.checkpoint_interval == 0 or self.epoch == n_epochs:
+        """Yields the numbers of the epochs still to train, from 1 in each phase.
+
+        Saves a checkpoint and draws losses.png at --checkpoint_interval, and at the
+        end.
+        """
+        if self.phase.is_over(self.epoch, self.n_images):
+            self.say_finished()
+        while not self.phase.is_over(self.epoch, self.n_images):
+            yield self.epoch - self.phase.first_epoch + 1
+            if self.order.position == 0:  # not stopped in the middle by --n_images
+                self.epoch += 1
+            ends = self.phase.is_over(self.epoch, self.n_images)
+            if self.epoch % self.args.checkpoint_interval == 0 or ends:
                 self.save()
                 if self.args.keep and self.is_main:
-                    checkpoint.keep_numbered(
-                        self.out_dir / checkpoint.FILE_NAME, self.step, self.args.keep
-                    )
+                    path = self.out_dir / checkpoint.FILE_NAME
+                    checkpoint.keep_numbered(path, self.step, self.args.keep)
                 self.plot(pause=30)
         self.plot()
 
-    def steps(self, batches):
-        """The batches of an epoch, or of its rest, as tuples of Jittor variables."""
-        if self.is_main and self.log_file is None:
-            self.log_file = Log(self.out_dir, self.step, self.args.n_epochs, len(batches))
-        for arrays in batches:
-            self.step += 1
-            if self.n_compiling > 0:
-                compile_in_parallel(True)
-            # Jittor's generator (dropout) cannot be saved. Seeding it for each step makes any step repeatable.
-            jittor_fast.set_seed(mixed_seed(self.args.seed, self.step, jt.rank))
+    def say_finished(self):
+        say(
+            f"{self.args.resume} is already trained for {self.epoch} epochs; "
+            "a larger --n_epochs (or --n_images) trains it further."
+        )
+
+    def batches(self, data, batch_size=None):
+        """Yields the batches of an epoch, or of its rest after --resume.
+
+        It counts steps, seeds Jittor for each one, saves a checkpoint every ten
+        minutes, and saves and ends the run on Ctrl-C.
+
+        Args:
+            data: a data set, with `len()` and `batch(indices, seeds)`. batch_size: over
+            all processes (default: --batch_size). A phase may have its own.
+
+        Yields:
+            Tuples of Jittor variables, as the data set gives them.
+        """
+        self.order = self.order_of(data, batch_size or self.args.batch_size)
+        if self.is_main:
+            self.open_log()
+        for arrays in self.order:
+            self.begin_step(arrays)
             yield tuple(jt.array(array) for array in arrays)
-            # Nothing may stay lazy over the end of a step: a resumed run would compute it in another order.
-            jt.sync_all()
-            self.n_compiling -= 1
-            if self.n_compiling == 0:
-                compile_in_parallel(False)
-            if self.log_file is not None:
-                self.log_file.tick()
-            self.between_steps()
+            self.end_step()
+            last_image = self.phase.last_image
+            if last_image is not None and self.n_images >= last_image:
+                break
+
+    def begin_step(self, arrays):
+        self.step += 1
+        self.watch.see_real(arrays)
+        if self.n_compiling > 0:
+            compile_in_parallel(True)
+        # The state of Jittor's generator (dropout) cannot be saved. A seed for each
+        # step makes every step repeatable.
+        set_seed(mixed_seed(self.args.seed, self.step, jt.rank))
+
+    def end_step(self):
+        # Nothing may stay lazy beyond the end of a step: a resumed run would compute it
+        # in another order.
+        jt.sync_all()
+        self.n_images += self.order.batch_size
+        self.n_compiling -= 1
+        if self.n_compiling == 0:
+            compile_in_parallel(False)
+        if self.log_file is not None:
+            self.log_file.tick()
+        self.between_steps()
+
+    def order_of(self, data, batch_size):
+        """The batches of a data set, in the order of the run's seed."""
+        order = self.order
+        if order is not None and order.data is data and order.batch_size == batch_size:
+            return order
+        order = Batches(data, batch_size, self.order_rng)
+        if self.stored_order is not None:
+            try:
+                order.load_state_dict(self.stored_order)
+            except (KeyError, TypeError, ValueError) as error:
+                message = f"{self.args.resume}: the state of the data order is damaged ({error})"
+                raise UserError(message) from error
+            self.stored_order = None
+        return order
+
+    def open_log(self):
+        """Opens losses.csv, and tells it how many steps the run will have."""
+        if self.log_file is None:
+            self.log_file = Log(self.out_dir, self.step)
+        if self.args.n_images is not None:
+            n_left = -(-(self.args.n_images - self.n_images) // self.order.batch_size)
+            self.log_file.set_length(self.step + n_left, None)
+        else:
+            done = self.order.position // self.order.batch_size
+            n_left = (self.args.n_epochs - self.epoch) * len(self.order) - done
+            self.log_file.set_length(self.step + n_left, self.args.n_epochs)
 
     def between_steps(self):
-        """Stops where a signal asks for it, and saves where the last checkpoint is old."""
-        stop, is_due = self.agree(
-            self.stop_signal is not None, time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
-        )
-        if stop:
+        """Saves if the last checkpoint is old, and stops if a signal asked for it."""
+        is_stopped = self.stop_signal is not None
+        is_due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        is_stopped, is_due = self.any_process(is_stopped, is_due)
+        if is_stopped:
             self.stop_signal = self.stop_signal or signal.SIGTERM
             self.save()
             self.plot()
             if self.is_main:
                 print(
-                    f"\nStopped at step {self.step} and saved; go on with --resume {self.out_dir}",
+                    f"\nStopped at step {self.step} and saved; "
+                    f"continue with --resume {self.out_dir}",
                     file=sys.stderr,
                 )
             raise SystemExit(128 + self.stop_signal)
         if is_due:
             self.save()
 
-    def agree(self, *wishes):
-        """Which of the wishes any process has; under mpirun all must take the same way after the same step."""
+    def any_process(self, *wishes):
+        """Which of the wishes any process has: all must act after the same step."""
         if not jt.in_mpi:
             return wishes
-        with jt.flag_scope(use_cuda=0):  # a number that no GPU needs to wait for
+        with jt.flag_scope(use_cuda=0):  # a scalar that no GPU needs to wait for
             return jt.array(np.float32(wishes)).mpi_all_reduce("add").numpy() > 0
 
     def every(self, interval):
-        """Whether this step is the interval's last, in the process that writes."""
+        """Whether this step is a multiple of `interval`, in the process that writes."""
         return self.is_main and self.step % interval == 0
 
-    # ---- what it shows ----
+    # ---- noise: drawn for the whole batch, of which each process of mpirun has a share
+    # ----
 
-    @property
-    def sample_path(self):
-        """Where this step's picture of samples goes."""
-        return self.out_dir / f"samples/step_{self.step:07d}.png"
+    def noise(self, kind, n, dim):
+        """(n, dim) noise as a Jittor variable: "normal", or "uniform" in [-1, 1]."""
+        return self.shard(latent_noise(self.rng, kind, n, dim))
 
-    def save_samples(self, images, **conditions):
-        """Writes samples.npz, and PNG files where --samples_dir asks for them.
+    def normal(self, *shape):
+        """N(0, 1) noise (B, ...), as a Jittor variable."""
+        return self.shard(self.rng.standard_normal(shape, dtype=np.float32))
+
+    def uniform(self, *shape):
+        """Noise (B, ...), uniform in [0, 1), as a Jittor variable."""
+        return self.shard(self.rng.random(shape, dtype=np.float32))
+
+    def integers(self, low, high, n):
+        """(n,) int32 from low to below high, uniform, as a Jittor variable."""
+        return self.shard(self.rng.integers(low, high, size=n, dtype=np.int32))
+
+    def fixed_noise(self, kind, n, dim):
+        """(n, dim) noise as numpy, the same at every call: it depends on the seed."""
+        return latent_noise(self.fixed_rng(), kind, n, dim)
+
+    def fixed_rng(self):
+        """A numpy generator for samples, in the same state at every call."""
+        return np.random.default_rng([self.args.seed, 3])
+
+    def permute(self, batch):
+        """The rows of a batch in random order; under mpirun, over all processes."""
+        whole = self.gather(batch)
+        order = self.rng.permutation(len(whole)).astype(np.int32)
+        return whole[self.shard(order)]
+
+    def exchange(self, pool, images):
+        """The images of a batch (B, C, H, W) after `pool.exchange(images, rng)`.
+
+        Under mpirun the pool gets the batch of all processes.
+        """
+        return self.shard(pool.exchange(self.gather(images), self.rng))
+
+    def shard(self, array):
+        """This process's share of a whole batch, as a Jittor variable."""
+        share = shard(array)
+        return share if isinstance(share, jt.Var) else jt.array(np.ascontiguousarray(share))
+
+    def gather(self, share):
+        """The whole batch, from each process's share: the inverse of `shard`."""
+        if not jt.in_mpi:
+            return share
+        share = share.numpy()
+        whole = np.zeros((jt.world_size, *share.shape), share.dtype)
+        whole[jt.rank] = share
+        return jt.array(whole.reshape(-1, *share.shape[1:])).mpi_all_reduce("add")
+
+    # ---- what a run shows ----
+
+    def save_grid(self, samples, to=None, nrow=10, padding=2):
+        """Writes samples as one picture, and warns once if they have collapsed.
 
         Args:
-            images: (N, C, H, W) in [-1, 1]; they are stored as `images`, (N, H, W, C) uint8.
+            samples: (N, C, H, W) in [-1, 1], numpy or Jittor.
+            to: a file name in `out_dir` (default: samples/step_<number>.png).
+            nrow, padding: see `common.save_image`.
+        """
+        if not self.is_main:
+            return
+        images.save_image(samples, self.picture_path(to), nrow, padding)
+        if to is None:
+            self.watch.see_samples(samples)
+
+    def save_rows(self, *rows, to=None, columns=False):
+        """Writes rows of equally many images, and warns once if one row has collapsed.
+
+        Args:
+            rows: (N, C, H, W) in [-1, 1] as numpy, real images first; C may differ.
+            to: a file name in `out_dir` (default: samples/step_<number>.png).
+            columns: draw each of `rows` as a column.
+        """
+        if not self.is_main:
+            return
+        images.save_rows(self.picture_path(to), *rows, columns=columns)
+        if to is None:
+            self.watch.see_rows(rows)
+
+    def picture_path(self, to):
+        return self.out_dir / (to or f"samples/step_{self.step:07d}.png")
+
+    def save_samples(self, samples, **conditions):
+        """Writes samples.npz, and PNG files if --samples_dir is given.
+
+        Args:
+            samples: (N, C, H, W) in [-1, 1]; stored as `images`, (N, H, W, C) uint8.
             conditions: arrays of N labels or the like, stored under their names.
         """
-        arrays = {"images": pictures.to_uint8(images), **conditions}
-        checkpoint.write_atomically(
-            self.out_dir / "samples.npz", lambda file: np.savez_compressed(file, **arrays)
-        )
+        if not self.is_main:
+            return
+        arrays = {"images": images.to_uint8(samples), **conditions}
+        path = self.out_dir / "samples.npz"
+        checkpoint.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         if self.args.samples_dir:
-            pictures.save_each(images, Path(self.args.samples_dir).expanduser())
+            images.save_each(samples, Path(self.args.samples_dir).expanduser())
 
-    def watch(self, real, samples="samples", loss=None):
-        """A `Watch` that also sees the losses at each reading; its arguments are those of `Watch`."""
-        self.watches.append(Watch(real, samples, loss))
-        return self.watches[-1]
+    def save_validation(self, epoch, **values):
+        """Writes an epoch's values, floats, to validation.csv and to the screen."""
+        if self.is_main:
+            write_validation(self.out_dir / "validation.csv", epoch, values)
 
     def log(self, losses):
-        """Call it once in each step with {name: scalar Var}; the values are read at the interval only.
+        """Takes {name: scalar Jittor variable} once in each step.
 
-        A loss that not every step has, such as the generator's, keeps its last value in between.
+        The values are read, and written to losses.csv, at --log_interval only. A loss
+        that not every step has, such as the generator's, keeps its last value in
+        between.
         """
         self.pending.update(losses)
         if self.step % self.args.log_interval == 0:
             self.read_losses()
             if self.log_file is not None:
                 self.log_file.add(self.step, self.epoch + 1, self.losses)
-            for watch in self.watches:
-                watch.see_losses(self.losses)
+            self.watch.see_losses(self.losses)
 
     def read_losses(self):
         """Turns the last losses into floats.
@@ -307,9 +527,10 @@ class Run:
         Raises:
             NotFinite: one is NaN or infinite.
         """
-        pending, self.pending = self.pending, {}
+        pending = self.pending
+        self.pending = {}
         for name, value in pending.items():
-            if jt.in_mpi:  # the mean over the whole batch, not over this process's share
+            if jt.in_mpi:  # the mean over the whole batch
                 value = value.mpi_all_reduce("mean")
             self.losses[name] = float(value.item())
         for name, value in self.losses.items():
@@ -321,6 +542,12 @@ class Run:
             self.log_file.plot(pause)
 
 
-def mixed_seed(*numbers):
-    """A large seed for Jittor: its generator gives the same for 0 and 1, and starts near 0 from a small one."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1) | 1 << 29
+def latent_noise(rng, kind, n, dim):
+    """(n, dim) float32 noise of a numpy generator.
+
+    Args:
+        kind: "normal" for N(0, 1), "uniform" for [-1, 1].
+    """
+    if kind == "normal":
+        return rng.standard_normal((n, dim), dtype=np.float32)
+    return rng.uniform(-1, 1, (n, dim)).astype(np.float32)

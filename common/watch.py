@@ -1,57 +1,83 @@
-"""Warnings of a GAN's training that is lost: the discriminator has won, or the samples have collapsed."""
+"""Warnings of a GAN's training that is lost.
+
+Either the discriminator has won, or the generator's samples have collapsed.
+"""
 
 from common.errors import warn
 
 import numpy as np
 
-WON = (
-    0.01  # a discriminator's loss below this leaves the generator without a gradient to learn from
-)
-PATIENCE = 20  # readings of the losses in a row
+# Losses of a discriminator that distinguishes all images when they are near 0. A
+# Wasserstein critic has none.
+DISCRIMINATOR_LOSSES = ("loss_D", "loss_D_A", "loss_D_B")
+WON = 0.01  # below this, the generator's gradients vanish
+PATIENCE = 20  # readings of the losses in succession
+N_REAL = 50  # images of the data whose variety is measured
 
 
 def mean_distance(images):
-    """Mean Euclidean distance between pairs of (N, ...) images; 0 for a single one."""
+    """The mean Euclidean distance between pairs of (N, ...) images; 0 for one image."""
     flat = images.reshape(len(images), -1).astype(np.float64)
     squares = (flat**2).sum(1)
-    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0))
+    products = flat @ flat.T
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))
     return distances.sum() / max(len(flat) * (len(flat) - 1), 1)
 
 
 class Watch:
-    """Warns once when a discriminator has won, and once when samples have collapsed.
+    """Warns once if a discriminator has won, and once if samples have collapsed."""
 
-    Args:
-        real: (N, C, H, W) images of the data, N >= 2, whose variety the samples should have.
-        samples: what the samples are called in the warning.
-        loss: the name of a discriminator's loss that is near 0 when it tells all fakes. A Wasserstein critic has none.
-    """
+    def __init__(self):
+        self.real = []
+        self.real_distance = None
+        self.n_low = dict.fromkeys(DISCRIMINATOR_LOSSES, 0)
+        self.warned = set()
 
-    def __init__(self, real, samples="samples", loss=None):
-        self.real_distance, self.samples, self.loss = mean_distance(np.asarray(real)), samples, loss
-        self.readings, self.told = 0, set()
-
-    def tell(self, what, message):
-        if what not in self.told:
-            self.told.add(what)
+    def warn_once(self, topic, message):
+        if topic not in self.warned:
+            self.warned.add(topic)
             warn(f"{message}; try another --loss, --lr or --seed")
 
     def see_losses(self, losses):
         """Takes the losses that were read, {name: float}."""
-        if self.loss not in losses:
+        for name in self.n_low:
+            if name not in losses:
+                continue
+            self.n_low[name] = self.n_low[name] + 1 if losses[name] < WON else 0
+            if self.n_low[name] == PATIENCE:
+                self.warn_once(
+                    "won",
+                    f"the discriminator has won: {name} was below {WON} in {PATIENCE} "
+                    "readings in succession, and the generator no longer learns from it",
+                )
+
+    def see_real(self, arrays):
+        """Takes a training batch, whose last array (B, C, H, W) holds real images."""
+        if self.real_distance is not None:
             return
-        self.readings = self.readings + 1 if losses[self.loss] < WON else 0
-        if self.readings == PATIENCE:
-            self.tell(
-                "won",
-                f"the discriminator has won: {self.loss} was under {WON} in {PATIENCE} readings in a row, "
-                "and the generator no longer learns from it",
-            )
+        batches = [array for array in arrays if np.ndim(array) == 4]
+        if not batches:
+            self.real_distance = 0.0  # there are no images to compare samples with
+            return
+        self.real += list(batches[-1])
+        if len(self.real) >= N_REAL:
+            self.real_distance = mean_distance(np.stack(self.real[:N_REAL]))
+            self.real = []
 
     def see_samples(self, images):
-        """Takes samples, (N, C, H, W), in the range of the real images; one alone shows no variety."""
-        if len(images) > 1 and mean_distance(np.asarray(images)) < self.real_distance / 10:
-            self.tell(
+        """Takes samples (N, C, H, W) in the range of the real images."""
+        if self.real_distance is not None:
+            self.compare(np.asarray(images), self.real_distance, "real images")
+
+    def see_rows(self, rows):
+        """Takes rows of images (N, C, H, W); the first row holds real images."""
+        first = mean_distance(np.asarray(rows[0]))
+        for row in rows[1:]:
+            self.compare(np.asarray(row), first, "their inputs")
+
+    def compare(self, images, distance, others):
+        if len(images) > 1 and mean_distance(images) < distance / 10:
+            self.warn_once(
                 "collapse",
-                f"the {self.samples} have collapsed: they differ by less than a tenth of what the data's images do",
+                f"the samples have collapsed: they differ by less than a tenth of what {others} do",
             )

@@ -1,16 +1,15 @@
-"""Says what on this machine keeps the scripts from running, or from using its GPU, and what would cure it.
+"""Says what this machine lacks to run the scripts, or to use its GPU.
 
     python tools/doctor.py
     python tools/doctor.py --probe
 
-One line for each thing that matters; exit code 0 where the scripts run, on the CPU at least, else 2. Jittor is
-imported with --probe alone: that compiles it, if that has not been done, and tries the GPU, if there is one.
+It prints one line for each thing that matters, with what would help. The exit code is 0
+if the scripts run, at least on the CPU, and 2 otherwise. Only --probe imports Jittor:
+it compiles Jittor if that has not been done, and tries the GPU if there is one.
 """
 
 import argparse
-import contextlib
 import importlib.metadata
-import io
 import os
 import platform
 import re
@@ -19,185 +18,197 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1] / "common")
-)  # importing all of `common` would import Jittor
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import jittor_setup
-from jittor_setup import gpu
+from jittor_setup import cache, find_cuda, gpu, onednn, requirements
+from jittor_setup.errors import GpuUnusable, SetupError
 
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 1 << 30
+PACKAGES = ("jittor", "numpy", "pillow", "tqdm", "matplotlib")
 
 
 class Report:
-    """Prints lines; `ok` is False once something has been found without which no script runs."""
+    """Prints the lines; `ok` is False after one that keeps the scripts from running."""
 
     def __init__(self):
         self.ok = True
 
     def line(self, name, text, state="ok"):
+        """Prints a line.
+
+        Args:
+            name: What was checked.
+            text: What was found, and what would help.
+            state: "ok", "note" (the scripts run without it) or "MISSING" (they do not).
+        """
         print(f"{name:11} {state:8} {text}", flush=True)
-        self.ok = self.ok and state != "MISSING"
+        if state == "MISSING":
+            self.ok = False
 
 
-def complaint(check):
-    """What a check of `jittor_setup` says before it would end the program; None where all is well."""
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            check()
-    except SystemExit:
-        return errors.getvalue().strip().removeprefix("error: ")
-    return None
+# ---- the checks ----
 
 
 def check_software(report):
     system = platform.system()
-    windows = (
-        "; on Windows use WSL (wsl --install), which is a Linux" if system == "Windows" else ""
-    )
-    report.line("system", f"{platform.platform()}{windows}", "ok" if system == "Linux" else "note")
-    report.line("Python", f"{platform.python_version()} at {sys.executable}")
-    problem = complaint(jittor_setup.check_requirements)
-    packages = []
-    for name in ("jittor", "numpy", "pillow", "tqdm", "matplotlib"):
-        try:
-            packages.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            packages.append(f"{name} missing")
-            problem = problem or f"{name} is not installed: run 'pip install -r requirements.txt'"
-    report.line("packages", problem or ", ".join(packages), "MISSING" if problem else "ok")
-    compiler = os.environ.get("cc_path") or "g++"
-    if shutil.which(compiler):
-        report.line("compiler", first_line([compiler, "--version"]))
-    problem = complaint(jittor_setup.python_config)
-    report.line("headers", problem or "Python's headers are there", "MISSING" if problem else "ok")
+    advice = "; on Windows use WSL (wsl --install), which is a Linux" if system == "Windows" else ""
+    report.line("system", f"{platform.platform()}{advice}", "ok" if system == "Linux" else "note")
+    try:
+        requirements.check_python()
+        report.line("Python", f"{platform.python_version()} at {sys.executable}")
+    except SetupError as problem:
+        report.line("Python", problem, "MISSING")
+    check_packages(report)
+    try:
+        requirements.check_compiler()
+        report.line("compiler", first_line([requirements.compiler_name(), "--version"]))
+    except SetupError as problem:
+        report.line("compiler", problem, "MISSING")
+    try:
+        requirements.python_config()
+        report.line("headers", "Python's headers are installed")
+    except SetupError as problem:
+        report.line("headers", problem, "MISSING")
     check_libstdcxx(report)
 
 
-def first_line(command):
+def check_packages(report):
     try:
-        return (
-            subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.splitlines()
-            or ["?"]
-        )[0]
+        requirements.check_packages()
+    except SetupError as problem:
+        report.line("packages", problem, "MISSING")
+        return
+    versions = []
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            advice = "run 'pip install -r requirements.txt'"
+            report.line("packages", f"{name} is not installed: {advice}", "MISSING")
+            return
+    report.line("packages", ", ".join(versions))
+
+
+def first_line(command):
+    """The first line that a command prints, or why there is none."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{command[0]} does not answer ({error})"
+    lines = done.stdout.splitlines()
+    return lines[0] if lines else "?"
 
 
 def check_libstdcxx(report):
-    """Conda brings a libstdc++ of its own, which may be older than what the system's g++ compiles for."""
+    """Conda has its own libstdc++, which may be older than what g++ compiles for."""
     if "CONDA_PREFIX" not in os.environ:
         return
-    own = sorted(Path(os.environ["CONDA_PREFIX"]).glob("lib/libstdc++.so.6.*"))
-    text = (
-        f"conda's {own[-1].name}; if an import fails with GLIBCXX: "
-        if own
-        else "none of conda's own"
-    )
-    cure = "conda install -c conda-forge libstdcxx-ng" if own else ""
-    report.line("libstdc++", text + cure, "note" if own else "ok")
+    libraries = sorted(Path(os.environ["CONDA_PREFIX"]).glob("lib/libstdc++.so.6.*"))
+    if libraries:
+        report.line(
+            "libstdc++",
+            f"conda's {libraries[-1].name}; if an import fails with GLIBCXX: "
+            "conda install -c conda-forge libstdcxx-ng",
+            "note",
+        )
+    else:
+        report.line("libstdc++", "the system's, since conda has none here")
 
 
 def check_cache(report):
-    problem = complaint(jittor_setup.cache_folder)
-    if problem:
+    """Checks Jittor's cache folder; returns its path, or None if it is unusable."""
+    try:
+        folder = cache.cache_folder()
+    except SetupError as problem:
         report.line("cache", problem, "MISSING")
         return None
-    cache = jittor_setup.cache_folder()
-    odd = re.search(r"[^A-Za-z0-9_./+:\\-]", str(cache))
-    if odd:
-        text = f"{cache} holds {odd[0]!r}, which compilers may not take; set JITTOR_HOME to a plain path"
-        report.line("cache", text, "note")
+    unusual = re.search(r"[^A-Za-z0-9_./+:\\-]", str(folder))
+    if unusual:
+        report.line(
+            "cache",
+            f"{folder} contains {unusual[0]!r}, which compilers may not accept; "
+            "set JITTOR_HOME to a plain path",
+            "note",
+        )
     else:
-        report.line("cache", str(cache))
-    free = shutil.disk_usage(cache).free / GIB
+        report.line("cache", folder)
+    return folder
+
+
+def check_resources(report, folder):
+    free = shutil.disk_usage(folder).free / GIB
     report.line(
         "disk", f"{free:.1f} GiB free there; Jittor takes about 0.5", "ok" if free > 2 else "note"
     )
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
         report.line(
             "memory", f"{memory:.1f} GiB, {os.cpu_count()} cores", "ok" if memory > 3 else "note"
         )
-    try:
-        compiled = jittor_setup.core_is_compiled(cache)
-    except AttributeError:  # without Jittor, of which an earlier line has told
-        compiled = False
-    report.line(
-        "Jittor",
-        "compiled for this machine" if compiled else "not compiled yet: minutes at the first run",
-    )
-    wheels = jittor_setup.wheel_folder("onednn-cpu-gomp", "libmkldnn.so")
-    linked = (cache / "mkl" / jittor_setup.ONEDNN / "lib/libmkldnn.so").is_file()
-    text = (
-        "there"
-        if wheels or linked
-        else "not there: Jittor downloads it, or run 'pip install -r requirements.txt'"
-    )
-    report.line("oneDNN", text, "ok" if wheels or linked else "note")
-    return cache
 
 
-def check_gpu(report, cache, probe):
-    """The driver, nvcc and cuDNN one by one; then the verdict, as a run would come to it."""
-    driver, devices = gpu.ask_driver()
+def check_compiled(report, folder):
+    """What is in Jittor's cache folder already."""
+    if cache.core_is_compiled(folder):
+        report.line("Jittor", "compiled for this machine")
+    else:
+        report.line("Jittor", "not compiled yet: the first run takes minutes")
+    if onednn.is_installed() or onednn.is_linked(folder):
+        report.line("oneDNN", "installed")
+    else:
+        report.line(
+            "oneDNN",
+            "missing: Jittor downloads it, unless you run 'pip install -r requirements.txt'",
+            "note",
+        )
+
+
+def check_gpu(report, folder, probe):
+    """The driver, nvcc and cuDNN, one by one, and then what a run would decide."""
+    driver, devices = find_cuda.ask_driver()
     if not devices:
-        report.line("GPU", "none that a driver of NVIDIA's answers for; the CPU computes")
+        report.line("GPU", "none found, no NVIDIA driver answers; scripts use the CPU")
         return
-    names = ", ".join(f"{name} (capability {capability / 10:.1f})" for name, capability in devices)
-    report.line("GPU", f"{names}; the driver is for CUDA {driver[0]}.{driver[1]}")
+    names = []
+    for name, capability in devices:
+        names.append(f"{name} (capability {capability / 10:.1f})")
+    report.line("GPU", f"{', '.join(names)}; the driver is for CUDA {driver[0]}.{driver[1]}")
     try:
-        gpu.find_toolkit(driver, cache, report.line)
-        if probe:
-            verdict = gpu.decide([], cache)
-            report.line(
-                "verdict",
-                verdict.reason or "Jittor computes right numbers on it",
-                state(verdict.reason),
-            )
-        else:
-            report.line(
-                "verdict", "nothing speaks against it; --probe, or the first run, tries it", "ok"
-            )
-    except gpu.No as reason:
-        report.line("verdict", f"the CPU computes: {reason}", "note")
-
-
-def state(reason):
-    return "note" if reason else "ok"
+        find_cuda.find_toolkit(driver, folder, report.line)
+    except GpuUnusable as reason:
+        report.line("verdict", f"scripts use the CPU: {reason}", "note")
+        return
+    if not probe:
+        report.line("verdict", "nothing speaks against it; --probe, or the first run, tries it")
+        return
+    verdict = gpu.decide([], folder)
+    if verdict.reason:
+        report.line("verdict", verdict.reason, "note")
+    else:
+        report.line("verdict", "Jittor computes correct results on it")
 
 
 def check_processes(report):
     for command, package in (("mpirun", "openmpi-bin"), ("mpicc", "libopenmpi-dev")):
         found = shutil.which(command)
-        text = found or f"not there; only several processes need it (Debian: {package})"
+        text = found or f"missing; only runs with several processes need it (Debian: {package})"
         report.line(command, text, "ok" if found else "note")
-    on = os.environ.get("use_nccl", "0") != "0"
-    report.line(
-        "NCCL",
-        "as use_nccl says"
-        if on
-        else "not used: gradients of several processes go through the host",
-    )
+    if os.environ.get("use_nccl", "0") != "0":
+        report.line("NCCL", "as use_nccl says")
+    else:
+        report.line("NCCL", "not used: several processes exchange gradients through the host")
 
 
-def import_jittor():
-    """What an import of Jittor, in a process of its own, ends with."""
-    command = [
-        sys.executable,
-        "-c",
-        "import common, jittor as jt; print((jt.ones(3) * 2).sum().item())",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    right = done.returncode == 0 and done.stdout.split()[-1:] == ["6.0"]
-    return (
-        "it computes on the CPU"
-        if right
-        else f"it fails: {(done.stderr.strip().splitlines() or ['?'])[-1]}",
-        right,
-    )
+def check_import(report):
+    """Imports Jittor in a separate process and computes one sum."""
+    code = "import common, jittor as jt; print((jt.ones(3) * 2).sum().item())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 0 and done.stdout.split()[-1:] == ["6.0"]:
+        report.line("Jittor", "it computes on the CPU")
+    else:
+        lines = done.stderr.strip().splitlines() or ["?"]
+        report.line("Jittor", f"it fails: {lines[-1]}", "MISSING")
 
 
 def main(argv=None):
@@ -205,21 +216,22 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--probe", action="store_true", help="import Jittor, and try the GPU")
-    args, report = parser.parse_args(argv), Report()
+    args = parser.parse_args(argv)
+    report = Report()
     check_software(report)
-    cache = check_cache(report)
-    if cache is not None:
-        check_gpu(report, cache, args.probe)
+    folder = check_cache(report)
+    if folder is not None:
+        check_resources(report, folder)
+        check_compiled(report, folder)
+        check_gpu(report, folder, args.probe)
     check_processes(report)
     if args.probe and report.ok:
-        text, right = import_jittor()
-        report.line("Jittor", text, "ok" if right else "MISSING")
-    print(
-        "The scripts run on this machine."
-        if report.ok
-        else "The scripts do not run yet: see the lines with MISSING."
-    )
-    raise SystemExit(0 if report.ok else 2)
+        check_import(report)
+    if not report.ok:
+        print("The scripts do not run yet: see the lines with MISSING.")
+        raise SystemExit(2)
+    print("The scripts run on this machine.")
+    raise SystemExit(0)
 
 
 if __name__ == "__main__":

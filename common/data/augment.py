@@ -1,5 +1,7 @@
-"""Random crops and mirroring of images, which follow from an item's seed alone. Digits are never augmented: a mirrored
-digit is no digit.
+"""Random crops and mirroring of training images.
+
+They depend on an item's seed alone, so a resumed run sees the same images. Digits are
+never augmented: a mirrored digit is not a digit.
 """
 
 from common.errors import UserError
@@ -9,7 +11,9 @@ from typing import Optional
 
 import numpy as np
 
-JITTER = 286 / 256  # of img_size (Isola 2017, section 6.2; Zhu 2017, the authors' code)
+# Size before the crop, relative to img_size: Isola 2017, section 6.2; Zhu 2017, the
+# authors' code.
+JITTER = 286 / 256
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,10 @@ class Augment:
     """How training images change from epoch to epoch.
 
     Attributes:
-        crop: whether a part of `img_size` is cut at random out of a larger image.
-        flip: whether every other image is mirrored.
-        load_size: the shorter side of that larger image, in pixels; JITTER times that of `img_size`, if None.
+        crop: whether a random crop of `img_size` is cut out of a larger image.
+        flip: whether half of the images, chosen at random, are mirrored.
+        load_size: the shorter side of that larger image in pixels (default: JITTER
+            times the shorter side of `img_size`).
     """
 
     crop: bool = True
@@ -27,48 +32,62 @@ class Augment:
     load_size: Optional[int] = None
 
     def decoded(self, img_size):
-        """(height, width) to which an image is scaled, and out of which `img_size` is cut."""
+        """(height, width) to which an image is scaled before it is cropped."""
         shape = sides(img_size)
         if not self.crop:
             return shape
-        factor = JITTER if self.load_size is None else self.load_size / min(shape)
+        if self.load_size is None:
+            factor = JITTER
+        else:
+            factor = self.load_size / min(shape)
         return tuple(round(factor * side) for side in shape)
 
     def apply(self, pixels, img_size, seed):
-        """A random part of (..., H, W) pixels, of `img_size`, perhaps mirrored."""
-        rng, (height, width) = np.random.default_rng(seed), sides(img_size)
-        top, left = rng.integers((pixels.shape[-2] - height + 1, pixels.shape[-1] - width + 1))
-        part = pixels[..., top : top + height, left : left + width]
-        return mirror(part, rng) if self.flip else part
+        """A random crop, mirrored or not.
+
+        Args:
+            pixels: (..., H, W), as large as `decoded(img_size)`.
+            img_size: of the crop, the side of a square or (height, width).
+            seed: an integer; equal seeds give equal crops of the two images of a pair.
+        """
+        rng = np.random.default_rng(seed)
+        height, width = sides(img_size)
+        n_places = (pixels.shape[-2] - height + 1, pixels.shape[-1] - width + 1)
+        top, left = rng.integers(n_places)
+        crop = pixels[..., top : top + height, left : left + width]
+        return mirror(crop, rng) if self.flip else crop
 
 
 NONE = Augment(crop=False, flip=False)
 
 
 def augmentation(args):
-    """The `Augment` of the flags that `Parser.add_augmentation` offers."""
-    return Augment(not args.no_crop, not args.no_flip, args.load_size)
+    """The `Augment` that the flags of `Parser.add_augmentation` describe."""
+    return Augment(crop=not args.no_crop, flip=not args.no_flip, load_size=args.load_size)
 
 
 def sides(img_size):
-    """(height, width) of an `img_size`, which is both or one number for both."""
-    return (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    """(height, width) of an `img_size`: the side of a square, or already a pair."""
+    if isinstance(img_size, int):
+        return (img_size, img_size)
+    return tuple(img_size)
 
 
 def square(img_size):
-    """The one side of an `img_size`.
+    """The side of an `img_size` that is a square.
 
     Raises:
-        UserError: height and width differ, which digits cannot have.
+        UserError: height and width differ, which is not possible for digits.
     """
     height, width = sides(img_size)
     if height != width:
         raise UserError(
-            f"digits are square, not {height} x {width}: --img_height and --img_width need images in --data_dir"
+            f"digits are square, not {height} x {width}: "
+            "--img_height and --img_width need images in --data_dir"
         )
     return height
 
 
 def mirror(pixels, rng):
-    """Pixels (..., H, W), in every other case with left and right exchanged."""
+    """(..., H, W) pixels, mirrored left to right with probability 1/2."""
     return pixels[..., ::-1] if rng.integers(2) else pixels

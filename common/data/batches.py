@@ -1,4 +1,4 @@
-"""Seeded, endless, equal batches of any data set, and each process's share of them."""
+"""Shuffled batches of any data set, and each process's share of them."""
 
 from common.errors import UserError
 
@@ -7,46 +7,72 @@ import numpy as np
 
 
 class Batches:
-    """Endless epochs of shuffled, equal batches whose order depends on the seed alone.
+    """Endless epochs of shuffled batches of equal size.
 
-    Iterating gives one epoch, or the rest of one after `load_state_dict`. The last images that do not fill a
-    batch are left out (a batch of another size would also compile another set of kernels). Under mpirun,
-    `batch_size` is the size over all processes, and each gets its contiguous share of every batch.
+    Iterating over it gives one epoch, or the rest of one after `load_state_dict`. The
+    last images, if they do not fill a batch, are left out of the epoch: a batch of
+    another size would need another set of compiled kernels. Under mpirun, `batch_size`
+    is the size over all processes, and each process gets its contiguous share of each
+    batch.
 
     Args:
-        data: an object with `len()` and `batch(indices, seeds)`; `seeds` has an integer for each image, from
-            which it draws its augmentation.
+        data: an object with `len()` and `batch(indices, seeds)`. `seeds` holds an
+            integer for each image, which determines its augmentation.
+        batch_size: images per batch.
+        rng: a numpy Generator that shuffles. Nothing else may draw from it: a resumed
+            run sets it back to its state at the start of the epoch.
+
+    Raises:
+        UserError: the data set is smaller than a batch.
     """
 
-    def __init__(self, data, batch_size, seed):
+    def __init__(self, data, batch_size, rng):
         if batch_size > len(data):
             raise UserError(
                 f"--batch_size {batch_size} is more than the {len(data)} images of the data set"
             )
-        self.data, self.batch_size = data, batch_size
-        self.rng = np.random.default_rng([seed, 1])
-        self.start_of_epoch = self.rng.bit_generator.state
-        self.position = 0  # images of this epoch that have been given out
+        if not isinstance(rng, np.random.Generator):  # DELETE once no caller passes a seed
+            rng = np.random.default_rng([rng, 1])
+        self.data = data
+        self.batch_size = batch_size
+        self.rng = rng
+        self.start_of_epoch = rng.bit_generator.state
+        self.position = 0  # images of this epoch that were already given out
 
     def __len__(self):
+        """Batches per epoch."""
         return len(self.data) // self.batch_size
 
     def __iter__(self):
+        # The order of an epoch is drawn again from the state at its start, so that a
+        # checkpoint holds this state and a position instead of all indices.
         self.rng.bit_generator.state = self.start_of_epoch
         order = self.rng.permutation(len(self.data))
         seeds = self.rng.integers(2**63, size=len(self.data))
-        first, last = self.position, len(self) * self.batch_size
-        chunks = [order[i : i + self.batch_size] for i in range(first, last, self.batch_size)]
-        for batch in self.data_in_order(
-            [shard(c) for c in chunks if len(c) == self.batch_size], seeds
-        ):
+
+        shares = []
+        end = len(self) * self.batch_size
+        for first in range(self.position, end, self.batch_size):
+            chunk = order[first : first + self.batch_size]
+            if len(chunk) == self.batch_size:
+                shares.append(shard(chunk))
+
+        for batch in self.data_in_order(shares, seeds):
             self.position += self.batch_size
             yield batch
         self.start_of_epoch = self.rng.bit_generator.state
         self.position = 0
 
     def data_in_order(self, chunks, seeds):
-        """The batches; a data set that decodes files offers `stream`, which works ahead in threads."""
+        """Yields the batches of the index arrays `chunks`.
+
+        A data set that decodes files has a method `stream`, which works ahead in
+        threads.
+
+        Args:
+            chunks: index arrays, one per batch.
+            seeds: (N,) integers, one for each item of the data set.
+        """
         if hasattr(self.data, "stream"):
             yield from self.data.stream(chunks, seeds)
         else:
@@ -54,30 +80,61 @@ class Batches:
                 yield self.data.batch(indices, seeds[indices])
 
     def state_dict(self):
+        """What a checkpoint stores: the generator's state and the position."""
         return {"start_of_epoch": self.start_of_epoch, "position": self.position}
 
     def load_state_dict(self, state):
+        """Continues where `state_dict` was called.
+
+        Raises:
+            KeyError, TypeError, ValueError: the state is damaged.
+        """
         if not 0 <= state["position"] <= len(self.data):
             raise ValueError("the position lies outside the data set")
-        self.rng.bit_generator.state = self.start_of_epoch = state["start_of_epoch"]
+        self.rng.bit_generator.state = state["start_of_epoch"]
+        self.start_of_epoch = state["start_of_epoch"]
         self.position = state["position"]
 
 
+def spread(data, n=10):
+    """The batch of n items, evenly spaced over a data set; of all, if it has fewer."""
+    n = min(n, len(data))
+    indices = np.linspace(0, len(data) - 1, n).astype(int)
+    return data.batch(indices)
+
+
+# ---- processes of mpirun ----
+
+
 def shard(array):
-    """This process's contiguous share of an array over the whole batch; all of it without mpirun."""
+    """This process's contiguous share of an array (B, ...) over the whole batch.
+
+    Without mpirun it is the whole array.
+    """
     share = len(array) // jt.world_size
     return array[jt.rank * share : (jt.rank + 1) * share]
 
 
 def whole_batch(share):
-    """The batch over all processes from each one's share, a Jittor variable; gradients pass through to every share."""
+    """The batch (B, ...) over all processes, from each one's share.
+
+    Args:
+        share: a Jittor variable. Gradients reach the shares of all processes.
+    """
     if not jt.in_mpi:
         return share
-    rows = [jt.zeros_like(share)] * jt.world_size
-    rows[jt.rank] = share
-    return jt.concat(rows).mpi_all_reduce("add")
+    shares = [jt.zeros_like(share)] * jt.world_size
+    shares[jt.rank] = share
+    return jt.concat(shares).mpi_all_reduce("add")
 
 
 def batch_mean(value):
-    """The mean over the whole batch of a Jittor variable that each process has for its own share; no gradient."""
-    return value.detach().mpi_all_reduce("mean") if jt.in_mpi else value.detach()
+    """The mean over all processes of a Jittor variable, without its gradient.
+
+    Args:
+        value: a mean over this process's share of the batch.
+    """
+    value = value.detach()
+    if jt.in_mpi:
+        value = value.mpi_all_reduce("mean")
+    return value

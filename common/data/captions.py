@@ -1,11 +1,11 @@
-"""Images with captions: a folder with a table of them or a text file for each image, or digits described by code."""
+"""Images with captions: a folder with a table or text files, or described digits."""
 
-from common.data import drawn
 from common.data.augment import mirror
 from common.data.decode import check_images, fit, list_images, open_image
 from common.data.digits import load_digits
 from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, not_found, part_folder
+from common.data.toy import drawn
 from common.errors import UserError, say, warn
 
 import csv
@@ -16,14 +16,51 @@ from pathlib import Path
 import numpy as np
 
 TABLE = "captions.csv"
-EXPECTED = f"images with {TABLE} (columns file and caption) or with a .txt of the same name (a caption in each line)"
-N_BYTES = 256  # values of a byte of UTF-8; 0, which no text holds, fills up
-LONGEST = 201  # bytes of a caption that are read
-ROOM = 8  # zeros at least at the end of each text, so that no text touches the end
-N_EXAMPLES = 8  # texts that a training shows, at most
-EVERY = 5  # where there is no test folder, each so many-th image is of the test part
+EXPECTED = (
+    f"images with {TABLE} (columns file and caption) or with a .txt of the same name "
+    "(a caption in each line)"
+)
+N_EXAMPLES = 8  # captions that a training run draws pictures of, at most
+EVERY = 5  # without a test folder, every fifth image is in the test split
 
-# ---- digits described by code ----
+# ---- texts as bytes ----
+
+N_BYTES = 256  # values of a byte of UTF-8; 0, which no text contains, is padding
+LONGEST = 201  # bytes of a text that are read
+ROOM = 8  # zeros at the end of the longest text, so that no text touches the end
+
+
+def encode(texts):
+    """Texts as (N, L) int32 codes: their bytes in UTF-8, padded with zeros.
+
+    Texts are stripped, converted to lower case and cut after LONGEST bytes. L is the
+    length of the longest, plus ROOM.
+    """
+    all_bytes = [text.strip().lower().encode()[:LONGEST] for text in texts]
+    length = max(len(text_bytes) for text_bytes in all_bytes) + ROOM
+    codes = np.zeros((len(all_bytes), length), np.int32)
+    for code, text_bytes in zip(codes, all_bytes):
+        code[: len(text_bytes)] = list(text_bytes)
+    return codes
+
+
+def read_texts(path):
+    """The lines of a text file, without empty ones.
+
+    Raises:
+        UserError: the file cannot be read, or holds no text.
+    """
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from error
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise UserError(f"{path} holds no text")
+    return texts
+
+
+# ---- digits and their description ----
 
 COLOURS = np.uint8([[225, 35, 35], [25, 150, 50], [45, 85, 235], [245, 140, 15], [150, 45, 190]])
 GROUNDS = np.uint8([[0, 0, 0], [255, 255, 255]])
@@ -61,116 +98,118 @@ PHRASINGS = {
 
 
 def is_held_out(combination):
-    """Whether a (digit, colour, stroke, ground) never occurs in training: a fifth of all, and of each value."""
+    """Whether a combination never occurs in training.
+
+    This holds for a fifth of all combinations, and for a fifth of those with any one
+    digit, colour, stroke or ground.
+
+    Args:
+        combination: (digit, colour, stroke, ground), indices as in SHAPE.
+    """
     digit, colour, stroke, ground = combination
     return (digit + colour + 2 * stroke + 3 * ground) % len(COLOURS) == 0
 
 
 def combinations(held_out):
     """(M, 4) int: the combinations that never occur in training, or those that do."""
-    every = itertools.product(*map(range, SHAPE))
+    every = itertools.product(*(range(n) for n in SHAPE))
     return np.array([c for c in every if is_held_out(c) == held_out])
 
 
 def descriptions(combination, language="en"):
-    """The captions of a combination, one in each phrasing."""
+    """The captions of a combination, one for each phrasing."""
     words = [column[value] for column, value in zip(WORDS[language], combination)]
     return [phrasing.format(*words) for phrasing in PHRASINGS[language]]
 
 
 def paint(pixels, looks, img_size):
-    """(N, 28, 28) digits as (N, 3, S, S) uint8, with (N, 3) colours, strokes and grounds."""
+    """Paints digits in colour.
+
+    Args:
+        pixels: (N, 28, 28) uint8 digits, white on black.
+        looks: (N, 3) int: colour, stroke and ground of each digit, indices as in SHAPE.
+        img_size: S.
+
+    Returns:
+        (N, 3, S, S) uint8.
+    """
     colour, stroke, ground = looks.T
-    shape = np.where(stroke[:, None, None] == 1, drawn.dilate(pixels, 1), pixels)
+    is_bold = stroke[:, None, None] == 1
+    shape = np.where(is_bold, drawn.dilate(pixels, 1), pixels)
     inside = drawn.enlarge(shape, img_size)[:, None] / np.float32(255)
-    ink, paper = (
-        COLOURS[colour][:, :, None, None],
-        GROUNDS[ground].astype(np.float32)[:, :, None, None],
-    )
+    ink = COLOURS[colour][:, :, None, None]
+    paper = GROUNDS[ground].astype(np.float32)[:, :, None, None]
     return np.uint8(paper + (ink - paper) * inside + 0.5)
 
 
-def described_digits(img_size, split, download=False):
-    """The digits of `load_digits` in looks drawn at random; in the test part, of the combinations held out.
+def described_digits(img_size, split):
+    """The digits of `load_digits`, each in a random look.
+
+    The test split has only the combinations that are held out, the training split the
+    others.
 
     Returns:
-        Images (N, 3, S, S) uint8 and their combinations (N, 4): digit, colour, stroke, ground.
+        Images (N, 3, S, S) uint8, and their combinations (N, 4) int: digit, colour,
+        stroke, ground.
     """
-    digits = load_digits(None, 28, 1, download=download, split=split, n_test=drawn.N_TEST)
-    pixels, labels = digits.images[:, 0], digits.labels
-    rng, allowed = (
-        np.random.default_rng([13, split == "test"]),
-        combinations(held_out=split == "test"),
-    )
-    chosen = np.stack([rng.choice(allowed[allowed[:, 0] == label]) for label in labels])
-    images = [paint(pixels[part], chosen[part, 1:], img_size) for part in drawn.chunks(len(labels))]
+    digits = load_digits(None, 28, 1, split=split, n_test=drawn.N_TEST)
+    pixels = digits.images[:, 0]
+    rng = np.random.default_rng([13, split == "test"])
+    allowed = combinations(held_out=split == "test")
+    chosen = np.stack([rng.choice(allowed[allowed[:, 0] == label]) for label in digits.labels])
+    chunks = drawn.chunks(len(pixels))
+    images = [paint(pixels[chunk], chosen[chunk, 1:], img_size) for chunk in chunks]
     return np.concatenate(images), chosen
-
-
-# ---- captions as numbers ----
-
-
-def encode(texts):
-    """Texts as (N, L) int32: the bytes of their UTF-8 in small letters, cut after LONGEST, and zeros, ROOM at least."""
-    rows = [text.strip().lower().encode()[:LONGEST] for text in texts]
-    codes = np.zeros((len(rows), max(map(len, rows)) + ROOM), np.int32)
-    for code, row in zip(codes, rows):
-        code[: len(row)] = list(row)
-    return codes
-
-
-def read_texts(path):
-    """The lines of a text file, without empty ones.
-
-    Raises:
-        UserError: it cannot be read, or holds none.
-    """
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
-    texts = [line for line in lines if line.strip()]
-    if not texts:
-        raise UserError(f"{path} holds no text")
-    return texts
 
 
 # ---- a folder ----
 
 
 def read_captions(folder):
-    """{image file: its captions} below a folder, in the files' order.
+    """{image file: list of its captions} for the images below a folder, in their order.
 
     Raises:
-        UserError: no captions, or a table without its columns.
+        UserError: there are no captions, or a table lacks a column.
     """
     files = list_images(folder)
-    captions = (
-        from_table(folder, files) if (folder / TABLE).is_file() else from_text_files(folder, files)
-    )
+    if (folder / TABLE).is_file():
+        captions = from_table(folder, files)
+    else:
+        captions = from_text_files(folder, files)
     described = {file: captions[file] for file in files if captions.get(file)}
     if not described:
         raise not_found(folder, EXPECTED)
-    if len(described) < len(files):
-        missing = next(file for file in files if file not in described)
+    missing = [file for file in files if file not in described]
+    if missing:
         warn(
-            f"{len(files) - len(described):,} of {len(files):,} images have no caption and are left out: {missing}"
+            f"{len(missing):,} of {len(files):,} images have no caption and are left out: "
+            f"{missing[0]}"
         )
     return described
 
 
 def read_parts(root):
-    """{"train", "test": the captions of `read_captions`}; without folders of parts, each fifth image is a test."""
+    """{"train": captions, "test": captions}, each as `read_captions` returns them.
+
+    If there is no folder `train`, every fifth image is in the test split.
+    """
     if (root / "train").is_dir():
-        parts = {"train": read_captions(root / "train")}
+        train = read_captions(root / "train")
         _, folder = find_part(root, "test", lambda name: part_folder(root, name), EXPECTED)
-        return parts | {"test": read_captions(folder)}
-    described = list(read_captions(root).items())
-    parts = {"train": [x for i, x in enumerate(described) if i % EVERY], "test": described[::EVERY]}
-    return {split: dict(part) for split, part in parts.items()}
+        return {"train": train, "test": read_captions(folder)}
+    train = {}
+    test = {}
+    for i, (file, captions) in enumerate(read_captions(root).items()):
+        part = train if i % EVERY else test
+        part[file] = captions
+    return {"train": train, "test": test}
 
 
 def from_table(folder, files):
+    """{image file: captions} from the folder's table, whose paths start at the folder.
+
+    A name without a folder finds an image in a subfolder too.
+    """
     path = folder / TABLE
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -182,108 +221,138 @@ def from_table(folder, files):
         raise UserError(
             f"{path}: expected a first line with the columns file and caption; found: {found}"
         )
-    places = {file.name: file for file in files} | {
-        file.relative_to(folder).as_posix(): file for file in files
-    }
+    places = {file.name: file for file in files}
+    for file in files:
+        places[file.relative_to(folder).as_posix()] = file
     captions = defaultdict(list)
     for row in rows:
-        if row["file"] in places and (row["caption"] or "").strip():
-            captions[places[row["file"]]].append(row["caption"])
+        file = places.get(row["file"])
+        if file is not None and (row["caption"] or "").strip():
+            captions[file].append(row["caption"])
     return captions
 
 
 def from_text_files(folder, files):
-    """Of a text file beside an image, or of one with its stem elsewhere below the folder."""
-    stems = {path.stem: path for path in sorted(folder.rglob("*.txt"))}
+    """{image file: captions} from text files with the images' names.
+
+    They lie beside the images, or elsewhere below the folder.
+    """
+    by_stem = {path.stem: path for path in sorted(folder.rglob("*.txt"))}
     captions = {}
     for file in files:
-        beside = file.with_suffix(".txt")
-        path = beside if beside.is_file() else stems.get(file.stem)
+        path = file.with_suffix(".txt")
+        if not path.is_file():
+            path = by_stem.get(file.stem)
         if path is not None:
             captions[file] = read_texts(path)
     return captions
 
 
 class CaptionedImages(LazyImages):
-    """Items: image (C, S, S) uint8, its caption and one that is none of its captions, both (L,) int32 as of `encode`.
+    """Images with a caption and a wrong caption.
 
-    Which of an image's captions, and which wrong one, depends on the seed.
+    An item is an image (C, S, S) uint8, one of its captions, and a caption that it does
+    not have, both (L,) int32 as `encode` makes them. The seed chooses the two captions.
 
     Args:
-        images: files, or (N, C, S, S) uint8.
+        images: a list of files, or an array (N, C, S, S) uint8.
         captions: N lists of texts.
-        examples: texts of images that are not among these.
-        augment: random mirroring.
+        img_size: the side of a square.
+        channels: 1 or 3.
+        examples: captions of other images, to draw pictures of.
+        augment: whether to mirror images at random.
     """
 
     def __init__(self, images, captions, img_size, channels, examples, augment=False):
         super().__init__()
+        self.images = images
+        self.captions = captions
+        self.in_memory = isinstance(images, np.ndarray)
+        self.img_size = img_size
+        self.channels = channels
         self.examples = examples
-        self.images, self.captions, self.in_memory = (
-            images,
-            captions,
-            isinstance(images, np.ndarray),
-        )
-        self.img_size, self.channels, self.augment = img_size, channels, augment
+        self.augment = augment
         texts = list(dict.fromkeys(text for group in captions for text in group))
-        self.numbers = {text: i for i, text in enumerate(texts)}
+        self.numbers = {text: i for i, text in enumerate(texts)}  # rows of `codes`
         self.codes = encode(texts)
 
     def __len__(self):
         return len(self.images)
 
     def load(self, index, seed=0):
-        rng, own = np.random.default_rng(seed), self.captions[index]
-        if self.in_memory:
-            pixels = self.images[index]
-        else:
-            pixels = fit(
-                open_image(self.images[index], self.channels, at_least=self.img_size), self.img_size
-            )
-        caption, wrong = own[rng.integers(len(own))], None
+        pixels = self.pixels(index)
+        rng = np.random.default_rng(seed)
+        own = self.captions[index]
+        caption = own[rng.integers(len(own))]
+        wrong = None
         while wrong is None or wrong in own:
             others = self.captions[rng.integers(len(self))]
             wrong = others[rng.integers(len(others))]
-        pixels = mirror(pixels, rng) if self.augment else pixels
+        if self.augment:
+            pixels = mirror(pixels, rng)
         return pixels, self.codes[self.numbers[caption]], self.codes[self.numbers[wrong]]
 
+    def pixels(self, index):
+        """An image (C, S, S) uint8."""
+        if self.in_memory:
+            return self.images[index]
+        image = open_image(self.images[index], self.channels, at_least=self.img_size)
+        return fit(image, self.img_size)
 
-def load_captions(
-    data_dir, img_size, channels=3, language="en", split="train", augment=False, download=False
-):
-    """Images with captions, as CaptionedImages.
+
+def load_captions(data_dir, img_size, channels=3, language="en", split="train", augment=False):
+    """Images with captions, as `CaptionedImages`.
 
     Args:
-        data_dir: a folder of images with `captions.csv` (columns file and caption, several rows of a file allowed), or
-            with a text file of the same name for each image; `train/` and `test/` in it are its parts, else every
-            fifth image is the test part. None for coloured digits, of which a fifth of the combinations is the test.
+        data_dir: a folder of images with `captions.csv` (columns file and caption; a
+            file may have several rows), or with a text file of the same name for each
+            image. Its splits lie in `train/` and `test/`; otherwise every fifth image
+            is in the test split. None for coloured digits; a fifth of the combinations
+            is the test split.
+        img_size: the side of a square.
+        channels: 1 or 3.
         language: "en" or "zh", of the digits' captions.
         split: "train" or "test".
-        download: of `load_digits`.
+        augment: whether to mirror images at random.
 
     Raises:
-        UserError: images or captions are missing or cannot be read; all captions are equal.
+        UserError: images or captions are missing or cannot be read, or all captions are
+            equal.
     """
     if data_dir is None:
-        images, looks = described_digits(img_size, split, download)
-        images, source = drawn.grey(images) if channels == 1 else images, "the digits, coloured"
-        captions, unseen = (
-            [descriptions(c, language) for c in part]
-            for part in (looks, combinations(held_out=True))
-        )
+        source = "the digits, coloured"
+        images, looks = described_digits(img_size, split)
+        if channels == 1:
+            images = drawn.grey(images)
+        captions = [descriptions(c, language) for c in looks]
+        unseen = [descriptions(c, language) for c in combinations(held_out=True)]
     else:
-        root = source = existing_folder(data_dir)
-        parts = read_parts(root)
+        source = existing_folder(data_dir)
+        parts = read_parts(source)
         images = check_images(list(parts[split]), channels)
-        captions, unseen = [parts[split][file] for file in images], list(parts["test"].values())
+        captions = [parts[split][file] for file in images]
+        unseen = list(parts["test"].values())
     if not any(set(group) - set(captions[0]) for group in captions):
         raise UserError(
-            f"{source}: expected images with different captions, found {len(captions)} for the {split} part"
+            f"{source}: expected images with different captions, "
+            f"found {len(captions)} for the {split} part"
         )
-    chosen = unseen[:: -(-len(unseen) // N_EXAMPLES)]
-    examples = [group[i % len(group)].strip().lstrip("-") for i, group in enumerate(chosen)]
-    data = CaptionedImages(images, captions, img_size, channels, examples, augment)
+    data = CaptionedImages(images, captions, img_size, channels, choose_examples(unseen), augment)
     say(
-        f"Data ({split}): {len(data):,} images from {source}, with {len(data.numbers):,} different captions."
+        f"Data ({split}): {len(data):,} images from {source}, "
+        f"with {len(data.numbers):,} different captions."
     )
     return data
+
+
+def choose_examples(captions):
+    """At most N_EXAMPLES captions, evenly spaced and of different phrasings.
+
+    Args:
+        captions: lists of texts.
+    """
+    step = -(-len(captions) // N_EXAMPLES)  # rounded up
+    chosen = captions[::step]
+    # Hyphens at the start would make the text a flag, where it becomes an argument of
+    # --text.
+    return [group[i % len(group)].strip().lstrip("-") for i, group in enumerate(chosen)]

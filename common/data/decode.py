@@ -1,4 +1,4 @@
-"""Image files as arrays: found, checked, opened in any size and mode, scaled and cut."""
+"""Image files as arrays: found, checked, opened in any mode, scaled and cropped."""
 
 from common.checkpoint import HEADER_DAMAGE
 from common.data import deep
@@ -7,6 +7,7 @@ from common.data.deep import Deep
 from common.data.layout import existing_folder, not_found
 from common.errors import UserError, warn
 
+import math
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +18,19 @@ import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")
-LARGEST_IMAGE = 100_000_000  # pixels; beyond it lie decompression bombs, not photographs
-DECODE_ALL = 5000  # folders up to this size are decoded once at the start, larger ones have their headers checked
-CHECK_ALL = 50_000  # of larger ones still, about as many headers, evenly spread: a million would take minutes
-BROKEN = (OSError, *HEADER_DAMAGE, Image.DecompressionBombError)
+LARGEST_IMAGE = 100_000_000  # pixels; larger files are decompression bombs, not photographs
+
+# Up to DECODE_ALL files are decoded once at the start. Of more files only the headers
+# are read, and of more than CHECK_ALL about that many headers, evenly spaced: a million
+# would take minutes.
+DECODE_ALL = 5000
+CHECK_ALL = 50_000
+
+BROKEN = (OSError, *HEADER_DAMAGE, Image.DecompressionBombError)  # errors of damaged files
 EXIF_ORIENTATION = 0x0112
 
-# Images above LARGEST_IMAGE are refused. The filter is set once: threads cannot each set one for a while.
+# Images above LARGEST_IMAGE are refused, so Pillow's warning about them is not needed.
+# The filter is set here because threads cannot each set one for a while.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -32,7 +39,7 @@ class Unreadable(UserError):
 
     Attributes:
         path: the file.
-        reason: why not.
+        reason: why not, in words.
     """
 
     def __init__(self, path, error):
@@ -42,7 +49,7 @@ class Unreadable(UserError):
 
 
 def to_float(pixels):
-    """uint8 in [0, 255] as float32 in [-1, 1]; floats, which are there already, as they are."""
+    """uint8 in [0, 255] as float32 in [-1, 1]; other arrays are returned unchanged."""
     if pixels.dtype != np.uint8:
         return pixels
     images = pixels.astype(np.float32)
@@ -52,16 +59,20 @@ def to_float(pixels):
 
 
 def list_images(folder):
-    """All images below a folder, sorted by path.
+    """All image files below a folder, sorted by path.
 
     Raises:
-        UserError: it is no folder, or holds no image.
+        UserError: it is not a folder, or holds no image.
     """
     folder = existing_folder(folder)
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
     if not files:
-        raise not_found(folder, f"{', '.join(s[1:] for s in SUFFIXES)} images")
+        listed = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        raise not_found(folder, f"{listed} images")
     return files
+
+
+# ---- opening ----
 
 
 @contextmanager
@@ -69,7 +80,8 @@ def opened(path):
     """An open Pillow image, of which only the header has been read.
 
     Raises:
-        Unreadable: here or within, the file is missing, damaged, empty, or larger than LARGEST_IMAGE.
+        Unreadable: here or in the `with` block, the file is missing, damaged, empty, or
+            larger than LARGEST_IMAGE.
     """
     try:
         with Image.open(path) as image:
@@ -81,22 +93,26 @@ def opened(path):
 
 
 def open_image(path, channels, at_least=None):
-    """As `open_picture`, with eight bits of what has more of them."""
+    """As `open_picture`, but always with 8 bits, as a Pillow image."""
     image = open_picture(path, channels, at_least)
     return image.eight_bits() if isinstance(image, Deep) else image
 
 
 def open_picture(path, channels, at_least=None):
-    """One image, upright: a Pillow image of mode "L" or "RGB", on white where it is transparent, or a `Deep` one.
+    """Opens an image file, turned upright as its EXIF orientation says.
 
     Args:
-        channels: 1 or 3, and any number of an array in a `.npy` file.
-        at_least: a JPEG may be decoded at a fraction of its size, but not below this number of pixels, or (height,
-            width).
+        channels: 1 or 3; for an array in a `.npy` file, any number.
+        at_least: a side in pixels, or (height, width). A JPEG may be decoded at a
+            fraction of its size, but not below this one, which is faster.
+
+    Returns:
+        A Pillow image of mode "L" or "RGB", on white where it is transparent; or a
+        `Deep` image, if the file has more than 8 bits.
 
     Raises:
-        Unreadable: the file is missing, damaged, empty, or larger than LARGEST_IMAGE; it holds NaN, values out of
-            range, or an array of another number of channels.
+        Unreadable: the file is missing, damaged, empty, or larger than LARGEST_IMAGE;
+            it holds NaN or values out of range, or an array with other channels.
     """
     if is_array(path):
         try:
@@ -106,22 +122,28 @@ def open_picture(path, channels, at_least=None):
     with opened(path) as image:
         if channels not in (1, 3):
             raise ValueError(
-                f"an image file has 1 or 3 channels, not {channels}; arrays in .npy files have any number"
+                f"an image file has 1 or 3 channels, not {channels}; "
+                "arrays in .npy files have any number"
             )
         if at_least is not None:
-            image.draft(None, (max(sides(at_least)),) * 2)
+            side = max(sides(at_least))
+            image.draft(None, (side, side))
         image.load()
         image = ImageOps.exif_transpose(image)
         if image.mode in deep.DEEP_MODES:
             return deep.from_pillow(image, channels)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
         return image.convert("L" if channels == 1 else "RGB")
 
 
 def size_of(path):
-    """(width, height) of an image as `open_picture` gives it, from its header."""
+    """(width, height) of the image that `open_picture` would return.
+
+    Only the header is read, except for rotated TIFF files.
+    """
     if is_array(path):
         try:
             height, width = deep.shape_of(path)[:2]
@@ -129,71 +151,92 @@ def size_of(path):
             raise Unreadable(path, error) from error
         return width, height
     with opened(path) as image:
-        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-        if (
-            turned and image.format == "TIFF"
-        ):  # Pillow turns its size at the opening or at the loading, by its version
+        is_turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5  # by a quarter turn
+        if is_turned and image.format == "TIFF":
+            # Some versions of Pillow turn the size of a TIFF when it is opened, others
+            # when it is loaded.
             image.load()
             return image.size
-        return image.size[::-1] if turned else image.size
+        width, height = image.size
+        return (height, width) if is_turned else (width, height)
 
 
 def is_array(path):
+    """Whether a file holds a numpy array, by its suffix."""
     return Path(path).suffix.lower() == ".npy"
 
 
+# ---- arrays ----
+
+
 def fit(image, img_size):
-    """An image of `open_picture` scaled until it covers `img_size`, a number or (height, width); its middle.
+    """Scales an image of `open_picture` until it covers `img_size`, and crops its
+    centre.
+
+    Args:
+        img_size: the side of a square, or (height, width).
 
     Returns:
-        (C, H, W) as in `pixels_of`.
+        (C, H, W), as `pixels_of` returns it.
     """
-    size = sides(img_size)[::-1]
-    return pixels_of(
-        image.fit(size, Image.BICUBIC)
-        if isinstance(image, Deep)
-        else ImageOps.fit(image, size, Image.BICUBIC)
-    )
+    height, width = sides(img_size)
+    if isinstance(image, Deep):
+        fitted = image.fit((width, height), Image.BICUBIC)
+    else:
+        fitted = ImageOps.fit(image, (width, height), Image.BICUBIC)
+    return pixels_of(fitted)
 
 
 def pixels_of(image):
-    """(C, H, W) of an image of `open_picture`: uint8, or float32 in [-1, 1] of a `Deep` one."""
+    """An image of `open_picture` as (C, H, W).
+
+    Returns:
+        uint8 in [0, 255]; or float32 in [-1, 1], if it is a `Deep` image.
+    """
     if isinstance(image, Deep):
         return image.pixels()
     pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    if pixels.ndim == 2:
+        return pixels[None]
+    return pixels.transpose(2, 0, 1)
+
+
+# ---- checking ----
 
 
 def check_images(files, channels=3):
-    """The files that can be read, as far as they are checked; one warning names the others.
+    """The files without those that cannot be read, which one warning names.
+
+    How thoroughly they are checked depends on how many there are (DECODE_ALL,
+    CHECK_ALL).
 
     Args:
-        channels: as in `open_picture`; None for files that are not taken for images (label maps).
+        channels: as of `open_picture`; None for label maps, which are not photographs.
 
     Raises:
-        UserError: more than one in a hundred is broken, and more than two; or all of them.
+        UserError: more than two files and more than one in a hundred are broken, or
+            all.
     """
+    is_thorough = len(files) <= DECODE_ALL
 
     def reason_of(path):
         try:
-            if len(files) > DECODE_ALL:
-                size_of(path)
-            elif channels is None:
-                with opened(path) as image:
-                    image.load()
-            else:
-                open_picture(path, channels, at_least=1)
+            check(path, channels, is_thorough)
         except Unreadable as error:
             return error.reason
         return None
 
-    checked = files[:: -(-len(files) // CHECK_ALL)]
+    step = max(1, math.ceil(len(files) / CHECK_ALL))
+    checked = files[::step]
     with ThreadPoolExecutor(workers()) as pool:
         reasons = dict(zip(checked, pool.map(reason_of, checked)))
     broken = [file for file in checked if reasons[file] is not None]
     if not broken:
         return files
-    names = ", ".join(str(f) for f in broken[:10]) + (", ..." if len(broken) > 10 else "")
+
+    names = ", ".join(str(file) for file in broken[:10])
+    if len(broken) > 10:
+        names += ", ..."
     names += f" ({reasons[broken[0]]})"
     if len(broken) > max(len(checked) // 100, 2) or len(broken) == len(checked):
         raise UserError(f"{len(broken)} of {len(checked)} images cannot be read: {names}")
@@ -201,5 +244,21 @@ def check_images(files, channels=3):
     return [file for file in files if reasons.get(file) is None]
 
 
+def check(path, channels, is_thorough):
+    """Reads the header of an image file, or all of it.
+
+    Raises:
+        Unreadable: it cannot be read.
+    """
+    if not is_thorough:
+        size_of(path)
+    elif channels is None:
+        with opened(path) as image:
+            image.load()
+    else:
+        open_picture(path, channels, at_least=1)
+
+
 def workers():
+    """Threads that decode images: one per core, up to 8."""
     return min(8, os.cpu_count() or 1)

@@ -1,21 +1,19 @@
-"""Images of more than eight bits: grey PNG and TIFF files of 16 bits, TIFF files of floats, arrays in `.npy` files.
+"""Images with more than 8 bits per channel.
 
-Pillow would cut such values off at 255. Here they stay floats until the training step.
+These are grey PNG and TIFF files of 16 bits, TIFF files of floats, and arrays in `.npy`
+files. Pillow would clip such values at 255; here they stay floats until the training
+step.
 """
 
 import numpy as np
 from PIL import Image, ImageOps
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # of Pillow
-WHITE = {
-    "uint8": 255,
-    "uint16": 65535,
-    "bool": 1,
-}  # the value that is 1 in [0, 1]; floats are there already
+WHITE = {"uint8": 255, "uint16": 65535, "bool": 1}  # the value that becomes 1 in [0, 1]
 
 
 class Deep:
-    """An image of floats, with what is used of Pillow's images.
+    """An image of floats, with those methods of Pillow's images that are needed.
 
     Attributes:
         planes: a Pillow image of mode "F" for each channel, with values in [0, 1].
@@ -23,36 +21,41 @@ class Deep:
     """
 
     def __init__(self, planes):
-        self.planes, self.size = planes, planes[0].size
+        self.planes = planes
+        self.size = planes[0].size
         self.width, self.height = self.size
 
     def crop(self, box):
+        """As Pillow's `Image.crop`."""
         return Deep([plane.crop(box) for plane in self.planes])
 
     def resize(self, size, method):
+        """As Pillow's `Image.resize`."""
         return Deep([plane.resize(size, method) for plane in self.planes])
 
     def fit(self, size, method):
-        """As `ImageOps.fit`."""
+        """As Pillow's `ImageOps.fit`."""
         return Deep([ImageOps.fit(plane, size, method) for plane in self.planes])
 
     def pixels(self):
-        """(C, H, W) float32 in [-1, 1]; what interpolation carried beyond is cut off."""
-        return 2 * np.stack([np.asarray(plane) for plane in self.planes]).clip(0, 1) - 1
+        """(C, H, W) float32 in [-1, 1]. Overshoots of the interpolation are clipped."""
+        values = np.stack([np.asarray(plane) for plane in self.planes])
+        return 2 * values.clip(0, 1) - 1
 
     def eight_bits(self):
-        """A Pillow image of mode "L" or "RGB"; the image has one or three channels."""
-        pixels = np.round(
-            255 * np.stack([np.asarray(plane) for plane in self.planes], axis=2)
-        ).astype(np.uint8)
-        return Image.fromarray(pixels[..., 0] if len(self.planes) == 1 else pixels)
+        """A Pillow image of mode "L" or "RGB", of an image with 1 or 3 channels."""
+        values = np.stack([np.asarray(plane) for plane in self.planes], axis=2)
+        pixels = np.round(255 * values).astype(np.uint8)
+        if len(self.planes) == 1:
+            pixels = pixels[..., 0]
+        return Image.fromarray(pixels)
 
 
 def from_pillow(image, channels):
-    """A Pillow image of one of DEEP_MODES, its grey in each of `channels`.
+    """A grey Pillow image of one of DEEP_MODES as a `Deep` one, equal in all channels.
 
     Raises:
-        ValueError: integers beyond 16 bits, or floats that are NaN or outside of [0, 1].
+        ValueError: integers beyond 16 bits, or floats that are NaN or outside [0, 1].
     """
     values = np.asarray(image)
     if image.mode != "F":
@@ -66,26 +69,35 @@ def from_pillow(image, channels):
 
 
 def from_array(values, channels):
-    """An array (H, W) or (H, W, channels) of uint8, uint16, bool, or floats in [0, 1].
+    """An array as a `Deep` image.
+
+    Args:
+        values: (H, W) or (H, W, channels), of uint8, uint16, bool, or floats in [0, 1].
+        channels: any number.
 
     Raises:
-        ValueError: another shape or type, NaN, or floats outside of [0, 1].
+        ValueError: another shape or type, NaN, or floats outside [0, 1].
     """
     if values.ndim == 2:
         values = values[..., None]
     if values.ndim != 3 or values.shape[2] != channels:
-        wanted = "(H, W) or (H, W, 1)" if channels == 1 else f"(H, W, {channels})"
+        expected = "(H, W) or (H, W, 1)" if channels == 1 else f"(H, W, {channels})"
         raise ValueError(
-            f"an array of shape {values.shape}; {wanted} is wanted for {channels} channels"
+            f"an array of shape {values.shape}; expected {expected} for {channels} channels"
         )
     values = unit_range(values)
-    return Deep([Image.fromarray(np.ascontiguousarray(values[..., k])) for k in range(channels)])
+    planes = []
+    for k in range(channels):
+        plane = np.ascontiguousarray(values[..., k])
+        planes.append(Image.fromarray(plane))
+    return Deep(planes)
 
 
 def unit_range(values):
-    """Numbers of a file as float32 in [0, 1]."""
+    """The values of a file as float32 in [0, 1]."""
     if values.dtype.kind == "f":
-        low, high = values.min(), values.max()  # NaN, where one value is
+        low = values.min()  # NaN, if any value is
+        high = values.max()
         if not (low >= 0 and high <= 1):
             raise ValueError(f"it holds {low:.6g} to {high:.6g}, and floats must lie from 0 to 1")
         return values.astype(np.float32)
@@ -97,16 +109,22 @@ def unit_range(values):
 
 
 def shape_of(path):
-    """The shape of a `.npy` file, from its header.
+    """The shape of the array in a `.npy` file, from its header.
 
     Raises:
-        ValueError, OSError and others: it is damaged, or has fewer numbers than it says, or holds objects.
+        ValueError, OSError and others: the file is damaged, is shorter than its header
+            says, or holds Python objects.
     """
     return np.lib.format.open_memmap(path, mode="r").shape
 
 
 def read_npy(path, channels, largest):
-    """A `.npy` file of at most `largest` pixels as a `Deep` of as many channels."""
+    """A `.npy` file as a `Deep` image.
+
+    Args:
+        channels: as of `from_array`.
+        largest: the most pixels that are read.
+    """
     shape = shape_of(path)
     if len(shape) > 1 and not 0 < shape[0] * shape[1] <= largest:
         raise ValueError(f"{shape[1]} x {shape[0]} pixels")

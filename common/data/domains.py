@@ -1,24 +1,30 @@
-"""Two domains of images without pairs: the CycleGAN layout, two folders of any kind, or drawn digits."""
+"""Two domains of images without pairs: CycleGAN's layout, two folders, or digits."""
 
 from common.data.augment import NONE, square
 from common.data.digits import holds_idx, load_digits
-from common.data.drawn import digit_domains
 from common.data.folders import ImageFolder, load_images
 from common.data.items import InMemory, LazyImages
 from common.data.layout import existing_folder, find_part, two_folders
+from common.data.toy.drawn import digit_domains
 from common.errors import UserError, say
 
 
 def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augment=NONE):
     """The domains A and B, as an `Unpaired` data set.
 
+    A batch is images of A and images of B, both (B, channels, H, W) float32 in [-1, 1].
+
     Args:
-        data_dir: a folder with `trainA/ trainB/ testA/ testB/`, or `train/A train/B ...`, or `A/train B/train ...`;
-            with `data_dir_B` the folder of domain A alone, as `load_images` takes it. None for the drawn digits.
-        data_dir_B: the folder of domain B, where the two lie apart. Each may hold images or IDX files.
-        img_size: a number, or (height, width), which digits have as a square alone.
-        split: "train" or "test". Where there is no test part, training images serve, with a warning.
-        augment: an `Augment`, of training images but never of digits.
+        data_dir: a folder with `trainA/ trainB/ testA/ testB/`, or `train/A train/B
+            ...`, or `A/train B/train ...`; each may hold images or IDX files. With
+            `data_dir_B`, the folder of domain A, as `load_images` takes it. None for
+            drawn digits.
+        data_dir_B: the folder of domain B, if it is not in the same folder as A.
+        img_size: the side of a square or (height, width). Digits are square.
+        channels: 1 or 3.
+        split: "train" or "test". Without a test split the training images are used
+            instead, with a warning.
+        augment: an `Augment` for images; digits are never augmented.
 
     Raises:
         UserError: a domain is missing, empty, or broken.
@@ -26,39 +32,54 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
     if data_dir is None:
         if data_dir_B is not None:
             raise UserError("--data_dir_B needs --data_dir, the folder of domain A")
-        a, b = (InMemory(*domain) for domain in digit_domains(square(img_size), split, channels))
         source = "the bundled digits, drawn"
+        white, inked = digit_domains(square(img_size), split, channels)
+        a = InMemory(*white)
+        b = InMemory(*inked)
     elif data_dir_B is not None:
         source = f"{data_dir} and {data_dir_B}"
-        a, b = (
-            load_images(d, img_size, channels, split=split, augment=augment)
-            for d in (data_dir, data_dir_B)
-        )
+        # As folders, so that neither is taken for the name of a built-in data set.
+        folder_A = existing_folder(data_dir)
+        folder_B = existing_folder(data_dir_B)
+        a = load_images(folder_A, img_size, channels, split=split, augment=augment)
+        b = load_images(folder_B, img_size, channels, split=split, augment=augment)
     else:
-        root = existing_folder(data_dir)
-        expected = "trainA/ and trainB/, or train/A/ and train/B/ (--data_dir_B names a folder that lies apart)"
-        part, folders = find_part(root, split, lambda name: two_folders(root, name), expected)
-        source = " and ".join(map(str, folders))
-        part = "train" if part == "train" else "test"
-        a, b = (
-            read_domain(existing_folder(folder), img_size, channels, part, augment)
-            for folder in folders
-        )
+        part, folder_A, folder_B = find_domains(existing_folder(data_dir), split)
+        source = f"{folder_A} and {folder_B}"
+        a = read_domain(folder_A, img_size, channels, part, augment)
+        b = read_domain(folder_B, img_size, channels, part, augment)
     say(f"Data ({split}): {len(a):,} images of domain A, {len(b):,} of domain B, from {source}.")
     return Unpaired(a, b)
 
 
+def find_domains(root, split):
+    """The split of IDX files ("train" or "test"), and the folders of A and B."""
+    expected = (
+        "trainA/ and trainB/, or train/A/ and train/B/ "
+        "(--data_dir_B names a folder that lies apart)"
+    )
+    name, folders = find_part(root, split, lambda name: two_folders(root, name), expected)
+    part = "train" if name == "train" else "test"
+    return part, *folders
+
+
 def read_domain(folder, img_size, channels, part, augment):
-    """All images of a folder such as `trainA`, or the part of its IDX files."""
+    """The images of a folder such as `trainA`, or a split of its IDX files.
+
+    Raises:
+        UserError: it is not a folder, or is empty.
+    """
+    folder = existing_folder(folder)
     if holds_idx(folder):
         return load_digits(folder, img_size, channels, n_classes=None, split=part)
     return ImageFolder(folder, img_size, channels, augment)
 
 
 class Unpaired(LazyImages):
-    """Items (a, b), images (C, H, W) uint8; as many as the larger domain has.
+    """Items (image of A, image of B), both (C, H, W) uint8.
 
-    An item takes its own image of the larger domain and a random one, which follows from its seed, of the smaller.
+    There are as many items as the larger domain has images. Each holds its own image of
+    the larger domain, and an image of the smaller one that its seed chooses.
 
     Attributes:
         domains: the data sets of A and B.
@@ -66,16 +87,23 @@ class Unpaired(LazyImages):
 
     def __init__(self, a, b):
         super().__init__()
-        self.domains = a, b
-        self.in_memory = all(isinstance(domain, InMemory) for domain in self.domains)
+        self.domains = (a, b)
+        self.in_memory = isinstance(a, InMemory) and isinstance(b, InMemory)
 
     def __len__(self):
-        return max(map(len, self.domains))
+        a, b = self.domains
+        return max(len(a), len(b))
 
     def load(self, index, seed=0):
+        a, b = self.domains
         seed = int(seed)
-        chosen = [index if len(d) == len(self) else (seed >> 8) % len(d) for d in self.domains]
-        if len(self.domains[0]) == len(self.domains[1]):
-            chosen[1] = (seed >> 8) % len(self)  # else every epoch would show the same two together
-        # Each domain replaces its own broken files: the other domain's image stays.
-        return tuple(d.item(i, seed + k)[0] for k, (d, i) in enumerate(zip(self.domains, chosen)))
+        random = seed >> 8
+        index_A = index if len(a) == len(self) else random % len(a)
+        index_B = index if len(b) == len(self) else random % len(b)
+        if len(a) == len(b):
+            index_B = random % len(b)  # otherwise every epoch would show the same two together
+        # Each domain replaces its own broken files, so the other domain keeps its
+        # image.
+        image_A = a.item(index_A, seed)[0]
+        image_B = b.item(index_B, seed + 1)[0]
+        return image_A, image_B

@@ -1,78 +1,86 @@
-"""Folders of images: any size, any mode, decoded ahead of the training step and never all in memory."""
+"""Images for models without labels: a folder of any images, or digits."""
 
 from common.data.augment import NONE
 from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.digits import holds_idx, load_digits
 from common.data.items import LazyImages
 from common.data.layout import existing_folder, find_part, part_folder
-from common.data.stacked import Stacked
+from common.data.toy.stacked import Stacked
 from common.errors import UserError, say
 
 from pathlib import Path
 
 
 class ImageFolder(LazyImages):
-    """Every image below a folder, as (channels, H, W) uint8; its middle, where its shape is another.
+    """All images below a folder; items ((channels, H, W) uint8,).
+
+    Images of another shape are scaled until they cover it, and their centre is cropped.
+    They are decoded ahead of the training step, and never all in memory.
 
     Args:
-        img_size: a number, or (height, width).
+        folder: a path.
+        img_size: the side of a square or (height, width).
+        channels: 1 or 3; for arrays in `.npy` files, any number.
         augment: an `Augment`.
     """
 
     def __init__(self, folder, img_size, channels, augment=NONE):
         super().__init__()
         self.files = check_images(list_images(folder), channels)
-        self.img_size, self.channels, self.augment = img_size, channels, augment
+        self.img_size = img_size
+        self.channels = channels
+        self.augment = augment
 
     def __len__(self):
         return len(self.files)
 
     def load(self, index, seed=0):
         size = self.augment.decoded(self.img_size)
-        pixels = fit(open_picture(self.files[index], self.channels, at_least=size), size)
+        image = open_picture(self.files[index], self.channels, at_least=size)
+        pixels = fit(image, size)
         return (self.augment.apply(pixels, self.img_size, seed),)
 
 
 def holds_digits(data_dir):
-    """Whether `load_images` reads labelled digits: from IDX files in `data_dir`, or because there is no `data_dir`."""
-    return data_dir is None or holds_idx(Path(data_dir).expanduser())
+    """Whether `load_images` gives digits: the default, stacked digits, or IDX files."""
+    if data_dir is None or data_dir == "stacked":
+        return True
+    return holds_idx(Path(data_dir).expanduser())
 
 
-def load_images(
-    data_dir,
-    img_size,
-    channels,
-    download=False,
-    split="train",
-    n_test=0,
-    augment=NONE,
-    stacked=False,
-):
-    """Images for a model without labels: (B, channels, img_size, img_size) first in each batch.
+def load_images(data_dir, img_size, channels, *, split="train", n_test=0, augment=NONE):
+    """Images for a model without labels.
+
+    A batch is images (B, channels, H, W) float32 in [-1, 1]; digits have labels (B,)
+    int32 after them.
 
     Args:
-        data_dir: a folder of IDX files (their labels come second in a batch) or of images, in subfolders too; a `train`
-            and a `test` or `val` folder in it are taken for their parts. None for the digits of `load_digits`.
-        download, n_test: of `load_digits`.
-        img_size: a number, or (height, width), which digits have as a square alone.
-        split: "train" or "test". Where there is no test part, training images serve, with a warning.
-        augment: an `Augment`, of images but never of digits.
-        stacked: three digits as the channels of one image, see `Stacked`; `channels` is 3.
+        data_dir: a folder of images, in subfolders too, or of IDX files. Folders
+            `train` and `test` (or `val`) in it are its splits. "stacked" for images of
+            three digits (`Stacked`); None for the digits of `load_digits`.
+        img_size: the side of a square or (height, width). Digits are square.
+        channels: 1 or 3; "stacked" has 3.
+        split: "train" or "test". Without a test split the training images are used
+            instead, with a warning.
+        n_test: as of `load_digits`.
+        augment: an `Augment` for images; digits are never augmented.
 
     Raises:
-        UserError: there is nothing to read, or too much of it is broken.
+        UserError: there is nothing to read, too many files are broken, or a built-in
+            set does not have that many channels.
     """
+    if data_dir == "stacked":
+        if channels != 3:
+            raise UserError(f"--data_dir stacked has images of 3 channels, not {channels}")
+        return Stacked(load_digits(None, img_size, channels=1, split=split, n_test=n_test))
     if holds_digits(data_dir):
-        n_classes, channels = (10, 1) if stacked else (None, channels)
-        digits = load_digits(data_dir, img_size, channels, n_classes, download, split, n_test)
-        return Stacked(digits) if stacked else digits
-    if stacked:
-        raise UserError(
-            f"{data_dir} holds no IDX files of digits, of which --stacked makes its images"
-        )
+        return load_digits(data_dir, img_size, channels, n_classes=None, split=split, n_test=n_test)
     root = existing_folder(data_dir)
     _, folder = find_part(
-        root, split, lambda name: part_folder(root, name), "train/ beside test/ or val/"
+        root,
+        split,
+        lambda name: part_folder(root, name),
+        expected="train/ beside test/ or val/",
     )
     data = ImageFolder(folder, img_size, channels, augment)
     say(f"Data ({split}): {len(data):,} images from {folder}.")

@@ -17,7 +17,7 @@ from common.data.layout import existing_folder
 from common.data.targets import spread
 from common.errors import UserError, say
 from common.flags import number
-from common.networks import in_chunks
+from common.ema import in_chunks
 from common.pictures import in_tiles, save_image, to_uint8
 
 import argparse

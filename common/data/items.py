@@ -1,4 +1,4 @@
-"""The two kinds of data set: images in memory, and images that are decoded when they are needed."""
+"""The two kinds of data set: images in memory, and images decoded when needed."""
 
 from common.data.decode import Unreadable, to_float, workers
 from common.errors import UserError, warn
@@ -9,25 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-AHEAD = 4  # batches that are being decoded while the model computes
+AHEAD = 4  # batches that are decoded while the model computes
 
 
 class InMemory:
-    """Images in memory, with a label or a row of attributes for each.
+    """Images in memory, each with a label or a vector of attributes.
 
     Attributes:
         images: (N, C, S, S) uint8.
-        labels: N rows, such as (N,) int32 classes.
+        labels: an array of length N, such as (N,) int32 classes.
     """
 
     def __init__(self, images, labels):
-        self.images, self.labels = images, labels
+        self.images = images
+        self.labels = labels
 
     def __len__(self):
         return len(self.images)
 
     def item(self, index, seed=0):
-        """One image (C, S, S) uint8 and its label."""
+        """One image (C, S, S) uint8 and its label. The seed is not used."""
         return self.images[index], self.labels[index]
 
     def batch(self, indices, seeds=None):
@@ -36,20 +37,24 @@ class InMemory:
 
 
 class LazyImages:
-    """A data set whose items are decoded when they are needed, in threads ahead of the training step.
+    """A data set whose items are decoded in threads, ahead of the training step.
 
-    A subclass has `len()` and `load(index, seed)`, which gives a tuple of arrays for one item and raises `Unreadable`
-    where its file cannot be read. Files can break or vanish during a training of days: then the next item that can be
-    read takes the place of the whole item, with its own label or partner, and one warning names the file.
+    A subclass has `len()` and `load(index, seed)`, which returns a tuple of arrays for
+    one item and raises `Unreadable` if its file cannot be read.
+
+    Files can break or vanish during a training of several days. The next readable item
+    is used instead, together with its own label or partner, and one warning names the
+    file.
     """
 
     in_memory = False  # True: there is nothing to decode ahead of time
 
     def __init__(self):
-        self.warned, self.lock = set(), threading.Lock()
+        self.warned = set()
+        self.lock = threading.Lock()
 
     def item(self, index, seed=0):
-        """The item at `index`, or the next one that can be read.
+        """The item at `index`, or the next readable one.
 
         Raises:
             UserError: no item can be read any more.
@@ -68,30 +73,44 @@ class LazyImages:
         )
 
     def warn_once(self, errors):
+        """Prints a warning for each file that has not had one yet."""
         for error in errors:
-            with self.lock:  # several threads meet the same file
+            with self.lock:  # several threads can meet the same file
                 is_new = error.path not in self.warned
                 self.warned.add(error.path)
             if is_new:
-                warn(f"{error}; the next item takes its place")
+                warn(f"{error}; the next item is used instead")
 
     def batch(self, indices, seeds=None):
-        """The items' arrays as batches; images as float32 in [-1, 1]."""
-        seeds = [0] * len(indices) if seeds is None else seeds
-        return stack([self.item(i, s) for i, s in zip(indices, seeds)])
+        """The items' arrays as a tuple of batches, images as float32 in [-1, 1].
+
+        Args:
+            seeds: an integer for each index (default: 0).
+        """
+        if seeds is None:
+            seeds = [0] * len(indices)
+        return stack([self.item(i, seed) for i, seed in zip(indices, seeds)])
 
     def stream(self, chunks, seeds):
-        """The batches of index arrays `chunks`, in their order; `seeds` has a number for each item of the data set."""
+        """Yields the batches of the index arrays `chunks`, in their order.
+
+        Args:
+            chunks: index arrays, one per batch.
+            seeds: an integer for each item of the data set.
+        """
         if self.in_memory:
-            yield from (self.batch(chunk, [seeds[i] for i in chunk]) for chunk in chunks)
+            for chunk in chunks:
+                yield self.batch(chunk, [seeds[i] for i in chunk])
             return
-        chunks, pending = iter(chunks), deque()
+
+        chunks = iter(chunks)
+        pending = deque()  # futures of the batches that are being decoded
         pool = ThreadPoolExecutor(workers())
 
         def begin_next():
-            for chunk in chunks:
+            chunk = next(chunks, None)
+            if chunk is not None:
                 pending.append([pool.submit(self.item, i, seeds[i]) for i in chunk])
-                break
 
         try:
             for _ in range(AHEAD):
@@ -105,11 +124,12 @@ class LazyImages:
 
 
 def stack(items):
-    """Items' arrays as batches; uint8 is taken for an image."""
+    """The arrays of a list of items as a tuple of batches."""
     return tuple(stack_column(column) for column in zip(*items))
 
 
 def stack_column(arrays):
-    if len({array.dtype for array in arrays}) > 1:  # images of eight bits beside deeper ones
+    """One array of each item as a batch; uint8 arrays are images, made float32."""
+    if len({array.dtype for array in arrays}) > 1:  # images of 8 bits beside deeper ones
         arrays = [to_float(array) for array in arrays]
     return to_float(np.stack(arrays))

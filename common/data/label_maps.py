@@ -1,12 +1,11 @@
-"""Label maps and their photographs: where they lie, what is wrong with them, and pairs of both for training."""
+"""Label maps and their photographs: layouts, checks, and pairs of both for training."""
 
 from common.data.augment import NONE, augmentation
 from common.data.decode import fit, list_images, open_picture, opened, size_of, workers
 from common.data.layout import existing_folder, find_part, training_images_serve
 from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
-from common.data.scenes import CLASSES, Scenes
+from common.data.toy.scenes import CLASSES, Scenes
 from common.errors import UserError, say, warn
-from common.flags import number
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,63 +16,76 @@ import jittor as jt
 import numpy as np
 from PIL import Image, ImageOps
 
-LABEL_DIRS, IMAGE_DIRS = (
-    ("labels", "label"),
-    ("imgs", "images", "img"),
-)  # of a part, in the order of search
-MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # of Pillow
-MOST_CLASSES = 256
-SAME_SHAPE = 0.02  # by what share the ratio of width to height of a map and of its image may differ
-HUES = 0.618034  # of a turn between the colours of two labels that follow each other
+# Folder names within a split, in the order of search.
+LABEL_DIRS = ("labels", "label")
+IMAGE_DIRS = ("imgs", "images", "img")
+
+MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes of a label map
+LARGEST_LABEL = 65535
+MOST_CLASSES = 256  # that are found in maps without --n_classes
+SAME_SHAPE = 0.02  # relative difference between the aspect ratios of a map and its image
+HUE_STEP = 0.618034  # turns of the colour wheel between two consecutive classes
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The labels that maps may hold: 0 to n - 1, and `ignore`, which becomes a class of its own, the last."""
+    """The labels that maps may hold.
+
+    Attributes:
+        n: labels go from 0 to n - 1; None if the data decide.
+        ignore: a further label, such as 255 for unknown, or None. It is a class too,
+            the last one.
+    """
 
     n: Optional[int]
     ignore: Optional[int] = None
 
     @property
     def total(self):
+        """The number of classes, with that of `ignore`."""
         return self.n + (self.ignore is not None)
 
     def of(self, labels):
-        """Labels as int32 classes from 0 to total - 1."""
-        return np.where(
-            labels == (-1 if self.ignore is None else self.ignore), self.n, labels
-        ).astype(np.int32)
+        """Labels as classes from 0 to total - 1, int32."""
+        if self.ignore is None:
+            return labels.astype(np.int32)
+        return np.where(labels == self.ignore, self.n, labels).astype(np.int32)
 
 
 # ---- flags ----
 
-FLAGS = ("n_classes", "ignore_label")  # of those below, the ones that networks depend on
-
 
 def add_flags(parser):
-    """Offers the flags of label maps, and those of random crops, to a script's parser."""
+    """Adds the flags of label maps, and those of random crops, to a script's parser.
+
+    The number of classes fixes the networks' shapes, so it is stored with the weights.
+    """
     parser.add_augmentation()
-    add = parser.add_argument
-    add(
-        "--label_dir",
-        metavar="DIR",
-        help="a folder of maps, with --image_dir in the place of --data_dir",
+    parser.add_argument(
+        "--label_dir", metavar="DIR", help="folder of maps, with --image_dir, instead of --data_dir"
     )
-    add("--image_dir", metavar="DIR", help="a folder of images with the maps' names")
-    add(
+    parser.add_argument("--image_dir", metavar="DIR", help="folder of images with the maps' names")
+    parser.add_architecture(
         "--n_classes",
-        type=number(int, at_least=1, at_most=65536),
-        help="labels are below it; found, unless given",
+        type=int,
+        at_most=LARGEST_LABEL + 1,
+        help="labels are below this number (default: found in the maps)",
     )
-    add(
+    parser.add_architecture(
         "--ignore_label",
-        type=number(int, at_least=0, at_most=65535),
-        help="a label that is a class of its own",
+        type=int,
+        at_least=0,
+        at_most=LARGEST_LABEL,
+        help="label of unknown pixels, which becomes the last class",
     )
 
 
 def n_classes(args):
-    """The classes that the networks see; those of the data, where no flag and no checkpoint has told their number."""
+    """The number of classes that the networks are made for.
+
+    If neither a flag nor a checkpoint has set it, the training data are read to find
+    it.
+    """
     if args.n_classes is None:
         load(args, "train")
     return Classes(args.n_classes, args.ignore_label).total
@@ -83,99 +95,122 @@ def n_classes(args):
 
 
 def load(args, split):
-    """Pairs of (classes (H, W) int32, image (channels, H, W)), (H, W) = args.shape.
+    """Pairs of a label map and its image.
 
-    The data are `data_dir`, a folder with `train/labels` and `train/imgs` (or `images`), and perhaps `val` or `test`
-    like it; or `label_dir` and `image_dir`; or, without flags, the drawn scenes. Where there is no test part, the first
-    N_STAND_IN training pairs serve. Training pairs of files are cropped and mirrored at random, as the flags say.
+    A batch is classes (B, H, W) int32 and images (B, channels, H, W) float32 in [-1,
+    1], with (H, W) = args.shape.
+
+    The data lie in `data_dir`, a folder with `train/labels` and `train/imgs` (or
+    `images`), and perhaps `val` or `test` like it; or in `label_dir` and `image_dir`.
+    Without these flags they are drawn scenes. If there is no test split, the first
+    N_STAND_IN training pairs are used instead. Training pairs of files are cropped and
+    mirrored at random, as the flags say.
 
     Args:
-        args: of a parser with the flags of `add_flags`. `n_classes`, where it is None, becomes what the maps hold.
+        args: of a parser with the flags of `add_flags`. If `n_classes` is None, it is
+            set to what the maps hold.
         split: "train" or "test".
 
     Raises:
-        UserError: a part or a partner is missing, shapes do not fit, a map cannot be read or holds too large a label.
+        UserError: a split or a partner is missing, shapes differ, a map cannot be read
+            or holds a label that is too large.
     """
-    classes, shape = Classes(args.n_classes, args.ignore_label), args.shape
-    folders = args.data_dir, args.label_dir, args.image_dir
-    if not any(folders):
-        if classes not in (Classes(None), Classes(len(CLASSES))):
-            raise UserError(
-                f"the drawn scenes have {len(CLASSES)} classes; other ones need --data_dir"
-            )
-        data, source = Scenes(*shape, split, args.channels), "the bundled digits, drawn as scenes"
-        classes = Classes(len(CLASSES))
-    else:
-        files, source = find_maps(*folders, split)
+    classes = Classes(args.n_classes, args.ignore_label)
+    if args.data_dir or args.label_dir or args.image_dir:
+        files, source = find_maps(args.data_dir, args.label_dir, args.image_dir, split)
         counts = scan([label_map for label_map, _ in files], classes)
         if classes.n is None:
             classes = found_classes(counts, classes.ignore)
         augment = augmentation(args) if split == "train" else NONE
-        data = LabelMaps(files, shape, args.channels, classes, augment)
+        data = LabelMaps(files, args.shape, args.channels, classes, augment)
         say(f"Classes ({split}): {shares(counts, classes)}")
-    args.n_classes = args.stored["n_classes"] = classes.n
+    else:
+        if classes not in (Classes(None), Classes(len(CLASSES))):
+            raise UserError(
+                f"the drawn scenes have {len(CLASSES)} classes; other ones need --data_dir"
+            )
+        classes = Classes(len(CLASSES))
+        source = "the bundled digits, drawn as scenes"
+        data = Scenes(*args.shape, split, args.channels)
+    args.n_classes = classes.n
     say(f"Data ({split}): {len(data):,} label maps and images from {source}.")
     return data
 
 
 def found_classes(counts, ignore):
-    """The classes of {label: pixels}."""
+    """The `Classes` of maps.
+
+    Args:
+        counts: {label: pixels}.
+        ignore: the label of unknown pixels, or None.
+    """
     if 255 in counts and ignore is None and len(counts) < 128:
         warn("the label 255 often stands for unknown: --ignore_label 255 would make fewer classes")
-    return Classes(max((label for label in counts if label != ignore), default=0) + 1, ignore)
+    largest = max((label for label in counts if label != ignore), default=0)
+    return Classes(largest + 1, ignore)
 
 
 # ---- layouts ----
 
 
 def find_maps(data_dir, label_dir, image_dir, split):
-    """The pairs of files (map, image) of a part, and the folder of its maps."""
+    """The pairs of files of a split, as [(map, image)], and the folder of its maps."""
     if label_dir or image_dir:
         if data_dir or not (label_dir and image_dir):
-            raise UserError(
-                "--label_dir and --image_dir belong together, in the place of --data_dir"
-            )
-        folders, part = (existing_folder(label_dir), existing_folder(image_dir)), "train"
+            raise UserError("--label_dir and --image_dir belong together, instead of --data_dir")
+        part = "train"
+        folders = (existing_folder(label_dir), existing_folder(image_dir))
         if split != "train":
             training_images_serve(folders[0])
     else:
         root = existing_folder(data_dir)
-        expected = "train/labels (PNG maps) and train/imgs (images), or the two folders --label_dir and --image_dir"
+        expected = (
+            "train/labels (PNG maps) and train/imgs (images), "
+            "or the two folders --label_dir and --image_dir"
+        )
         part, folders = find_part(root, split, lambda name: two_folders_of(root, name), expected)
     check_suffixes(folders[0])
     files = match_names(*folders, channels=(None, 3))
     for label_map, image in files:
         check_pair(label_map, image)
-    return files[:N_STAND_IN] if part == "train" and split != "train" else files, folders[0]
+    if part == "train" and split != "train":
+        files = files[:N_STAND_IN]
+    return files, folders[0]
 
 
 def two_folders_of(root, name):
-    """The folders of maps and of images of a part; a root that holds both is a training part. None without both."""
-    for parent in (root / name, *([root] if name == "train" else [])):
-        found = [
-            [parent / d for d in names if (parent / d).is_dir()]
-            for names in (LABEL_DIRS, IMAGE_DIRS)
-        ]
-        if all(found):
-            return found[0][0], found[1][0]
+    """The folders of maps and of images of a split, or None if one is missing.
+
+    A root that holds both is a training split itself.
+    """
+    parents = [root / name]
+    if name == "train":
+        parents.append(root)
+    for parent in parents:
+        labels = [parent / d for d in LABEL_DIRS if (parent / d).is_dir()]
+        images = [parent / d for d in IMAGE_DIRS if (parent / d).is_dir()]
+        if labels and images:
+            return labels[0], images[0]
     return None
 
 
 def check_suffixes(folder):
-    wrong = [
-        file for file in list_images(folder) if file.suffix.lower() in (".jpg", ".jpeg", ".webp")
-    ]
-    if wrong:
-        raise UserError(
-            f"{wrong[0]}: {wrong[0].suffix[1:]} alters the labels of a map; maps are PNG or BMP files"
-        )
+    """Refuses maps in formats with lossy compression."""
+    for file in list_images(folder):
+        if file.suffix.lower() in (".jpg", ".jpeg", ".webp"):
+            raise UserError(
+                f"{file}: {file.suffix[1:]} alters the labels of a map; maps are PNG or BMP files"
+            )
 
 
 def check_pair(label_map, image):
-    (w, h), (width, height) = size_of(label_map), size_of(image)
+    """Refuses a map and an image whose aspect ratios differ."""
+    w, h = size_of(label_map)
+    width, height = size_of(image)
     if abs(w * height - width * h) > SAME_SHAPE * width * h:
         raise UserError(
-            f"{label_map} and {image} are a pair, but their shapes differ: {w} x {h} and {width} x {height}"
+            f"{label_map} and {image} are a pair, but their shapes differ: "
+            f"{w} x {h} and {width} x {height}"
         )
 
 
@@ -183,7 +218,10 @@ def check_pair(label_map, image):
 
 
 def open_map(path):
-    """A map as (H, W) int32: the pixels of a grey PNG of any depth, or the indices of a palette.
+    """A label map as (H, W) int32.
+
+    Labels are the pixels of a grey PNG or BMP file of any depth, or the indices of a
+    palette.
 
     Raises:
         Unreadable: the file is missing or damaged.
@@ -198,7 +236,7 @@ def open_map(path):
             f"{path} is no label map: it has mode {mode}, and a map is grey or has a palette"
         )
     labels = labels.astype(np.int64)
-    if labels.min() < 0 or labels.max() > 65535:
+    if labels.min() < 0 or labels.max() > LARGEST_LABEL:
         raise UserError(
             f"{path} is no label map: it holds {labels.min()} to {labels.max()}; labels start at 0"
         )
@@ -206,54 +244,73 @@ def open_map(path):
 
 
 def scan(files, classes):
-    """{label: pixels} of all maps.
+    """Counts the pixels of each label in all maps.
+
+    Returns:
+        A `Counter` {label: pixels}.
 
     Raises:
-        UserError: a label is not one of `classes`, or of MOST_CLASSES where their number is to be found; it names the
-            first such file, its largest label, and how often it occurs.
+        UserError: a label is not one of `classes`; or not below MOST_CLASSES, if
+            `classes.n` is None. It names the first such file, its largest such label,
+            and how often this occurs.
     """
     limit = classes.n or MOST_CLASSES
 
     def count(path):
         counts = np.bincount(open_map(path).ravel())
         labels = np.flatnonzero(counts)
-        wrong = [label for label in labels if label >= limit and label != classes.ignore]
-        return Counter(dict(zip(labels.tolist(), counts[labels].tolist()))), max(
-            wrong, default=None
-        )
+        return Counter(dict(zip(labels.tolist(), counts[labels].tolist())))
 
     with ThreadPoolExecutor(workers()) as pool:
-        results = list(pool.map(count, files))
-    bad = [
-        (file, label, counts[label])
-        for file, (counts, label) in zip(files, results)
-        if label is not None
-    ]
+        counts_of_files = list(pool.map(count, files))
+    bad = []
+    for file, counts in zip(files, counts_of_files):
+        wrong = [label for label in counts if label >= limit and label != classes.ignore]
+        if wrong:
+            bad.append((file, max(wrong), counts[max(wrong)]))
     if bad:
-        file, label, n = bad[0]
-        more = f"; {len(bad)} of {len(files)} maps are so" if len(bad) > 1 else ""
+        file, label, n_pixels = bad[0]
+        more = f"; {len(bad)} of {len(files)} maps hold such labels" if len(bad) > 1 else ""
         raise UserError(
-            f"{file} holds the label {label} in {n:,} pixels, and labels go from 0 to {limit - 1}{more}. Raise "
-            f"--n_classes, or give --ignore_label {label} if it stands for unknown"
+            f"{file} holds the label {label} in {n_pixels:,} pixels, but labels go from 0 to "
+            f"{limit - 1}{more}. Raise --n_classes, or give --ignore_label {label} if it stands "
+            "for unknown"
         )
-    return sum((counts for counts, _ in results), Counter())
+    return sum(counts_of_files, Counter())
 
 
 def shares(counts, classes):
-    """What share of the pixels each class has, in words."""
+    """The percentage of pixels of each class, in words.
+
+    Args:
+        counts: {label: pixels}.
+    """
     n_pixels = sum(counts.values())
-    found = [f"{label} {100 * counts[label] / n_pixels:.3g}%" for label in sorted(counts)]
+    text = ", ".join(f"{label} {100 * counts[label] / n_pixels:.3g}%" for label in sorted(counts))
     absent = [str(label) for label in range(classes.n) if label not in counts]
-    some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
-    return ", ".join(found) + (f"; {len(absent)} have no pixel: {some}" if absent else "")
+    if absent:
+        text += f"; {len(absent)} have no pixel: {', '.join(absent[:10])}"
+    if len(absent) > 10:
+        text += ", ..."
+    return text
 
 
 def colours_of(classes, total):
-    """Classes (B, H, W) as colours (B, 3, H, W) in [-1, 1], one for each class, to be looked at."""
+    """Classes as colours to look at, one for each class.
+
+    Args:
+        classes: (B, H, W) integers.
+        total: the number of classes.
+
+    Returns:
+        (B, 3, H, W) float32 in [-1, 1].
+    """
     k = np.arange(total)[:, None]
-    rgb = 0.5 + 0.5 * np.cos(2 * np.pi * (k * HUES + np.array([0, 1 / 3, 2 / 3])))
-    bright = np.float32((0.55 + 0.45 * (k % 3) / 2) * rgb * 2 - 1)
-    return bright[classes].transpose(0, 3, 1, 2)
+    hues = k * HUE_STEP + np.array([0, 1 / 3, 2 / 3])
+    rgb = 0.5 + 0.5 * np.cos(2 * np.pi * hues)
+    brightness = 0.55 + 0.45 * (k % 3) / 2
+    colours = np.float32(brightness * rgb * 2 - 1)
+    return colours[classes].transpose(0, 3, 1, 2)
 
 
 def one_hot(classes, total):
@@ -262,19 +319,40 @@ def one_hot(classes, total):
 
 
 def resized(labels, shape):
-    """A map at another (height, width), its middle where the shape differs: each pixel takes its nearest label."""
-    return np.asarray(ImageOps.fit(Image.fromarray(labels), shape[::-1], Image.NEAREST)).astype(
-        np.int32
-    )
+    """A map at another size.
+
+    It is scaled until it covers the shape, and its centre is cropped. Each pixel takes
+    the nearest label, since there is nothing between two labels.
+
+    Args:
+        labels: (H, W) int32.
+        shape: (height, width).
+    """
+    height, width = shape
+    fitted = ImageOps.fit(Image.fromarray(labels), (width, height), Image.NEAREST)
+    return np.asarray(fitted).astype(np.int32)
 
 
 class LabelMaps(PairsOfFiles):
-    """Files of `find_maps` as (classes (H, W) int32, image (channels, H, W) uint8); the middle, of other shapes."""
+    """The files of `find_maps`: items (classes (H, W) int32, image (channels, H, W)).
+
+    Maps and images of another shape are scaled until they cover it, and their centre is
+    cropped.
+
+    Args:
+        files: a list of (map, image).
+        shape: (height, width) of the items.
+        channels: 1 or 3, of the images.
+        classes: the `Classes` of the maps.
+        augment: an `Augment`, the same for a map and its image.
+    """
 
     def __init__(self, files, shape, channels, classes, augment):
         super().__init__(files, shape, augment)
-        self.channels, self.classes = channels, classes
+        self.channels = channels
+        self.classes = classes
 
     def decode(self, label_map, image):
-        labels = self.classes.of(resized(open_map(label_map), self.decoded))
-        return labels, fit(open_picture(image, self.channels, at_least=self.decoded), self.decoded)
+        labels = resized(open_map(label_map), self.decoded)
+        picture = open_picture(image, self.channels, at_least=self.decoded)
+        return self.classes.of(labels), fit(picture, self.decoded)

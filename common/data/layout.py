@@ -1,21 +1,34 @@
-"""Where the parts of a data set lie, and what is said where one is missing. Every kind of data finds its parts here."""
+"""Where the splits of a data set lie on disk.
+
+Every loader finds its training and test split here, so that a missing test split is
+treated in one way, and a folder with the wrong contents gets one message.
+"""
 
 from common.errors import UserError, warn
 
 from pathlib import Path
 
+# Data sets that --data_dir names by a word. A folder of that name is written ./word.
+BUILT_IN = ("stacked",)
+
+# Folder names of each split, in the order in which they are tried.
 NAMES = {
     "train": ("train",),
     "test": ("test", "val"),
     "val": ("val", "test"),
-}  # of a part, in the order of search
+}
+
+
+def is_built_in(data_dir):
+    """Whether a --data_dir is the name of a built-in data set, not a folder."""
+    return data_dir in BUILT_IN
 
 
 def existing_folder(path):
-    """A path that the user gave, as an existing folder.
+    """A path that the user gave, as a `Path` to a folder that exists.
 
     Raises:
-        UserError: it is no folder.
+        UserError: it is not a folder.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -24,54 +37,83 @@ def existing_folder(path):
 
 
 def not_found(folder, expected):
-    """The error of a folder that does not hold what was expected: says what that is, and what is there."""
-    names = sorted(f.name for f in folder.iterdir())
-    found = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return UserError(f"{folder.absolute()}: expected {expected}; found: {found or 'nothing'}")
+    """The error for a folder with the wrong contents: what was expected, what is there.
+
+    Args:
+        expected: what the folder should hold, in words.
+    """
+    names = sorted(file.name for file in folder.iterdir())
+    found = ", ".join(names[:5]) or "nothing"
+    if len(names) > 5:
+        found += ", ..."
+    return UserError(f"{folder.absolute()}: expected {expected}; found: {found}")
 
 
 def find_part(root, split, look, expected):
-    """A part of a data set. Where there is no test part, the training images serve, with a warning.
+    """Finds a split of a data set.
+
+    If there is no test split, the training split is used instead, with a warning.
 
     Args:
         root: the data set's folder.
-        split: "train", "test" or "val"; the last two mean the same, and differ in which name is preferred.
-        look: a function of a name, "train", "test" or "val", that gives what lies under it, or None.
-        expected: what `root` must hold, in words.
+        split: "train", "test" or "val". The last two mean the same split; they differ
+            in which of the two names is tried first.
+        look: a function of a name ("train", "test" or "val") that returns whatever the
+            data set has under that name, or None.
+        expected: what `root` should hold, in words.
 
     Returns:
-        The name under which something was found ("train" if training images serve), and what it is.
+        The name under which the split was found ("train" if the training split is used
+        instead), and the result of `look`.
 
     Raises:
-        UserError: there is not even a training part.
+        UserError: there is no training split either.
     """
     for name in NAMES[split]:
-        if (found := look(name)) is not None:
+        found = look(name)
+        if found is not None:
             return name, found
-    if split == "train" or (found := look("train")) is None:
+    if split == "train":
+        raise not_found(root, expected)
+    found = look("train")
+    if found is None:
         raise not_found(root, expected)
     training_images_serve(root)
     return "train", found
 
 
 def training_images_serve(root):
-    """The warning that no pictures of unseen images can be had."""
+    """Warns that pictures and validation use training images instead of unseen ones."""
     warn(
         f"{root.absolute()} has no test part: pictures, and any validation, are of training images"
     )
 
 
 def part_folder(root, name):
-    """The folder `root/name`. A root that has no parts is a training part itself. None, if it is not there."""
+    """The folder `root/name` of a split, or None if there is none.
+
+    A root without folders for its splits is a training split itself.
+    """
     if (root / name).is_dir():
         return root / name
     has_parts = any((root / other).is_dir() for other in NAMES["test"])
-    return root if name == "train" and not has_parts else None
+    if name == "train" and not has_parts:
+        return root
+    return None
 
 
 def two_folders(root, name):
-    """The folders of A and B: `trainA trainB`, `train/A train/B` or `A/train B/train`; None, if neither is there."""
-    for a, b in ((f"{name}A", f"{name}B"), (f"{name}/A", f"{name}/B"), (f"A/{name}", f"B/{name}")):
+    """The folders of A and B of a split, or None if neither is there.
+
+    They are called `trainA` and `trainB`, `train/A` and `train/B`, or `A/train` and
+    `B/train`, for the name "train".
+    """
+    layouts = (
+        (f"{name}A", f"{name}B"),
+        (f"{name}/A", f"{name}/B"),
+        (f"A/{name}", f"B/{name}"),
+    )
+    for a, b in layouts:
         if (root / a).is_dir() or (root / b).is_dir():
             return root / a, root / b
     return None

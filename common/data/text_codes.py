@@ -1,7 +1,7 @@
 """Texts as codes: an encoder of bytes, and the loss by which it learns together with an encoder of images."""
 
 from common.data.captions import N_BYTES
-from common.networks import in_chunks
+from common.ema import in_chunks
 
 import jittor as jt
 

@@ -41,14 +41,28 @@ def save_image(images, path, nrow=10, padding=2, value_range=(-1, 1)):
     Image.fromarray(grid[..., 0] if grid.shape[-1] == 1 else grid).save(path)
 
 
-def save_rows(path, *rows):
-    """Writes rows of equally many images, (N, C, H, W) in [-1, 1], whose C may differ.
+def save_rows(path, *rows, columns=False):
+    """Writes rows of equally many images as one picture.
 
-    Of more than three channels the first three are shown, and of two the first.
+    Args:
+        rows: (N, C, H, W) in [-1, 1]; their C may differ. Of more than three channels the
+            first three are shown, and of two the first.
+        columns: draw each of `rows` as a column.
     """
-    if {row.shape[1] for row in rows} != {1}:
-        rows = [row[:, :3] if row.shape[1] > 2 else row[:, :1].repeat(3, axis=1) for row in rows]
-    save_image(np.concatenate(rows), path, nrow=len(rows[0]))
+    if any(row.shape[1] != 1 for row in rows):
+        rows = [as_rgb(row) for row in rows]
+    if columns:
+        images = np.stack(rows, axis=1)
+        save_image(images.reshape(-1, *images.shape[2:]), path, nrow=len(rows))
+    else:
+        save_image(np.concatenate(rows), path, nrow=len(rows[0]))
+
+
+def as_rgb(images):
+    """(N, C, H, W) with any C as (N, 3, H, W)."""
+    if images.shape[1] > 2:
+        return images[:, :3]
+    return images[:, :1].repeat(3, axis=1)
 
 
 def save_each(images, folder):
