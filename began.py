@@ -1,48 +1,62 @@
-"""BEGAN: boundary equilibrium generative adversarial networks (Berthelot 2017, https://arxiv.org/abs/1703.10717).
+"""BEGAN: boundary equilibrium generative adversarial networks.
 
-    python began.py
-    python began.py --paper --data_dir PHOTOS
+Berthelot, Schumm and Metz 2017, https://arxiv.org/abs/1703.10717
+
+    python began.py                             # digits, 7 minutes on two CPU cores
+    python began.py --paper --data_dir PHOTOS   # the paper's setting, own images
+    python began.py --resume results/began --sample_only --n_samples 100
     python tools/explore.py results/began --walk real
 
-The discriminator D is an auto-encoder, and L(v) = E|v - D(v)| is how badly it reconstructs images v. D learns to
-reconstruct the data well and the images of a generator G badly, G to make images that D reconstructs well, each on
-fresh noise z, uniform in [-1, 1] (section 3.4):
+Method
+    The discriminator D is an autoencoder, and L(v) = E|v - D(v)| is its reconstruction
+    error of images v. D is trained to reconstruct real images x well and generated ones
+    badly, a generator G to make images that D reconstructs well. Each is updated on
+    fresh noise z, uniform in [-1, 1] (section 3.4):
 
-    L_D = L(x) - k L(G(z_D))
-    L_G = L(G(z_G))
-    k  <- k + lambda_k (gamma L(x) - L(G(z_G))),  kept in [0, 1], from k = 0
+        L_D = L(x) - k L(G(z_D))
+        L_G = L(G(z_G))
+        k  <- k + lambda_k (gamma L(x) - L(G(z_G))),  kept in [0, 1], from k = 0
 
-k holds the two in balance: in equilibrium L(G(z)) = gamma L(x). A small gamma lets D attend to the data, and G's images
-are clean and alike; a large one makes D tell them apart, and they are varied and rougher. How far a training has come
-shows in the measure M, which falls while it learns; the rate is halved when M stalls (sections 3.4.1 and 4.1):
+    k keeps the two in balance: in equilibrium L(G(z)) = gamma L(x). With a small gamma
+    D attends to the real images, and G's images are clean but similar; with a large one
+    they are more varied and rougher. The progress of a training shows in the measure M,
+    which falls as it converges; the learning rate is halved when M stalls (sections
+    3.4.1 and 4.1):
 
-    M = L(x) + |gamma L(x) - L(G(z_G))|
+        M = L(x) + |gamma L(x) - L(G(z_G))|
 
-`losses.png` shows k and M (measure); at the end loss_G / loss_real is near gamma.
+    The networks are the paper's (section 3.5): 3 x 3 convolutions with ELU, two at each
+    size. The encoder's channels n, 2n, 3n, ... grow with each subsampling; the decoder
+    has n everywhere and doubles the size by nearest neighbours. Fully connected layers
+    lead to the code h and from it. G has the architecture of D's decoder.
+    --skip_connections, an option in the paper too, gives the decoder's first tensor to
+    each of its sizes.
 
-The networks are the paper's (section 3.5): 3 x 3 convolutions with ELU, two at each size; the encoder's channels n, 2n,
-3n, ... grow with each subsampling, the decoder has n everywhere and doubles by the nearest neighbour. Dense layers lead
-to h and from it. G is built as D's decoder. --skip_connections, an option in the paper too, gives h's first tensor to
-every size of the decoders.
+What to expect
+    Clean digits, but mostly ones, sevens and nines, which are easy to reconstruct.
+    losses.png shows k and M (measure); at the end loss_G / loss_real is near gamma.
+    Figures beside the same training in PyTorch: docs/scripts/began.md.
 
-The default trains on 32 x 32 digits for seven minutes on two CPU cores. They are clean, but only ones, sevens, nines:
-what is easy to reconstruct. It departs from the paper, which --paper undoes, in numbers: a 16th of the width, a quarter
-of the code, ten times the rate and 50 times lambda_k, for few updates; gamma 0.95, since 0.5 draws little but ones.
+Differences from the paper (--paper undoes all of them)
+    * 32 x 32 pixels, a sixteenth of the width, a quarter of the code
+    * ten times the learning rate and 50 times lambda_k, since a default run has few
+      updates
+    * gamma is 0.95: with 0.5, a default run draws little but ones
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
-from common.data import load_images
+from common.data import batch_mean, load_images
 
-import functools
 import math
 
 import jittor as jt
 import numpy as np
 
-from jittor_fast import nn
+from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
 
-# Berthelot 2017, sections 3.4 and 4.1: gamma, lambda_k, batch, rates of 5e-5 to 1e-4, Adam's usual betas, codes of 64
-# in most experiments, n = 128 at 128 x 128. The numbers of epochs and of updates after which M has stalled are ours.
+# Berthelot 2017, sections 3.4 and 4.1: gamma, lambda_k, batch, learning rates of 5e-5
+# to 1e-4, Adam's usual betas, codes of 64 in most experiments, n = 128 at 128 x 128.
+# The number of epochs, and of updates after which M has stalled, are ours.
 PAPER = {
     "n_epochs": 40,
     "batch_size": 16,
@@ -57,90 +71,87 @@ PAPER = {
     "lambda_k": 0.001,
     "patience": 20000,
 }
-SMALLEST = 8  # height and width at the encoder's end, at every size of images
-NOISE = "uniform"  # in [-1, 1], as tools/explore.py must know
+SMALLEST = 8  # height and width at the encoder's end, for every size of images
 
 
 def parse_args(argv=None):
-    architecture = ("latent_dim", "width", "img_size", "channels", "skip_connections")
-    parser = common.Parser("began", __doc__, PAPER, architecture)
-    parser.set_defaults(
-        n_epochs=30, batch_size=16, lr=0.001, b1=0.9, b2=0.999, img_size=32, channels=1
+    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
+    # --help).
+    parser = common.Parser(__file__, __doc__, PAPER)
+    parser.set_defaults(n_epochs=30, batch_size=16, lr=0.001, sample_interval=1000)
+    parser.add_adam(b1=0.9, b2=0.999)
+    parser.add_sampling()
+
+    # Architecture: stored with the weights; --resume takes it from the checkpoint.
+    parser.add_architecture(
+        "--img_size", type=int, default=32, choices=(16, 32, 64, 128), help="side of the images"
     )
-    parser.set_defaults(sample_interval=1000, checkpoint_interval=5, log_interval=50)
-    add, number = parser.add_argument, common.number
-    add(
-        "--latent_dim",
-        type=number(int, at_least=1, at_most=4096),
-        default=16,
-        help="length of z and of h",
+    parser.add_architecture(
+        "--channels", type=int, default=1, choices=(1, 3), help="1 for grey, 3 for RGB"
     )
-    add(
-        "--width",
-        type=number(int, at_least=1, at_most=1024),
-        default=8,
-        help="n, the channels next to the image",
+    parser.add_architecture("--latent_dim", type=int, default=16, help="length of z and of h")
+    parser.add_architecture(
+        "--width", type=int, default=8, at_most=1024, help="n, the channels next to the image"
     )
-    add(
-        "--gamma",
-        type=number(float, above=0, at_most=1),
-        default=0.95,
-        help="L(G(z)) / L(x) in equilibrium: variety",
-    )
-    add(
-        "--lambda_k",
-        type=number(float, at_least=0),
-        default=0.05,
-        help="how fast k follows the balance",
-    )
-    add(
-        "--patience",
-        type=number(int, at_least=1),
-        default=1000,
-        help="updates in a mean of M; a rise halves the rate",
-    )
-    add(
+    parser.add_architecture(
         "--skip_connections",
         action="store_true",
-        help="give h's first tensor to every size of the decoders too",
+        help="give the decoders' first tensor to each of their sizes",
     )
-    add(
-        "--stacked",
-        action="store_true",
-        help="three digits as the channels of one image: 1,000 modes to count",
+
+    # Training
+    parser.add_argument(
+        "--gamma",
+        type=float,
+        default=0.95,
+        above=0,
+        at_most=1,
+        help="L(G(z)) / L(x) in equilibrium: the variety of the images",
     )
-    args = parser.parse(argv)
-    parser.one_of(args, "img_size", (16, 32, 64, 128))
-    return args
+    parser.add_argument("--lambda_k", type=float, default=0.05, help="learning rate of k")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=1000,
+        help="updates in a mean of M; when the mean rises, the learning rate is halved",
+    )
+    return parser.parse(argv)
 
 
 # ---- networks ----
 
 
-def conv(n_in, n_out, stride=1):
-    """A 3 x 3 convolution and its ELU."""
-    return [nn.Conv(n_in, n_out, 3, stride=stride, padding=1), nn.ELU()]
-
-
 class Decoder(nn.Module):
-    """(B, latent_dim) codes to (B, channels, img_size, img_size) images, which nothing bounds to [-1, 1]."""
+    """h (B, latent_dim)  ->  images (B, channels, img_size, img_size).
+
+    Nothing bounds the images to [-1, 1]. This is the generator, and D's decoder.
+    """
 
     def __init__(self, latent_dim, img_size, channels, width, skip_connections):
         super().__init__()
-        self.width, self.skip_connections = width, skip_connections
+        self.width = width
+        self.skip_connections = skip_connections
+        n_doublings = int(math.log2(img_size // SMALLEST))
+
         self.project = nn.Linear(latent_dim, width * SMALLEST**2)
-        inputs = [width] + [2 * width if skip_connections else width] * int(
-            math.log2(img_size // SMALLEST)
-        )
-        self.sizes = nn.ModuleList(
-            [nn.Sequential(*conv(n, width), *conv(width, width)) for n in inputs]
-        )
-        self.image, self.doubled = nn.Conv(width, channels, 3, padding=1), nn.Upsample(2)
+        self.sizes = nn.ModuleList()  # two convolutions at each size
+        for i in range(n_doublings + 1):
+            n_inputs = 2 * width if skip_connections and i > 0 else width
+            self.sizes.append(
+                nn.Sequential(
+                    nn.Conv(n_inputs, width, 3, padding=1),
+                    nn.ELU(),
+                    nn.Conv(width, width, 3, padding=1),
+                    nn.ELU(),
+                )
+            )
+        self.image = nn.Conv(width, channels, 3, padding=1)
+        self.doubled = nn.Upsample(2)
 
     def execute(self, h):
-        first = self.project(h).reshape(h.shape[0], self.width, SMALLEST, SMALLEST)
+        first = self.project(h).reshape(len(h), self.width, SMALLEST, SMALLEST)
         x = self.sizes[0](first)
-        for i in range(1, len(self.sizes)):  # height and width double
+        for i in range(1, len(self.sizes)):  # (B, width, H, W) -> (B, width, 2 H, 2 W)
             x = self.doubled(x)
             if self.skip_connections:
                 first = self.doubled(first)
@@ -150,200 +161,211 @@ class Decoder(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """(B, channels, img_size, img_size) images to their reconstructions, through codes h (B, latent_dim)."""
+    """images (B, channels, img_size, img_size)  ->  their reconstructions.
+
+    The discriminator. Its code h has the shape (B, latent_dim).
+    """
 
     def __init__(self, latent_dim, img_size, channels, width, skip_connections):
         super().__init__()
-        layers, c = conv(channels, width), width
-        for _ in range(
-            int(math.log2(img_size // SMALLEST))
-        ):  # c grows by n, height and width halve
-            layers += conv(c, c) + conv(c, c) + conv(c, c + width, stride=2)
+        c = width
+        layers = [  # (B, channels, img_size, img_size) -> (B, width, img_size, img_size)
+            nn.Conv(channels, c, 3, padding=1),
+            nn.ELU(),
+        ]
+        for _ in range(int(math.log2(img_size // SMALLEST))):
+            layers += [  # (B, c, H, W) -> (B, c + width, H / 2, W / 2)
+                nn.Conv(c, c, 3, padding=1),
+                nn.ELU(),
+                nn.Conv(c, c, 3, padding=1),
+                nn.ELU(),
+                nn.Conv(c, c + width, 3, stride=2, padding=1),
+                nn.ELU(),
+            ]
             c += width
-        layers += conv(c, c) + conv(c, c)  # (B, c, 8, 8)
-        self.encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(c * SMALLEST**2, latent_dim))
+        layers += [  # (B, c, 8, 8) -> (B, latent_dim)
+            nn.Conv(c, c, 3, padding=1),
+            nn.ELU(),
+            nn.Conv(c, c, 3, padding=1),
+            nn.ELU(),
+            nn.Flatten(),
+            nn.Linear(c * SMALLEST**2, latent_dim),
+        ]
+        self.encoder = nn.Sequential(*layers)
         self.decoder = Decoder(latent_dim, img_size, channels, width, skip_connections)
 
     def execute(self, images):
         return self.decoder(self.encoder(images))
 
 
-def initialize(module):
+def initialize(network):
     """Xavier's uniform weights and biases of 0; the paper does not say."""
-    for layer in module.modules():
+    for layer in network.modules():
         if isinstance(layer, (nn.Conv, nn.Linear)):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.constant_(layer.bias, 0)
 
 
 def build(args):
-    """The generator and the discriminator of these arguments."""
     sizes = (args.latent_dim, args.img_size, args.channels, args.width, args.skip_connections)
-    generator, discriminator = Decoder(*sizes), AutoEncoder(*sizes)
-    for module in (generator, discriminator):
-        initialize(module)
-        module.train()
+    generator = Decoder(*sizes)
+    discriminator = AutoEncoder(*sizes)
+    for network in (generator, discriminator):
+        initialize(network)
+        network.train()
     return generator, discriminator
 
 
-# ---- losses, the balance and the step ----
+# ---- losses, the balance and one training step ----
 
 
 def reconstruction_loss(images, reconstructions):
-    """L(v) = E|v - D(v)|, the mean over images and pixels."""
-    if images.shape != reconstructions.shape:
-        raise ValueError(
-            f"images and reconstructions of different shapes: {images.shape} and {reconstructions.shape}"
-        )
+    """L(v) = E|v - D(v)|, the mean over images and pixels of equal shapes."""
+    common.check_same_shape(images, reconstructions)
     return jt.abs(images - reconstructions).mean()
 
 
 class Balance:
-    """k, and how often the rate was halved: whenever the mean of M over `patience` updates was not below the last."""
+    """k, and how often the learning rate was halved.
+
+    It is halved whenever the mean of M over `patience` updates is not below the
+    previous mean.
+    """
 
     def __init__(self, gamma, lambda_k, patience):
-        self.gamma, self.lambda_k, self.patience = gamma, lambda_k, patience
-        self.k, self.n_halvings, self.last_mean, self.total, self.n_updates = (
-            0.0,
-            0,
-            math.inf,
-            0.0,
-            0,
-        )
+        self.gamma = gamma
+        self.lambda_k = lambda_k
+        self.patience = patience
+        self.k = 0.0
+        self.n_halvings = 0
+        self.last_mean = math.inf
+        self.total = 0.0  # of M since the last mean
+        self.n_updates = 0
 
     def update(self, loss_real, loss_G):
-        """Takes L(x) and L(G(z_G)) of the whole batch, as floats, and gives M."""
+        """Takes L(x) and L(G(z_G)) of the whole batch, floats; returns M."""
         error = self.gamma * loss_real - loss_G
         measure = loss_real + abs(error)
         self.k = min(max(self.k + self.lambda_k * error, 0.0), 1.0)
-        self.total, self.n_updates = self.total + measure, self.n_updates + 1
+
+        self.total += measure
+        self.n_updates += 1
         if self.n_updates >= self.patience:
             mean = self.total / self.n_updates
-            self.n_halvings += mean >= self.last_mean
-            self.last_mean, self.total, self.n_updates = mean, 0.0, 0
+            if mean >= self.last_mean:
+                self.n_halvings += 1
+            self.last_mean = mean
+            self.total = 0.0
+            self.n_updates = 0
         return measure
 
     def state_dict(self):
-        return {
-            name: vars(self)[name]
-            for name in ("k", "n_halvings", "last_mean", "total", "n_updates")
-        }
+        names = ("k", "n_halvings", "last_mean", "total", "n_updates")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state):
         if not 0 <= state["k"] <= 1 or state["n_halvings"] < 0:
             raise ValueError("k lies outside [0, 1], or a count is negative")
-        vars(self).update({name: state[name] for name in self.state_dict()})
+        for name in self.state_dict():
+            setattr(self, name, state[name])
 
 
-def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, k):
-    """One update of D, then one of G.
+def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, *, k):
+    """Updates D, then G.
 
     Args:
-        real: (B, C, H, W) in [-1, 1].
-        z_D, z_G: (B, latent_dim) noise of each update.
-        k: (1,) the weight of G's images in D's loss, in [0, 1].
+        real: images (B, C, H, W) in [-1, 1].
+        z_D, z_G: noise (B, latent_dim) of the two updates.
+        k: (1,) in [0, 1], the weight of generated images in D's loss.
 
     Returns:
-        {"loss_real", "loss_fake", "loss_G"}: L(x), L(G(z_D)) and L(G(z_G)), as Jittor scalars.
+        {"loss_real", "loss_fake", "loss_G"}: L(x), L(G(z_D)) and L(G(z_G)), as Jittor
+        scalars.
     """
+    # D: reconstruct real images well and generated ones badly
     with jt.no_grad():
         fake = generator(z_D)
-    reconstructed = discriminator(
-        jt.concat([real, fake], dim=0)
-    )  # without norms, one pass equals two
+    images = jt.concat([real, fake], dim=0)  # without batch norm, one pass equals two
+    reconstructed = discriminator(images)
     loss_real = reconstruction_loss(real, reconstructed[: len(real)])
     loss_fake = reconstruction_loss(fake, reconstructed[len(real) :])
-    optimizer_D.step(loss_real - k * loss_fake)
+    optimizer_D.step(loss_real - k * loss_fake)  # Jittor: gradients of D, and the update
 
+    # G: images that D reconstructs well
     fake = generator(z_G)
     loss_G = reconstruction_loss(fake, discriminator(fake))
     optimizer_G.step(loss_G)
     return {"loss_real": loss_real, "loss_fake": loss_fake, "loss_G": loss_G}
 
 
-# ---- training and samples ----
-
-
-def latent(rng, n, args):
-    """(n, latent_dim) numpy noise, uniform in [-1, 1], float32."""
-    return rng.uniform(-1, 1, (n, args.latent_dim)).astype(np.float32)
+# ---- training ----
 
 
 def train(run, args):
-    data = load_images(
-        args.data_dir, args.img_size, args.channels, args.download, stacked=args.stacked
-    )
-    batches = common.Batches(data, args.batch_size, args.seed)
+    data = load_images(args.data_dir, args.img_size, args.channels)
     generator, discriminator = build(args)
     optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     balance = Balance(args.gamma, args.lambda_k, args.patience)
-    run.track(
-        exports={"generator": generator},
+
+    run.checkpoint(  # what checkpoint_last.npz holds
         generator=generator,
         discriminator=discriminator,
         optimizer_G=optimizer_G,
         optimizer_D=optimizer_D,
         balance=balance,
-        batches=batches,
     )
-    grid_z = latent(run.sample_rng, 100, args)
-    watch = run.watch(data.batch(np.arange(min(100, len(data))))[0])
-    for _ in run.epochs():
-        for real, *_ in run.steps(batches):
-            optimizer_G.lr = optimizer_D.lr = args.lr / 2**balance.n_halvings
-            z_D, z_G = (run.shard(latent(run.rng, args.batch_size, args)) for _ in range(2))
-            k = jt.array(np.float32([balance.k]))
+    run.restore()  # from --resume or --init_from, if given
+
+    fixed_z = run.fixed_noise("uniform", 100, args.latent_dim)
+    for _ in run.epochs():  # saves a checkpoint at --checkpoint_interval
+        for real, *_ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
+            lr = args.lr / 2**balance.n_halvings
+            optimizer_G.lr = lr
+            optimizer_D.lr = lr
+            z_D = run.noise("uniform", args.batch_size, args.latent_dim)
+            z_G = run.noise("uniform", args.batch_size, args.latent_dim)
+            k = jt.array(np.float32([balance.k]))  # a variable, so that no kernel depends on it
             losses = train_step(
-                generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, k
+                generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, k=k
             )
-            measure = balance.update(
-                *(common.batch_mean(losses[name]).item() for name in ("loss_real", "loss_G"))
-            )
+            loss_real = batch_mean(losses["loss_real"]).item()
+            loss_G = batch_mean(losses["loss_G"]).item()
+            measure = balance.update(loss_real, loss_G)
             run.log({**losses, "k": k, "measure": jt.array(np.float32([measure]))})
             if run.every(args.sample_interval):
-                images = common.in_chunks(generator, grid_z)
-                common.save_image(images, run.sample_path)
-                watch.see_samples(images)
-    write_results(run, functools.partial(common.in_chunks, generator), grid_z, args)
+                run.save_grid(common.predict(generator, fixed_z))
+    write_samples(run, generator, args)
 
 
-def load_generator(run, args):
-    """A function that gives the images (N, C, H, W) of (N, latent_dim) noise, both numpy."""
-    generator, _ = build(args)
-    run.track(generator=generator)
-    return functools.partial(common.in_chunks, generator)
+# ---- samples ----
+
+
+def write_samples(run, generator, args):
+    """Writes result.png, and samples.npz if --n_samples asks for it."""
+    fixed_z = run.fixed_noise("uniform", 100, args.latent_dim)
+    run.save_grid(common.predict(generator, fixed_z), to="result.png")
+    if args.n_samples:
+        z = run.fixed_noise("uniform", args.n_samples, args.latent_dim)
+        run.save_samples(common.predict(generator, z))
 
 
 def generate(run, args):
-    write_results(run, load_generator(run, args), latent(run.sample_rng, 100, args), args)
-
-
-def write_results(run, draw, grid_z, args):
-    """result.png, and the samples of --n_samples."""
-    if not run.is_main:
-        return
-    common.save_image(draw(grid_z), run.out_dir / "result.png")
-    if args.n_samples:
-        run.save_samples(draw(latent(run.sample_rng, args.n_samples, args)))
+    """Draws samples from a checkpoint."""
+    generator, _ = build(args)
+    run.checkpoint(generator=generator)
+    run.restore()
+    write_samples(run, generator, args)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
-        if args.describe:
-            generator, discriminator = build(args)
-            common.describe("generator", generator, jt.zeros((1, args.latent_dim)))
-            common.describe(
-                "discriminator",
-                discriminator,
-                jt.zeros((1, args.channels, args.img_size, args.img_size)),
-            )
-        elif args.sample_only:
+    jt.flags.use_cuda = common.choose_device(args.device)  # 1 where a GPU works, else 0
+    with common.Run(args) as run:  # seeds, the output folder, errors in one line
+        if args.sample_only:
             generate(run, args)
         else:
             train(run, args)
-    return run.losses
 
 
 if __name__ == "__main__":

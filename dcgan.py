@@ -31,8 +31,8 @@ Differences from the paper (--paper undoes all of them)
     * Gaussian noise is added to every image that D sees (--instance_noise, Sonderby
       2016, https://arxiv.org/abs/1610.04490). Without it, D quickly memorizes a small
       data set and G gets no useful gradient.
-    * z is normal, as in the authors' code, not uniform (--noise): a walk between two
-      points can follow the sphere
+    * z is normal, not uniform (--noise): a walk between two points can follow the
+      sphere
     * samples are drawn from averaged weights (--ema_decay)
 """
 
@@ -47,8 +47,9 @@ import jittor as jt
 
 from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
 
-# Radford 2015, section 4. Width and epochs are those of the authors' code
-# (github.com/soumith/dcgan.torch, main.lua).
+# Radford 2015, section 4. The width is that of the authors' code
+# (github.com/Newmu/dcgan_code, train_uncond_dcgan.py), the epochs are those of
+# github.com/soumith/dcgan.torch (main.lua).
 PAPER = {
     "n_epochs": 25,
     "batch_size": 128,

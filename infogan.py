@@ -1,31 +1,45 @@
-"""InfoGAN: codes that find their own meaning (Chen 2016, https://arxiv.org/abs/1606.03657).
+"""InfoGAN: a GAN whose latent codes get a meaning without labels.
 
-    python infogan.py
-    python infogan.py --paper --download
-    python infogan.py --resume results/infogan --sample_only --code 3 --continuous -1.5 0.5
+Chen et al. 2016, https://arxiv.org/abs/1606.03657
 
-Beside noise z, a generator G takes codes c: a category c_1, and numbers c_2, c_3 uniform in [-1, 1]. Nothing says what
-they mean, but images x = G(z, c) must tell them: their information I(c; x) is to be high. A network Q gives a
-distribution of an image's codes, and with it a lower bound (equation 5), which is logged in nats:
+    python infogan.py                      # digits, 4 minutes on two CPU cores
+    python infogan.py --paper --download   # the authors' setting, on full MNIST
+    python infogan.py --resume results/infogan --sample_only --code 3 --continuous -1.5
+    0.5 python tools/evaluate.py infogan results/infogan
 
-    L_I = E[log Q(c|x)] + H(c) <= I(c; x)
+Method
+    Beside noise z, a generator G takes codes c: a category c_1, and continuous codes
+    c_2 and c_3, uniform in [-1, 1]. No label says what they mean, but images x = G(z,
+    c) should reveal them: the mutual information I(c; x) is to be high. A network Q
+    gives the distribution of an image's codes, and with it a lower bound (equation 5),
+    which is logged in nats:
 
-Q shares the body of the discriminator D. With logits D(x) and the logistic function s, and each on fresh noise and
-codes, D and Q minimize loss_D - lambda L_I, then G minimizes loss_G - lambda L_I:
+        L_I = E[log Q(c|x)] + H(c)  <=  I(c; x)
 
-    loss_D = -E[log s(D(x))] - E[log(1 - s(D(G(z, c))))]
-    loss_G = -E[log s(D(G(z, c)))]
+    Q shares the layers of the discriminator D up to its last one. With logits D(x), the
+    sigmoid s, and fresh noise and codes for each, D and Q minimize loss_D - lambda L_I,
+    then G minimizes loss_G - lambda L_I:
 
-`info_category`, with lambda 1, is at most H(c_1) = log 10 = 2.30. Of a number Q gives a Gaussian with its mean and
-deviation (appendix C); lambda is smaller there (section 6), and `info_continuous`, summed over the numbers, has no
-bound: it grows by log 2 = 0.69 with each halving of Q's error. Networks are those of table 1; what the paper leaves
-open is the authors' code (github.com/openai/InfoGAN), which fixes the deviations at 1.
+        loss_D = -E[log s(D(x))] - E[log(1 - s(D(G(z, c))))]
+        loss_G = -E[log s(D(G(z, c)))]
 
-The default departs from it in numbers alone: half the width, half the batch and 60 epochs of the bundled digits, in
-four minutes on two CPU cores. Categories become digits in 20 epochs; in three trainings they named 68, 79 and 84 % of
-unseen digits right, since some digits share one; the numbers are slant and width (tools/evaluate.py infogan). In
-`result.png` and the grids of `samples/`, figure 2 of the paper, the category changes from left to right in the first
-five rows, c_2 from -2 to 2 in the next five, then c_3; all else is equal in a row.
+    `info_category`, with lambda 1, is at most H(c_1) = log 10 = 2.30. For a continuous
+    code Q gives a Gaussian with its mean and standard deviation (appendix C); its
+    lambda is smaller (section 6). `info_continuous`, summed over the codes, has no
+    upper bound: it grows by log 2 = 0.69 whenever Q's error is halved. The networks are
+    those of table 1; what the paper leaves open follows the authors' code
+    (github.com/openai/InfoGAN), which fixes the standard deviations at 1.
+
+What to expect
+    Categories become digits within 20 epochs. In three trainings they classified 68, 79
+    and 84 % of unseen digits correctly, since some digits share a category; the
+    continuous codes are slant and width (docs/scripts/infogan.md). In result.png and
+    samples/ (figure 2 of the paper) the category changes from left to right in the
+    first five rows, c_2 from -2 to 2 in the next five, then c_3; all else is equal in a
+    row.
+
+Differences from the paper (--paper undoes all of them)
+    * half of the width and of the batch, and 60 epochs of the bundled digits
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
@@ -36,10 +50,11 @@ import math
 import jittor as jt
 import numpy as np
 
-from jittor_fast import nn
+from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
 
-# Chen 2016, table 1 and appendix C; beta1, batch and length (5,000 updates) from the authors' code. The paper says only
-# that continuous codes have a smaller lambda; 0.1 is this script's.
+# Chen 2016, table 1 and appendix C; beta1, batch and length (5,000 updates) are those
+# of the authors' code. The paper says only that continuous codes have a smaller lambda;
+# 0.1 is ours.
 PAPER = {
     "n_epochs": 11,
     "batch_size": 128,
@@ -53,135 +68,161 @@ PAPER = {
     "n_continuous": 2,
     "lambda_category": 1.0,
 }
-NOISE = "uniform"  # in [-1, 1], as tools/explore.py must know
-N_TEST = 500  # bundled digits that tools/evaluate.py judges by
+N_TEST = 500  # bundled digits that tools/evaluate.py keeps for its test
 N_ROWS = 5  # of each panel in a picture
 
 
 def parse_args(argv=None):
-    architecture = ("latent_dim", "n_categories", "n_continuous", "width", "img_size", "channels")
-    parser = common.Parser(
-        "infogan", __doc__, PAPER, architecture, of_the_call=("code", "continuous")
+    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
+    # --help).
+    parser = common.Parser(__file__, __doc__, PAPER)
+    parser.set_defaults(n_epochs=60, batch_size=64, lr=0.0002)
+    parser.add_adam(b1=0.5, b2=0.999)
+    parser.add_sampling()
+
+    # Architecture: stored with the weights; --resume takes it from the checkpoint.
+    parser.add_architecture("--img_size", type=int, default=28, help="side of the images")
+    parser.add_architecture(
+        "--channels", type=int, default=1, choices=(1, 3), help="1 for grey, 3 for RGB"
     )
-    parser.set_defaults(
-        n_epochs=60, batch_size=64, lr=0.0002, b1=0.5, b2=0.999, img_size=28, channels=1
+    parser.add_architecture("--latent_dim", type=int, default=62, help="length of z")
+    parser.add_architecture(
+        "--n_categories", type=int, default=10, at_least=2, at_most=256, help="values of c_1"
     )
-    parser.set_defaults(sample_interval=500, checkpoint_interval=5, log_interval=50)
-    add, number = parser.add_argument, common.number
-    count, weight = number(int, at_least=1, at_most=4096), number(float, at_least=0)
-    add(
-        "--lr_ratio",
-        type=number(float, above=0),
-        default=5.0,
-        help="learning rate of G over --lr, that of D and Q",
+    parser.add_architecture(
+        "--n_continuous", type=int, default=2, at_most=16, help="number of continuous codes"
     )
-    add("--latent_dim", type=count, default=62, help="length of the noise vector")
-    add(
-        "--n_categories",
-        type=number(int, at_least=2, at_most=256),
-        default=10,
-        help="values of the categorical code",
+    parser.add_architecture(
+        "--width", type=int, default=32, at_most=1024, help="channels next to the image"
     )
-    add(
-        "--n_continuous",
-        type=number(int, at_least=1, at_most=16),
-        default=2,
-        help="continuous codes",
+
+    # Training
+    parser.add_argument(
+        "--lr_ratio", type=float, default=5.0, above=0, help="G's learning rate over D's --lr"
     )
-    add("--lambda_category", type=weight, default=1.0, help="weight of the category's information")
-    add("--lambda_continuous", type=weight, default=0.1, help="weight of the numbers' information")
-    add(
-        "--width",
-        type=number(int, at_least=1, at_most=1024),
-        default=32,
-        help="channels next to the image",
+    parser.add_argument(
+        "--lambda_category", type=float, default=1.0, help="weight of the category's information"
     )
-    add("--code", type=number(int, at_least=0), help="with --sample_only: draw this category alone")
-    add(
+    parser.add_argument(
+        "--lambda_continuous",
+        type=float,
+        default=0.1,
+        help="weight of the continuous codes' information",
+    )
+
+    # Samples
+    parser.add_argument(
+        "--code",
+        type=int,
+        at_least=0,
+        stored=False,
+        help="with --sample_only: draw only this category",
+    )
+    parser.add_argument(
         "--continuous",
-        type=number(float),
+        type=float,
+        at_least=None,
         nargs="+",
-        help="with --sample_only: draw with these, such as -1.5 0.5",
+        stored=False,
+        help="with --sample_only: draw with these codes, such as -1.5 0.5",
     )
     args = parser.parse(argv)
     parser.multiple_of(args, "img_size", 4, at_least=8)
+    check_codes(parser, args)
+    return args
+
+
+def check_codes(parser, args):
     if (args.code is not None or args.continuous) and not args.sample_only:
-        parser.error(
-            "--code and --continuous need --sample_only and --resume with the checkpoint to sample from"
-        )
+        parser.error("--code and --continuous need --sample_only and --resume with a checkpoint")
     if args.code is not None and args.code >= args.n_categories:
         parser.error(f"--code {args.code}: the categories are 0 to {args.n_categories - 1}")
     if args.continuous and len(args.continuous) != args.n_continuous:
         parser.error(
             f"--continuous must be {args.n_continuous} numbers, got {len(args.continuous)}"
         )
-    return args
 
 
 # ---- networks ----
 
 
 class Generator(nn.Module):
-    """(B, latent_dim) noise, (B,) categories and (B, n_continuous) to (B, channels, img_size, img_size) in [-1, 1]."""
+    """z (B, latent_dim), categories (B,), continuous (B, n_continuous)  ->  images.
+
+    The images (B, channels, img_size, img_size) are in [-1, 1].
+    """
 
     def __init__(self, latent_dim, n_categories, n_continuous, img_size, channels, width):
         super().__init__()
         self.n_categories = n_categories
         self.shape = (2 * width, img_size // 4, img_size // 4)
-        sizes, layers = (
-            (latent_dim + n_categories + n_continuous, 16 * width, math.prod(self.shape)),
-            [],
+        n_features = math.prod(self.shape)
+        self.dense = nn.Sequential(
+            nn.Linear(latent_dim + n_categories + n_continuous, 16 * width, bias=False),
+            nn.BatchNorm(16 * width),
+            nn.ReLU(),
+            nn.Linear(16 * width, n_features, bias=False),
+            nn.BatchNorm(n_features),
+            nn.ReLU(),
         )
-        for n_in, n_out in zip(sizes, sizes[1:]):
-            layers += [nn.Linear(n_in, n_out, bias=False), nn.BatchNorm(n_out), nn.ReLU()]
-        self.dense = nn.Sequential(*layers)
-        layers = [nn.ConvTranspose(2 * width, width, 4, stride=2, padding=1, bias=False)]
-        layers += [nn.BatchNorm(width), nn.ReLU()]
-        self.upwards = nn.Sequential(
-            *layers, nn.ConvTranspose(width, channels, 4, stride=2, padding=1)
+        self.upwards = nn.Sequential(  # (B, 2 width, S / 4, S / 4) -> (B, channels, S, S)
+            nn.ConvTranspose(2 * width, width, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm(width),
+            nn.ReLU(),
+            nn.ConvTranspose(width, channels, 4, stride=2, padding=1),
         )
         self.tanh = nn.Tanh()
 
     def execute(self, z, categories, continuous):
-        h = self.dense(
-            jt.concat([z, nn.one_hot(categories, self.n_categories).float32(), continuous], dim=1)
-        )
-        h = self.upwards(
-            h.reshape(-1, *self.shape)
-        )  # (B, 2 * width, img_size / 4, img_size / 4) to the images' shape
-        return self.tanh(h / 2)  # 2 s(h) - 1 = tanh(h / 2)
+        one_hot = nn.one_hot(categories, self.n_categories).float32()
+        h = self.dense(jt.concat([z, one_hot, continuous], dim=1))
+        logits = self.upwards(h.reshape(-1, *self.shape))
+        return self.tanh(logits / 2)  # a sigmoid in [-1, 1]: 2 s(h) - 1 = tanh(h / 2)
 
 
 class Discriminator(nn.Module):
-    """D and Q, which share their body: (B, channels, img_size, img_size) images to D's (B,) logits, high for real, and
-    Q's posterior: (B, n_categories) logits, (B, n_continuous) means and (B, n_continuous) logarithms of deviations.
+    """images (B, channels, img_size, img_size)  ->  D's logits (B,) and Q's posterior.
+
+    D and Q share their body. The logits are high for real images. The posterior is
+    three tensors: logits (B, n_categories), means (B, n_continuous), and the logarithms
+    of standard deviations (B, n_continuous).
     """
 
     def __init__(self, n_categories, n_continuous, img_size, channels, width):
         super().__init__()
-        self.n_categories, self.n_continuous = n_categories, n_continuous
-        layers = [nn.Conv(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
-        layers += [nn.Conv(width, 2 * width, 4, stride=2, padding=1, bias=False)]
-        layers += [nn.BatchNorm(2 * width), nn.LeakyReLU(0.1), nn.Flatten()]
-        layers += [nn.Linear(2 * width * (img_size // 4) ** 2, 16 * width, bias=False)]
-        self.body = nn.Sequential(*layers, nn.BatchNorm(16 * width), nn.LeakyReLU(0.1))
+        self.n_categories = n_categories
+        self.n_continuous = n_continuous
+        self.body = nn.Sequential(
+            nn.Conv(channels, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv(width, 2 * width, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm(2 * width),
+            nn.LeakyReLU(0.1),
+            nn.Flatten(),
+            nn.Linear(2 * width * (img_size // 4) ** 2, 16 * width, bias=False),
+            nn.BatchNorm(16 * width),
+            nn.LeakyReLU(0.1),
+        )
         self.D = nn.Linear(16 * width, 1)
-        layers = [
+        self.Q = nn.Sequential(
             nn.Linear(16 * width, 2 * width, bias=False),
             nn.BatchNorm(2 * width),
             nn.LeakyReLU(0.1),
-        ]
-        self.Q = nn.Sequential(*layers, nn.Linear(2 * width, n_categories + 2 * n_continuous))
+            nn.Linear(2 * width, n_categories + 2 * n_continuous),
+        )
 
     def execute(self, images):
-        h = self.body((images + 1) / 2)  # pixels in [0, 1], so that padding with 0 is black
-        codes, k, n = self.Q(h), self.n_categories, self.n_continuous
+        pixels = (images + 1) / 2  # in [0, 1], so that padding with 0 is black
+        h = self.body(pixels)
+        codes = self.Q(h)
+        k = self.n_categories
+        n = self.n_continuous
         return self.D(h).reshape(-1), codes[:, :k], codes[:, k : k + n], codes[:, k + n :]
 
 
-def initialize(module):
-    """Weights from N(0, 0.02^2), of batch norms from N(1, 0.02^2), biases 0 (the authors' custom_ops.py)."""
-    for layer in module.modules():
+def initialize(network):
+    """N(0, 0.02^2), batch norm from N(1, 0.02^2), biases 0 (authors' custom_ops.py)."""
+    for layer in network.modules():
         if isinstance(layer, (nn.Conv, nn.ConvTranspose, nn.Linear)):
             nn.init.gauss_(layer.weight, mean=0, std=0.02)
             if layer.bias is not None:
@@ -191,82 +232,114 @@ def initialize(module):
 
 
 def build(args):
-    """The generator, and D and Q in one network."""
-    codes = args.n_categories, args.n_continuous
-    generator = Generator(args.latent_dim, *codes, args.img_size, args.channels, args.width)
-    discriminator = Discriminator(*codes, args.img_size, args.channels, args.width)
-    for module in (generator, discriminator):
-        initialize(module)
-        module.train()
+    generator = Generator(
+        args.latent_dim,
+        args.n_categories,
+        args.n_continuous,
+        args.img_size,
+        args.channels,
+        args.width,
+    )
+    discriminator = Discriminator(
+        args.n_categories, args.n_continuous, args.img_size, args.channels, args.width
+    )
+    for network in (generator, discriminator):
+        initialize(network)
+        network.train()
     return generator, discriminator
 
 
-# ---- losses and the step ----
+# ---- losses and one training step ----
 
 
 def discriminator_loss(real_logits, fake_logits):
-    """Logits (B,) of real and of generated images; -log s(x) = softplus(-x)."""
-    if real_logits.shape != fake_logits.shape:
-        raise ValueError(f"logits of different shapes: {real_logits.shape} and {fake_logits.shape}")
+    """loss_D of logits (B,): -log s(x) = softplus(-x), -log(1 - s(x)) = softplus(x)."""
+    common.check_same_shape(real_logits, fake_logits)
     return nn.softplus(-real_logits).mean() + nn.softplus(fake_logits).mean()
 
 
-def information(posterior, categories, continuous):
-    """L_I in nats of the (B,) categories, at most log K, and of the (B, n) continuous codes, summed over them.
+def generator_loss(fake_logits):
+    """loss_G of logits (B,)."""
+    return nn.softplus(-fake_logits).mean()
 
-    `posterior` is Q's: (B, K) logits of the category, (B, n) means and (B, n) logarithms of deviations.
+
+def information(posterior, categories, continuous):
+    """L_I in nats: of the category, at most log K, and summed over continuous codes.
+
+    Args:
+        posterior: Q's logits (B, K) of the category, means (B, n) and logarithms of
+            standard deviations (B, n).
+        categories, continuous: the codes (B,) and (B, n) that G was given.
     """
     logits, mean, log_deviation = posterior
-    if not mean.shape == log_deviation.shape == continuous.shape:
-        raise ValueError(
-            f"codes of different shapes: {mean.shape}, {log_deviation.shape} and {continuous.shape}"
-        )
-    of_category = math.log(logits.shape[1]) - nn.cross_entropy_loss(logits, categories)
+    common.check_same_shape(mean, log_deviation, continuous)
+    entropy = math.log(logits.shape[1])
+    info_category = entropy - nn.cross_entropy_loss(logits, categories)
+
     errors = (continuous - mean) / jt.exp(log_deviation)
     log_Q = -0.5 * math.log(2 * math.pi) - log_deviation - 0.5 * errors**2
-    return of_category, (math.log(2) + log_Q).sum(dim=1).mean()
+    info_continuous = (math.log(2) + log_Q).sum(dim=1).mean()  # log 2: entropy of U(-1, 1)
+    return info_category, info_continuous
 
 
 def train_step(
-    generator, discriminator, optimizer_G, optimizer_D, real, latent_D, latent_G, lambdas
+    generator, discriminator, optimizer_G, optimizer_D, real, latent_D, latent_G, *, lambdas
 ):
-    """One update of D and Q, then one of G.
+    """Updates D and Q, then G.
 
     Args:
-        real: (B, C, H, W) in [-1, 1].
-        latent_D, latent_G: what G takes in each update: (B, latent_dim) noise, (B,) categories, (B, n_continuous).
-        lambdas: weights of the information of the category and of the continuous codes.
+        real: images (B, C, H, W) in [-1, 1].
+        latent_D, latent_G: G's inputs in the two updates: noise (B, latent_dim),
+            categories (B,) and continuous codes (B, n_continuous).
+        lambdas: weights of the category's and of the continuous codes' information.
 
     Returns:
-        {"loss_D", "loss_G", "info_category", "info_continuous"} as Jittor scalars, the last two of G's update.
+        {"loss_D", "loss_G", "info_category", "info_continuous"} as Jittor scalars, the
+        last two of G's update.
     """
+    lambda_category, lambda_continuous = lambdas
+
+    # D and Q: real images against generated ones, and the codes of the generated ones
+    _, categories, continuous = latent_D
     with jt.no_grad():
         fake = generator(*latent_D)
     fake_logits, *posterior = discriminator(fake)
-    loss_D = discriminator_loss(discriminator(real)[0], fake_logits)
-    category, continuous = information(posterior, *latent_D[1:])
-    optimizer_D.step(loss_D - lambdas[0] * category - lambdas[1] * continuous)
+    real_logits, *_ = discriminator(real)
+    loss_D = discriminator_loss(real_logits, fake_logits)
+    info_category, info_continuous = information(posterior, categories, continuous)
+    objective = loss_D - lambda_category * info_category - lambda_continuous * info_continuous
+    optimizer_D.step(objective)  # Jittor: gradients of D's and Q's parameters, and the update
 
+    # G: new images, which D should take for real and whose codes Q should recognize
+    _, categories, continuous = latent_G
     fake_logits, *posterior = discriminator(generator(*latent_G))
-    loss_G = nn.softplus(-fake_logits).mean()  # -log s(x) = softplus(-x)
-    category, continuous = information(posterior, *latent_G[1:])
-    optimizer_G.step(loss_G - lambdas[0] * category - lambdas[1] * continuous)
+    loss_G = generator_loss(fake_logits)
+    info_category, info_continuous = information(posterior, categories, continuous)
+    objective = loss_G - lambda_category * info_category - lambda_continuous * info_continuous
+    optimizer_G.step(objective)
     return {
         "loss_D": loss_D,
         "loss_G": loss_G,
-        "info_category": category,
-        "info_continuous": continuous,
+        "info_category": info_category,
+        "info_continuous": info_continuous,
     }
 
 
-# ---- training and samples ----
+# ---- G's inputs ----
 
 
-def latent(rng, n, args):
-    """What G takes, numpy: (n, latent_dim) noise, (n,) categories, (n, n_continuous) codes; those asked for, if any."""
-    z, continuous = (
-        rng.uniform(-1, 1, (n, d)).astype(np.float32) for d in (args.latent_dim, args.n_continuous)
-    )
+def random_latent(run, args):
+    """G's inputs for a training batch, as Jittor variables."""
+    z = run.noise("uniform", args.batch_size, args.latent_dim)
+    continuous = run.noise("uniform", args.batch_size, args.n_continuous)
+    categories = run.integers(0, args.n_categories, args.batch_size)
+    return z, categories, continuous
+
+
+def fixed_latent(rng, n, args):
+    """G's inputs for n samples as numpy, with --code and --continuous if given."""
+    z = rng.uniform(-1, 1, (n, args.latent_dim)).astype(np.float32)
+    continuous = rng.uniform(-1, 1, (n, args.n_continuous)).astype(np.float32)
     categories = rng.integers(args.n_categories, size=n, dtype=np.int32)
     if args.code is not None:
         categories[:] = args.code
@@ -276,91 +349,96 @@ def latent(rng, n, args):
 
 
 def panels(rng, args):
-    """What G takes for a picture whose panels have N_ROWS rows of n_categories images each."""
-    k, n = args.n_categories, N_ROWS * args.n_categories
-    z, categories, continuous = (
-        x.repeat(k, axis=0) for x in latent(rng, N_ROWS * (1 + args.n_continuous), args)
-    )
-    categories[:n] = np.tile(np.arange(k), N_ROWS)
+    """G's inputs for a picture whose rows change one code from left to right.
+
+    The first N_ROWS rows change the category, the next N_ROWS c_2, and so on.
+    """
+    k = args.n_categories
+    n_panels = 1 + args.n_continuous
+    row_starts = fixed_latent(rng, N_ROWS * n_panels, args)
+    z, categories, continuous = (x.repeat(k, axis=0) for x in row_starts)
+
+    size = N_ROWS * k  # images of a panel
+    categories[:size] = np.tile(np.arange(k), N_ROWS)
     for i in range(args.n_continuous):
-        continuous[n * (i + 1) : n * (i + 2), i] = np.tile(np.linspace(-2, 2, k), N_ROWS)
+        panel = slice(size * (i + 1), size * (i + 2))
+        continuous[panel, i] = np.tile(np.linspace(-2, 2, k), N_ROWS)
     return z, categories, continuous
 
 
+# ---- training ----
+
+
 def train(run, args):
-    data = load_images(args.data_dir, args.img_size, args.channels, args.download, n_test=N_TEST)
-    batches = common.Batches(data, args.batch_size, args.seed)
+    data = load_images(args.data_dir, args.img_size, args.channels, n_test=N_TEST)
     generator, discriminator = build(args)
-    optimizer_G = nn.Adam(
-        generator.parameters(), lr=args.lr * args.lr_ratio, betas=(args.b1, args.b2)
-    )
+    lr_G = args.lr * args.lr_ratio
+    optimizer_G = nn.Adam(generator.parameters(), lr=lr_G, betas=(args.b1, args.b2))
     optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
-    networks = {"generator": generator, "discriminator": discriminator}
-    optimizers = {"optimizer_G": optimizer_G, "optimizer_D": optimizer_D}
-    run.track(exports={"generator": generator}, **networks, **optimizers, batches=batches)
-    picture, lambdas = panels(run.sample_rng, args), (args.lambda_category, args.lambda_continuous)
-    watch = run.watch(data.batch(np.arange(min(100, len(data))))[0], loss="loss_D")
-    for _ in run.epochs():
-        for real, *_ in run.steps(batches):
-            latents = [
-                tuple(map(run.shard, latent(run.rng, args.batch_size, args))) for _ in range(2)
-            ]
-            run.log(train_step(*networks.values(), *optimizers.values(), real, *latents, lambdas))
-            if run.every(args.sample_interval):
-                images = common.in_chunks(generator, *picture)
-                common.save_image(images, run.sample_path, nrow=args.n_categories)
-                watch.see_samples(images)
-    write_results(run, generator, picture, args)
 
-
-def load_generator(run, args):
-    """A function of (N, latent_dim) noise and (N,) categories, numpy, that gives images; continuous codes are 0."""
-    generator, _ = build(args)
-    run.track(generator=generator)
-    return lambda z, categories: common.in_chunks(
-        generator, z, categories, np.zeros((len(z), args.n_continuous), "f4")
+    run.checkpoint(  # what checkpoint_last.npz holds
+        generator=generator,
+        discriminator=discriminator,
+        optimizer_G=optimizer_G,
+        optimizer_D=optimizer_D,
     )
+    run.restore()  # from --resume or --init_from, if given
+
+    fixed = panels(run.fixed_rng(), args)
+    lambdas = (args.lambda_category, args.lambda_continuous)
+    for _ in run.epochs():  # saves a checkpoint at --checkpoint_interval
+        for real, *_ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
+            latent_D = random_latent(run, args)
+            latent_G = random_latent(run, args)
+            losses = train_step(
+                generator,
+                discriminator,
+                optimizer_G,
+                optimizer_D,
+                real,
+                latent_D,
+                latent_G,
+                lambdas=lambdas,
+            )
+            run.log(losses)
+            if run.every(args.sample_interval):
+                run.save_grid(common.predict(generator, *fixed), nrow=args.n_categories)
+    write_samples(run, generator, args)
+
+
+# ---- samples ----
+
+
+def write_samples(run, generator, args):
+    """Writes result.png, and samples.npz if --n_samples asks for it."""
+    if args.code is not None or args.continuous:
+        fixed = fixed_latent(run.fixed_rng(), 100, args)
+    else:
+        fixed = panels(run.fixed_rng(), args)
+    images = common.predict(generator, *fixed)
+    run.save_grid(images, to="result.png", nrow=args.n_categories)
+    if args.n_samples:
+        latent = fixed_latent(run.fixed_rng(), args.n_samples, args)
+        _, codes, continuous = latent
+        run.save_samples(common.predict(generator, *latent), codes=codes, continuous=continuous)
 
 
 def generate(run, args):
+    """Draws samples from a checkpoint."""
     generator, _ = build(args)
-    run.track(generator=generator)
-    is_asked = args.code is not None or args.continuous
-    picture = latent(run.sample_rng, 100, args) if is_asked else panels(run.sample_rng, args)
-    write_results(run, generator, picture, args)
-
-
-def write_results(run, generator, picture, args):
-    """result.png, and the samples of --n_samples with their codes."""
-    if not run.is_main:
-        return
-    common.save_image(
-        common.in_chunks(generator, *picture), run.out_dir / "result.png", nrow=args.n_categories
-    )
-    if args.n_samples:
-        z, codes, continuous = latent(run.sample_rng, args.n_samples, args)
-        run.save_samples(
-            common.in_chunks(generator, z, codes, continuous), codes=codes, continuous=continuous
-        )
+    run.checkpoint(generator=generator)
+    run.restore()
+    write_samples(run, generator, args)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
-        if args.describe:
-            generator, discriminator = build(args)
-            codes = jt.zeros((1,), "int32"), jt.zeros((1, args.n_continuous))
-            common.describe("generator", generator, jt.zeros((1, args.latent_dim)), *codes)
-            common.describe(
-                "discriminator",
-                discriminator,
-                jt.zeros((1, args.channels, args.img_size, args.img_size)),
-            )
-        elif args.sample_only:
+    jt.flags.use_cuda = common.choose_device(args.device)  # 1 where a GPU works, else 0
+    with common.Run(args) as run:  # seeds, the output folder, errors in one line
+        if args.sample_only:
             generate(run, args)
         else:
             train(run, args)
-    return run.losses
 
 
 if __name__ == "__main__":

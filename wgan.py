@@ -1,46 +1,57 @@
-"""Wasserstein GAN with weight clipping (Arjovsky 2017, https://arxiv.org/abs/1701.07875).
+"""WGAN: a critic with clipped weights estimates the Wasserstein distance.
 
-    python wgan.py
-    python wgan.py --paper --data_dir PHOTOS
+Arjovsky, Chintala and Bottou 2017, https://arxiv.org/abs/1701.07875
+
+    python wgan.py                             # digits, 10 minutes on two CPU cores
+    python wgan.py --paper --data_dir PHOTOS   # the authors' setting, own images
+    python wgan.py --resume results/wgan --sample_only --n_samples 100
     python tools/explore.py results/wgan --walk interpolate
 
-A critic f whose slope is nowhere above K bounds K times the Wasserstein distance between the data and the images of
-a generator G from below, and meets it where it is the best of its kind (Kantorovich and Rubinstein):
+Method
+    A generator G turns noise z ~ N(0, 1) into an image. A critic f gives an image x a
+    score f(x) without bounds, which is high for real images. If the slope of f is at
+    most K everywhere, the scores give a lower bound on K times the Wasserstein distance
+    W between the data and the images of G, which the best such critic attains
+    (Kantorovich and Rubinstein):
 
-    K W = max_f  E[f(x)] - E[f(G(z))]
+        K W = max over f of  E[f(x)] - E[f(G(z))]
 
-Every weight of f is kept in [-c, c] (--clip), which bounds its slope by some K. The critic maximizes the difference,
-the generator minimizes it, each on fresh noise z ~ N(0, 1) (algorithm 1):
+    Every weight of f is kept in [-c, c] (--clip), which bounds the slope by some K. The
+    critic and G are trained in turn, each on fresh noise (algorithm 1):
 
-    wasserstein = E[f(x)] - E[f(G(z))]
-    loss_G = -E[f(G(z))]
+        wasserstein = E[f(x)] - E[f(G(z))]    the critic maximizes this estimate
+        loss_G = -E[f(G(z))]                  G minimizes it
 
-The estimate falls as the images improve, and `losses.png` shows it. It is in units of the unknown K, so that two runs
-with different critics cannot be compared by it; `wgan_gp.py` fixes K at 1.
+    The critic should be close to its optimum when G is updated. It is therefore updated
+    --n_critic times for each update of G, and --n_critic_long times for each of the
+    first 25 and for every 500th, as in the authors' code
+    (github.com/martinarjovsky/WassersteinGAN). From there are also DCGAN's two
+    networks, with batch norm in both, weights from N(0, 0.02^2), separate batches of
+    real and generated images, clipping before each update of the critic, and RMSProp.
 
-The critic should be near its best when the generator is updated. So it is updated --n_critic times for each update of
-the generator, and --n_critic_long times for each of the first 25 and every 500th, as in the authors' code
-(github.com/martinarjovsky/WassersteinGAN). The rest is from there too: DCGAN's two networks, batch norm in both,
-weights from N(0, 0.02^2), real and generated images in batches of their own, weights clipped before each update of the
-critic, RMSProp.
+What to expect
+    A step is one update of the critic. Digits appear after about 4,000 steps. At the
+    end the FID in a digit classifier's features is 12.5, and 11.6 for the same training
+    in PyTorch (docs/scripts/wgan.md). `wasserstein` rises while the critic learns, then
+    falls as the images improve; losses.png shows it. It is in units of the unknown K,
+    so it cannot be compared between two critics; wgan_gp.py fixes K at 1.
 
-A step is one update of the critic. The default trains on 32 x 32 digits at three eighths of the authors' width; digits
-show after about 4,000 steps. It departs from their code, which --paper undoes, in numbers alone: the rate is ten times
-theirs, the batch half of it and --n_critic_long a quarter, since a default run has few updates of the generator.
+Differences from the paper (--paper undoes all of them)
+    * 32 x 32 digits, at three eighths of the authors' width
+    * ten times the authors' learning rate, half of their batch, and a quarter of their
+      --n_critic_long, since a default run has few updates of G
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common.data import load_images
 
-import itertools
 import math
 
 import jittor as jt
-import numpy as np
 
-from jittor_fast import nn
+from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
 
-# The authors' code, main.py: its defaults.
+# The defaults of the authors' code, main.py.
 PAPER = {
     "n_epochs": 25,
     "batch_size": 64,
@@ -57,95 +68,101 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    architecture = ("latent_dim", "width", "img_size", "channels", "ema_decay")
-    parser = common.Parser("wgan", __doc__, PAPER, architecture, uses_adam=False)
-    parser.set_defaults(n_epochs=150, batch_size=32, lr=0.0005, img_size=32, channels=1)
-    parser.set_defaults(sample_interval=1000, checkpoint_interval=10, log_interval=50)
-    add, number = parser.add_argument, common.number
-    add("--clip", type=number(float, above=0), default=0.01, help="largest weight of the critic")
-    add(
-        "--n_critic",
-        type=number(int, at_least=1),
-        default=5,
-        help="updates of the critic for one of the generator",
+    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
+    # --help).
+    parser = common.Parser(__file__, __doc__, PAPER)
+    parser.set_defaults(n_epochs=150, batch_size=32, lr=0.0005)
+    parser.set_defaults(sample_interval=1000, checkpoint_interval=10)
+    parser.add_sampling()
+
+    # Architecture: stored with the weights; --resume takes it from the checkpoint.
+    parser.add_architecture(
+        "--img_size", type=int, default=32, choices=(16, 32, 64, 128), help="side of the images"
     )
-    add(
-        "--n_critic_long",
-        type=number(int, at_least=1),
-        default=25,
-        help="the same at first and every 500th time",
+    parser.add_architecture(
+        "--channels", type=int, default=1, choices=(1, 3), help="1 for grey, 3 for RGB"
     )
-    add(
-        "--latent_dim",
-        type=number(int, at_least=1, at_most=4096),
-        default=100,
-        help="length of the noise vector",
+    parser.add_architecture("--latent_dim", type=int, default=100, help="length of z")
+    parser.add_architecture(
+        "--width", type=int, default=24, at_most=1024, help="channels next to the image"
     )
-    add(
-        "--width",
-        type=number(int, at_least=1, at_most=1024),
-        default=24,
-        help="channels next to the image",
+    parser.add_architecture(
+        "--ema_decay", type=float, default=0.0, below=1, help="EMA decay of G (0 disables it)"
     )
-    add(
-        "--ema_decay",
-        type=number(float, at_least=0, below=1),
-        default=0.0,
-        help="of averaged weights; 0: off",
+
+    # Training
+    parser.add_argument(
+        "--clip", type=float, default=0.01, above=0, help="largest absolute weight of the critic"
     )
-    args = parser.parse(argv)
-    parser.one_of(args, "img_size", (16, 32, 64, 128))
-    return args
+    parser.add_argument(
+        "--n_critic", type=int, default=5, help="updates of the critic for each update of G"
+    )
+    parser.add_argument(
+        "--n_critic_long", type=int, default=25, help="the same for the first 25 and every 500th"
+    )
+    return parser.parse(argv)
 
 
 # ---- networks ----
 
 
 class Generator(nn.Module):
-    """(B, latent_dim) noise to (B, channels, img_size, img_size) images in [-1, 1]."""
+    """z (B, latent_dim)  ->  images (B, channels, img_size, img_size) in [-1, 1]."""
 
     def __init__(self, latent_dim, img_size, channels, width):
         super().__init__()
-        n_doublings = int(math.log2(img_size)) - 3
-        c = width * 2**n_doublings
-        layers = [
+        n_blocks = int(math.log2(img_size)) - 3  # from 4 x 4 to half of the image's size
+        c = width * 2**n_blocks
+
+        layers = [  # (B, latent_dim, 1, 1) -> (B, c, 4, 4)
             nn.ConvTranspose(latent_dim, c, 4, bias=False),
             nn.BatchNorm(c),
             nn.ReLU(),
-        ]  # (B, c, 4, 4)
-        for _ in range(n_doublings):  # c halves, height and width double
-            layers += [nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False)]
-            layers += [nn.BatchNorm(c // 2), nn.ReLU()]
+        ]
+        for _ in range(n_blocks):  # (B, c, H, W) -> (B, c / 2, 2 H, 2 W)
+            layers += [
+                nn.ConvTranspose(c, c // 2, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm(c // 2),
+                nn.ReLU(),
+            ]
             c //= 2
-        layers += [nn.ConvTranspose(c, channels, 4, stride=2, padding=1, bias=False), nn.Tanh()]
+        layers += [  # (B, width, img_size / 2, ...) -> (B, channels, img_size, img_size)
+            nn.ConvTranspose(c, channels, 4, stride=2, padding=1, bias=False),
+            nn.Tanh(),
+        ]
         self.layers = nn.Sequential(*layers)
 
     def execute(self, z):
-        return self.layers(z.reshape(z.shape[0], -1, 1, 1))
+        return self.layers(z.reshape(len(z), -1, 1, 1))
 
 
 class Critic(nn.Module):
-    """(B, channels, img_size, img_size) images to (B,) scores without bounds: high for real."""
+    """images (B, channels, img_size, img_size)  ->  scores (B,), high for real ones."""
 
     def __init__(self, img_size, channels, width):
         super().__init__()
-        layers = [nn.Conv(channels, width, 4, stride=2, padding=1, bias=False), nn.LeakyReLU(0.2)]
         c = width
-        for _ in range(int(math.log2(img_size)) - 3):  # c doubles, height and width halve
-            layers += [nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False)]
-            layers += [nn.BatchNorm(2 * c), nn.LeakyReLU(0.2)]
+        layers = [  # (B, channels, img_size, img_size) -> (B, width, img_size / 2, ...)
+            nn.Conv(channels, c, 4, stride=2, padding=1, bias=False),
+            nn.LeakyReLU(0.2),
+        ]
+        for _ in range(int(math.log2(img_size)) - 3):  # (B, c, H, W) -> (B, 2 c, H / 2, W / 2)
+            layers += [
+                nn.Conv(c, 2 * c, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm(2 * c),
+                nn.LeakyReLU(0.2),
+            ]
             c *= 2
-        self.layers = nn.Sequential(
-            *layers, nn.Conv(c, 1, 4, bias=False)
-        )  # (B, c, 4, 4) to (B, 1, 1, 1)
+        layers += [nn.Conv(c, 1, 4, bias=False)]  # (B, c, 4, 4) -> (B, 1, 1, 1)
+        self.layers = nn.Sequential(*layers)
 
     def execute(self, images):
         return self.layers(images).reshape(-1)
 
 
-def initialize(module):
-    """Weights of convolutions from N(0, 0.02^2), of batch norms from N(1, 0.02^2), as in the authors' code."""
-    for layer in module.modules():
+def initialize(network):
+    """Convolutions from N(0, 0.02^2), batch norm from N(1, 0.02^2) (authors' code)."""
+    for layer in network.modules():
         if isinstance(layer, (nn.Conv, nn.ConvTranspose)):
             nn.init.gauss_(layer.weight, mean=0, std=0.02)
         elif isinstance(layer, nn.BatchNorm):
@@ -153,152 +170,165 @@ def initialize(module):
 
 
 def build(args):
-    """The generator and the critic of these arguments."""
     generator = Generator(args.latent_dim, args.img_size, args.channels, args.width)
     critic = Critic(args.img_size, args.channels, args.width)
-    for module in (generator, critic):
-        initialize(module)
-        module.train()
+    for network in (generator, critic):
+        initialize(network)
+        network.train()
     return generator, critic
 
 
-# ---- losses and the step ----
+# ---- losses and one training step ----
 
 
 def wasserstein_estimate(real_scores, fake_scores):
-    """E[f(x)] - E[f(G(z))] from (B,) scores."""
-    if real_scores.shape != fake_scores.shape:
-        raise ValueError(f"scores of different shapes: {real_scores.shape} and {fake_scores.shape}")
+    """E[f(x)] - E[f(G(z))] of scores (B,)."""
+    common.check_same_shape(real_scores, fake_scores)
     return real_scores.mean() - fake_scores.mean()
 
 
+def generator_loss(fake_scores):
+    """-E[f(G(z))] of scores (B,)."""
+    return -fake_scores.mean()
+
+
 def clip_weights(critic, clip):
-    """Brings every weight into [-clip, clip], those of batch norm too, but no running statistics."""
+    """Brings all trained weights into [-clip, clip], those of batch norm included."""
     for name, parameter in critic.named_parameters():
-        if not name.endswith(("running_mean", "running_var")):
-            parameter.update(parameter.clamp(-clip, clip))
-            parameter.start_grad()
+        # Jittor counts batch norm's running statistics among the parameters.
+        if name.endswith(("running_mean", "running_var")):
+            continue
+        parameter.update(parameter.clamp(-clip, clip))
+        parameter.start_grad()  # detaches the weight from its value before clipping
 
 
-def train_step(generator, critic, optimizer_G, optimizer_D, real, z_D, z_G, clip):
-    """One update of the critic and, unless z_G is None, one of the generator.
+def updates_generator(step, n_critic, n_critic_long):
+    """Whether a step, counted from 1, updates G after the critic.
+
+    G is updated when the critic has had n_critic updates since G's last one. It is
+    n_critic_long for G's first 25 updates and for every 500th (numbers 500, 1,000, ...
+    counted from 0), as in the authors' code, main.py.
+    """
+    # G's updates 0 to 24: the critic has a long round before each.
+    if step <= 25 * n_critic_long:
+        return step % n_critic_long == 0
+    step -= 25 * n_critic_long
+
+    # G's updates 25 to 499: short rounds.
+    if step <= 475 * n_critic:
+        return step % n_critic == 0
+    step -= 475 * n_critic
+
+    # After that, a long round and 499 short ones repeat.
+    step = (step - 1) % (n_critic_long + 499 * n_critic) + 1
+    if step < n_critic_long:
+        return False
+    return (step - n_critic_long) % n_critic == 0
+
+
+def train_step(generator, critic, optimizer_G, optimizer_D, real, z_D, z_G, *, clip, update_G=True):
+    """Updates the critic and, with `update_G`, then the generator.
 
     Args:
-        real: (B, C, H, W) in [-1, 1].
-        z_D, z_G: (B, latent_dim) noise of each update.
+        real: images (B, C, H, W) in [-1, 1].
+        z_D, z_G: noise (B, latent_dim) of the two updates; z_G is read with `update_G`
+            only.
+        clip: largest absolute weight of the critic.
 
     Returns:
-        {"wasserstein"}, the estimate before the update, and {"loss_G"} where G is updated, as Jittor scalars.
+        {"wasserstein"}, estimated before the update, and "loss_G" with `update_G`, as
+        Jittor scalars.
     """
+    # critic: real images against generated ones, in separate batches
     clip_weights(critic, clip)
     with jt.no_grad():
         fake = generator(z_D)
     wasserstein = wasserstein_estimate(critic(real), critic(fake))
-    optimizer_D.step(-wasserstein)
-    if z_G is None:
-        return {"wasserstein": wasserstein}
+    optimizer_D.step(-wasserstein)  # Jittor: computes the critic's gradients, and updates
+    losses = {"wasserstein": wasserstein}
 
-    loss_G = -critic(generator(z_G)).mean()
-    optimizer_G.step(loss_G)
-    return {"wasserstein": wasserstein, "loss_G": loss_G}
-
-
-def steps_with_generator(n_critic, n_critic_long):
-    """The numbers, from 1, of the steps that update the generator too."""
-    step = 0
-    for i in itertools.count():
-        step += n_critic_long if i < 25 or i % 500 == 0 else n_critic
-        yield step
+    # G: new images, which should get higher scores
+    if update_G:
+        fake = generator(z_G)
+        loss_G = generator_loss(critic(fake))
+        optimizer_G.step(loss_G)
+        losses["loss_G"] = loss_G
+    return losses
 
 
-# ---- training and samples ----
-
-
-def latent(rng, n, args):
-    """(n, latent_dim) numpy noise from N(0, 1), float32."""
-    return rng.standard_normal((n, args.latent_dim), dtype=np.float32)
+# ---- training ----
 
 
 def train(run, args):
-    data = load_images(args.data_dir, args.img_size, args.channels, args.download)
-    batches = common.Batches(data, args.batch_size, args.seed)
+    data = load_images(args.data_dir, args.img_size, args.channels)
     generator, critic = build(args)
-    ema = common.EMA(generator, args.ema_decay)
+    averaged = common.EMA(generator, args.ema_decay)
     optimizer_G = nn.RMSprop(generator.parameters(), lr=args.lr)
     optimizer_D = nn.RMSprop(critic.parameters(), lr=args.lr)
-    run.track(
-        exports={"generator": ema.module},
+
+    run.checkpoint(  # what checkpoint_last.npz holds
         generator=generator,
         critic=critic,
-        ema=ema,
+        averaged=averaged,
         optimizer_G=optimizer_G,
         optimizer_D=optimizer_D,
-        batches=batches,
     )
+    run.restore()  # from --resume or --init_from, if given
 
-    def draw(z):
-        return common.in_chunks(ema.module, z)
-
-    grid_z = latent(run.sample_rng, 100, args)
-    watch = run.watch(data.batch(np.arange(min(100, len(data))))[0])
-    updates_of_G = (
-        s for s in steps_with_generator(args.n_critic, args.n_critic_long) if s > run.step
-    )
-    next_update = next(updates_of_G)
-    for _ in run.epochs():
-        for real, *_ in run.steps(batches):
-            z_D, z_G = run.normal(args.batch_size, args.latent_dim), None
-            if run.step == next_update:
-                z_G = run.normal(args.batch_size, args.latent_dim)
+    fixed_z = run.fixed_noise("normal", 100, args.latent_dim)
+    for _ in run.epochs():  # saves a checkpoint at --checkpoint_interval
+        for real, *_ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
+            update_G = updates_generator(run.step, args.n_critic, args.n_critic_long)
+            z_D = run.normal(args.batch_size, args.latent_dim)
+            z_G = run.normal(args.batch_size, args.latent_dim) if update_G else None
             losses = train_step(
-                generator, critic, optimizer_G, optimizer_D, real, z_D, z_G, clip=args.clip
+                generator,
+                critic,
+                optimizer_G,
+                optimizer_D,
+                real,
+                z_D,
+                z_G,
+                clip=args.clip,
+                update_G=update_G,
             )
-            if run.step == next_update:
-                ema.update()
-                next_update = next(updates_of_G)
+            if update_G:
+                averaged.update()
             run.log(losses)
             if run.every(args.sample_interval):
-                images = draw(grid_z)
-                common.save_image(images, run.sample_path)
-                watch.see_samples(images)
-    write_results(run, draw, grid_z, args)
+                run.save_grid(common.predict(averaged.module, fixed_z))
+    write_samples(run, averaged.module, args)
 
 
-def load_generator(run, args):
-    """A function that gives the images (N, C, H, W) in [-1, 1] of (N, latent_dim) noise, both numpy."""
-    generator, _ = build(args)
-    ema = common.EMA(generator, args.ema_decay)
-    run.track(generator=generator, ema=ema)
-    return lambda z: common.in_chunks(ema.module, z)
+# ---- samples ----
+
+
+def write_samples(run, generator, args):
+    """Writes result.png, and samples.npz if --n_samples asks for it."""
+    fixed_z = run.fixed_noise("normal", 100, args.latent_dim)
+    run.save_grid(common.predict(generator, fixed_z), to="result.png")
+    if args.n_samples:
+        z = run.fixed_noise("normal", args.n_samples, args.latent_dim)
+        run.save_samples(common.predict(generator, z))
 
 
 def generate(run, args):
-    write_results(run, load_generator(run, args), latent(run.sample_rng, 100, args), args)
-
-
-def write_results(run, draw, grid_z, args):
-    """result.png, and the samples of --n_samples."""
-    if not run.is_main:
-        return
-    common.save_image(draw(grid_z), run.out_dir / "result.png")
-    if args.n_samples:
-        run.save_samples(draw(latent(run.sample_rng, args.n_samples, args)))
+    """Draws samples from a checkpoint."""
+    generator, _ = build(args)
+    averaged = common.EMA(generator, args.ema_decay)
+    run.checkpoint(generator=generator, averaged=averaged)
+    run.restore()
+    write_samples(run, averaged.module, args)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    with common.Run(args) as run:  # sets jt.flags.use_cuda by --device, and all seeds by --seed
-        if args.describe:
-            generator, critic = build(args)
-            common.describe("generator", generator, jt.zeros((1, args.latent_dim)))
-            common.describe(
-                "critic", critic, jt.zeros((1, args.channels, args.img_size, args.img_size))
-            )
-        elif args.sample_only:
+    jt.flags.use_cuda = common.choose_device(args.device)  # 1 where a GPU works, else 0
+    with common.Run(args) as run:  # seeds, the output folder, errors in one line
+        if args.sample_only:
             generate(run, args)
         else:
             train(run, args)
-    return run.losses
 
 
 if __name__ == "__main__":

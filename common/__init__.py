@@ -11,7 +11,7 @@ jittor_setup.import_jittor()
 from common.cli import Parser  # noqa: E402
 from common.ema import EMA  # noqa: E402
 from common.errors import UserError  # noqa: E402
-from common.functions import check_same_shape, halvings, linear_decay  # noqa: E402
+from common.functions import check_same_shape, halvings, linear_decay, step_decay  # noqa: E402
 from common.images import save_image, translate_folder  # noqa: E402
 from common.predict import predict  # noqa: E402
 from common.run import Run  # noqa: E402
@@ -29,5 +29,6 @@ __all__ = [
     "linear_decay",
     "predict",
     "save_image",
+    "step_decay",
     "translate_folder",
 ]

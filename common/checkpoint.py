@@ -328,6 +328,21 @@ class Reader:
                 raise UserError(message) from error
 
 
+def read_npz(path):
+    """{name: array} of an `.npz` file that may come from a stranger.
+
+    Nothing is unpickled.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (*DAMAGE, *HEADER_DAMAGE, AttributeError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as an .npz file: {error}") from error
+
+
 def read_header(file):
     """(shape, whether in Fortran's order, dtype) of an `.npy` file."""
     version = np.lib.format.read_magic(file)

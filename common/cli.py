@@ -109,6 +109,7 @@ class Parser(argparse.ArgumentParser):
     and `set_defaults` for the defaults of shared flags. The last two take argparse's
     arguments and the limits `at_least`, `above`, `below` and `at_most`. Without them an
     int is at least 1, a float at least 0, and an architecture's int at most 4096.
+    `at_least=None` takes any number.
     --resume and --init_from take the architecture from the checkpoint; a flag that
     contradicts it is an error.
 

@@ -27,6 +27,16 @@ def linear_decay(epoch, lr, decay_epoch, decay_until):
     return lr * remaining / (decay_until + 1 - decay_epoch)
 
 
+def step_decay(epoch, lr, halve_every):
+    """The learning rate of an epoch, counted from 1: halved every `halve_every` epochs.
+
+    With 0 it stays `lr`.
+    """
+    if halve_every == 0:
+        return lr
+    return lr / 2 ** ((epoch - 1) // halve_every)
+
+
 def halvings(height, width):
     """How many times both sides of an image can be halved exactly."""
     divisor = math.gcd(height, width)

@@ -29,24 +29,22 @@ CHECKPOINT_SECONDS = 600  # longer epochs are saved in their middle too
 
 @dataclass
 class Phase:
-    """A part of a run; most runs have one.
+    """A part of a run; most runs have one. It ends at the first of its two limits.
 
     Attributes:
         name: empty in a run of one phase.
         first_epoch: epochs of the run that were done when the phase began.
-        last_epoch: epochs of the run after which it ends, or None.
-        last_image: images of the run after which it ends, or None.
+        last_epoch: epochs of the run after which it ends, or infinity.
+        last_image: images of the run after which it ends, or infinity.
     """
 
-    name: str = ""
-    first_epoch: int = 0
-    last_epoch: int = None
-    last_image: int = None
+    name: str
+    first_epoch: int
+    last_epoch: float
+    last_image: float
 
     def is_over(self, epoch, n_images):
-        if self.last_image is not None:
-            return n_images >= self.last_image
-        return epoch >= self.last_epoch
+        return epoch >= self.last_epoch or n_images >= self.last_image
 
 
 class Run:
@@ -74,7 +72,7 @@ class Run:
         self.pending = {}  # losses that have not been read yet
         self.parts = {}
         self.reader = None
-        self.phase = Phase(last_epoch=args.n_epochs, last_image=args.n_images)
+        self.phase = self.phase_of("", 0, None)
         self.rng = np.random.default_rng([args.seed, 2])  # the noise of the training
         self.order_rng = np.random.default_rng([args.seed, 1])
         self.order = None  # the batches of the present data set
@@ -247,17 +245,14 @@ class Run:
 
         Args:
             lengths: {name: length}, in epochs, or in images with `in_images`. A phase
-            of
-                length 0 is left out.
+                of length 0 is left out. The last one may have the length None: it lasts
+                until the run ends. Phases in epochs end with the run at the latest.
         """
         end = 0
         for name, length in lengths.items():
             start = end
-            end += length
-            if in_images:
-                self.phase = Phase(name, self.epoch, last_image=end)
-            else:
-                self.phase = Phase(name, start, last_epoch=end)
+            end += length or 0
+            self.phase = self.phase_of(name, start, length, in_images)
             if self.phase.is_over(self.epoch, self.n_images):
                 continue
             is_inside = (self.n_images if in_images else self.epoch) > start
@@ -270,6 +265,21 @@ class Run:
             yield name
         if self.args.resume and self.log_file is None:
             self.say_finished()
+
+    def phase_of(self, name, start, length, in_images=False):
+        """The `Phase` that begins at `start`; see `phases`."""
+        first_epoch = self.epoch if in_images else start
+        last_epoch = self.args.n_epochs
+        last_image = math.inf
+        if self.args.n_images is not None:  # it replaces --n_epochs
+            last_epoch = math.inf
+            last_image = self.args.n_images
+        if length is not None and in_images:
+            last_epoch = math.inf
+            last_image = start + length
+        elif length is not None:
+            last_epoch = min(start + length, last_epoch)
+        return Phase(name, first_epoch, last_epoch, last_image)
 
     def epochs(self):
         """Yields the numbers of the epochs still to train, from 1 in each phase.
@@ -318,8 +328,7 @@ class Run:
             self.begin_step(arrays)
             yield tuple(jt.array(array) for array in arrays)
             self.end_step()
-            last_image = self.phase.last_image
-            if last_image is not None and self.n_images >= last_image:
+            if self.n_images >= self.phase.last_image:
                 break
 
     def begin_step(self, arrays):
@@ -456,19 +465,20 @@ class Run:
 
     # ---- what a run shows ----
 
-    def save_grid(self, samples, to=None, nrow=10, padding=2):
+    def save_grid(self, samples, to=None, nrow=10, padding=2, watched=None):
         """Writes samples as one picture, and warns once if they have collapsed.
 
         Args:
             samples: (N, C, H, W) in [-1, 1], numpy or Jittor.
             to: a file name in `out_dir` (default: samples/step_<number>.png).
             nrow, padding: see `common.save_image`.
+            watched: the samples that the warning is about (default: all).
         """
         if not self.is_main:
             return
         images.save_image(samples, self.picture_path(to), nrow, padding)
         if to is None:
-            self.watch.see_samples(samples)
+            self.watch.see_samples(samples if watched is None else watched)
 
     def save_rows(self, *rows, to=None, columns=False):
         """Writes rows of equally many images, and warns once if one row has collapsed.
@@ -483,6 +493,15 @@ class Run:
         images.save_rows(self.picture_path(to), *rows, columns=columns)
         if to is None:
             self.watch.see_rows(rows)
+
+    def save_scatter(self, points, labels, to):
+        """Writes points (N, d) as a picture, coloured by label, to a file in `out_dir`.
+
+        Args:
+            labels: (N,), or None.
+        """
+        if self.is_main:
+            images.save_scatter(points, labels, self.out_dir / to)
 
     def picture_path(self, to):
         return self.out_dir / (to or f"samples/step_{self.step:07d}.png")

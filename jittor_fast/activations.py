@@ -103,8 +103,8 @@ class TanhGradient(jt.Function):
 class Tanh(nn.Tanh):
     """`jittor.nn.Tanh`, with the gradient 1 - tanh(x)^2, which is finite everywhere.
 
-    Jittor's own is 1 / cosh(x)^2, and cosh(x)^2 overflows: it is NaN from |x| = 45 on, so
-    that one outlier ends a training for good.
+    Jittor's own is 1 / cosh(x)^2, and cosh(x)^2 overflows: it is NaN from |x| = 45 on,
+    so that one outlier ends a training for good.
     """
 
     def execute(self, x):
@@ -115,52 +115,51 @@ class Tanh(nn.Tanh):
 
 
 class ELUFunction(jt.Function):
-    """ELU(x), of any shape; the constructor gets x too, as that of `TanhFunction`."""
+    """ELU(x) with an alpha of 1, of any shape.
 
-    def __init__(self, x, alpha):
+    The constructor gets x for the same reason as that of `TanhFunction`.
+    """
+
+    def __init__(self, x):
         self.x = x
-        self.alpha = alpha
 
     def execute(self, x):
-        (self.y,) = kernel(HEADER, "elu", [x.shape], [x], n=x.numel(), alpha=self.alpha)
+        (self.y,) = kernel(HEADER, "elu", [x.shape], [x], n=x.numel())
         return self.y
 
     def grad(self, dy):
-        return ELUGradient(self.alpha)(self.x, self.y, dy)
+        return ELUGradient()(self.x, self.y, dy)
 
 
 class ELUGradient(jt.Function):
-    """dy where x is positive, else dy * alpha * exp(x), which is dy * (y + alpha).
+    """dy where x is positive, else dy * exp(x), which is dy * (y + 1) with y = ELU(x).
 
-    y is ELU(x); x is an input for the same reason as in `TanhGradient`.
+    x is an input for the same reason as in `TanhGradient`.
     """
-
-    def __init__(self, alpha):
-        self.alpha = alpha
 
     def execute(self, x, y, dy):
         self.y = y
         self.dy = dy
-        return self.first(dy)
+        return self.times_slope(dy)
 
-    def first(self, d):
-        numbers = {"n": d.numel(), "alpha": self.alpha}
-        return kernel(HEADER, "elu_gradient", [d.shape], [self.y, d], **numbers)[0]
+    def times_slope(self, d):
+        return kernel(HEADER, "elu_gradient", [d.shape], [self.y, d], n=d.numel())[0]
 
     def grad(self, ddx):
-        second = jt.ternary(self.y > 0, jt.zeros_like(self.y), self.y + self.alpha)
-        return second * self.dy * ddx, None, self.first(ddx)
+        second = jt.ternary(self.y > 0, jt.zeros_like(self.y), self.y + 1)
+        return second * self.dy * ddx, None, self.times_slope(ddx)
 
 
 class ELU(nn.ELU):
-    """`jittor.nn.ELU`: x where it is positive, else alpha * (exp(x) - 1) (Clevert 2016).
+    """`jittor.nn.ELU` (Clevert 2016): x where positive, else alpha * (exp(x) - 1).
 
-    Jittor's own has the gradient NaN where exp(x) overflows.
+    Jittor's own has the gradient NaN where exp(x) overflows. The kernel is for an alpha
+    of 1.
     """
 
     def execute(self, x):
-        if fits(x):
-            return ELUFunction(x, self.alpha)(x)
+        if self.alpha == 1 and fits(x):
+            return ELUFunction(x)(x)
         return jt.maximum(x, 0) + self.alpha * (jt.exp(jt.minimum(x, 0)) - 1)
 
 

@@ -1,6 +1,7 @@
 """How the C++ kernels are called, and whether they can run.
 
-The functions of `kernels/*.h` are compiled by Jittor, each with the operator that calls it.
+The functions of `kernels/*.h` are compiled by Jittor, each with the operator that calls
+it.
 """
 
 from pathlib import Path
@@ -20,8 +21,8 @@ def fits(*variables):
 def header(name):
     """The text of a file in `kernels`, with the files of that folder that it includes.
 
-    Jittor names a compiled kernel after its text, so that a changed file is compiled again. A
-    path to include would not be noticed.
+    Jittor names a compiled kernel after its text, so that a changed file is compiled
+    again. A path to include would not be noticed.
     """
     lines = []
     for line in (FOLDER / name).read_text(encoding="utf-8").splitlines():
@@ -32,11 +33,12 @@ def header(name):
 
 
 def call(function, n_inputs, n_outputs, numbers):
-    """The line of C++ that calls a kernel with numbers, inputs and outputs, in this order.
+    """The line of C++ that calls a kernel: numbers, then inputs, then outputs.
 
     Args:
-        numbers: {name: value}. Jittor hands the values over as doubles at each call; the
-            compiled text has only their names. So one kernel serves all sizes and rates.
+        numbers: {name: value}. Jittor hands the values over as doubles at each call;
+            the compiled text has only their names. So one kernel serves all sizes
+            and rates.
     """
     arguments = [f'data["{name}"]' for name in numbers]
     arguments += [f"in{i}_p" for i in range(n_inputs)]

@@ -8,8 +8,8 @@ from jittor_fast.call import fits, header, kernel
 
 HEADER = header("dropout.h")
 
-# Dropout's seeds are drawn here and not on the device: on a GPU, Jittor's set_seed does not
-# restart its sequence.
+# Dropout's seeds are drawn here and not on the device: on a GPU, Jittor's set_seed does
+# not restart its sequence.
 seeds = np.random.default_rng(0)
 
 

@@ -78,7 +78,7 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 
 
 class Pool(jt.Function):
-    """The means over windows, without the pixels outside of the image, or the transpose.
+    """The means over the pixels of windows inside the image, or the transpose.
 
     Each is the other's gradient.
 
@@ -114,7 +114,9 @@ class Pool(jt.Function):
 
 
 def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
-    """`jittor.nn.avg_pool2d`, which counts the padding even with count_include_pad=False.
+    """`jittor.nn.avg_pool2d`, where count_include_pad=False has an effect.
+
+    Jittor's own counts the padding all the same, but with ceil_mode=True.
 
     The kernel takes square windows that leave the padding out, or have none; Jittor's
     operator takes the others.

@@ -1,23 +1,34 @@
-"""`jittor.nn`, with faster layers and mended functions under Jittor's names."""
+"""`jittor.nn`, with faster layers and mended functions under Jittor's names.
 
-from jittor.nn import *  # noqa: F403
+A script that imports this module runs with `from jittor import nn` too.
+"""
 
-from jittor_fast.convolution import (  # noqa: F401
-    Conv,
-    ConvTranspose,
-    together,
-)
-from jittor_fast.layers import (  # noqa: F401
-    ELU,
-    Dropout,
-    LeakyReLU,
-    ReflectionPad2d,
-    ReLU,
-    Tanh,
-    Upsample,
-    avg_pool2d,
-    softplus,
-)
-from jittor_fast.norms import BatchNorm, InstanceNorm2d, modulate  # noqa: F401
-from jittor_fast.optim import Adagrad, Adam  # noqa: F401
-from jittor_fast.spectral import SpectralNorm  # noqa: F401
+# Everything here is imported for those who import this module.
+# ruff: noqa: F401, F403
+
+from jittor.nn import *
+
+from jittor_fast.activations import ELU, LeakyReLU, ReLU, Tanh, softplus
+from jittor_fast.convolution import Conv, ConvTranspose
+from jittor_fast.dropout import Dropout
+from jittor_fast.images import ReflectionPad2d, Upsample, avg_pool2d
+from jittor_fast.norms import BatchNorm, InstanceNorm2d
+from jittor_fast.optim import Adam
+
+# Jittor's other names for them.
+BatchNorm1d = BatchNorm
+BatchNorm2d = BatchNorm
+BatchNorm3d = BatchNorm
+Conv2d = Conv
+ConvTranspose2d = ConvTranspose
+InstanceNorm = InstanceNorm2d
+InstanceNorm1d = InstanceNorm2d
+InstanceNorm3d = InstanceNorm2d
+Leaky_relu = LeakyReLU
+Relu = ReLU
+
+# Until the pages are converted: what Jittor lacks belongs in `jittor_fast`, not here.
+from jittor_fast.convolution import together  # noqa: E402
+from jittor_fast.modulate import modulate  # noqa: E402
+from jittor_fast.optim import Adagrad  # noqa: E402
+from jittor_fast.spectral import SpectralNorm  # noqa: E402

@@ -13,8 +13,8 @@ class Norm(jt.Function):
 
     Args:
         groups: how many means there are: C for batch norm, N * C for instance norm.
-        rows: in how many pieces a group lies in memory: N for batch norm, 1 for instance
-            norm (see `kernels/norms.h`).
+        rows: in how many pieces a group lies in memory: N for batch norm, 1 for
+            instance norm (see `kernels/norms.h`).
 
     Attributes:
         mean, variance: (groups,), the variance biased.
@@ -90,7 +90,7 @@ class BatchNorm(nn.BatchNorm):
         if not self.is_train:
             return super().execute(x)
         if x.ndim == 2 or (self.sync and jt.in_mpi) or not fits(x):
-            y, mean, variance = self.in_operators(x)
+            y, mean, variance = self.plain(x)
         else:
             norm = Norm(self.num_features, x.shape[0], self.eps)
             y = norm(x, *weight_and_bias(self))
@@ -102,7 +102,7 @@ class BatchNorm(nn.BatchNorm):
         self.running_var.update(self.running_var + (unbiased - self.running_var) * self.momentum)
         return y
 
-    def in_operators(self, x):
+    def plain(self, x):
         """The norm in Jittor's operators: y, mean and variance.
 
         In training under mpirun, these are of the batches of all processes.
@@ -134,7 +134,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
             raise ValueError(f"InstanceNorm2d({self.num_features}) got {x.shape[1]} channels")
         if fits(x):
             return Norm(x.shape[0] * x.shape[1], 1, self.eps)(x, *weight_and_bias(self))
-        # Jittor's own takes E[x^2] - E[x]^2 for the variance, which a large mean swallows.
+        # Jittor's own takes E[x^2] - E[x]^2 for the variance, which a large mean
+        # swallows.
         inside = list(range(2, x.ndim))
         centred = x - x.mean(inside, keepdims=True)
         y = centred / jt.sqrt((centred * centred).mean(inside, keepdims=True) + self.eps)

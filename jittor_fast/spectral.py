@@ -12,17 +12,20 @@ def unit(x):
 
 
 class SpectralNorm(nn.Module):
-    """A convolution whose weight W, as a matrix with a row for each output, is divided by its largest singular value.
+    """A convolution whose weight W is divided by its largest singular value.
 
-    In training each call takes one step of power iteration (Miyato 2018, algorithm 1), as PyTorch's `spectral_norm`:
+    W counts as a matrix with a row for each output. In training each call takes one
+    step of power iteration (Miyato 2018, algorithm 1), as PyTorch's `spectral_norm`:
 
         v = unit(W^T u),    u = unit(W v),    s = u^T W v
 
-    with gradients through W alone. In evaluation u stays as it is, so that s follows from the weights and from u.
+    with gradients through W alone. In evaluation u stays as it is, so that s follows
+    from the weights and from u.
 
     Attributes:
         conv: the convolution, a module with `weight`.
-        weight_u: (outputs,), a buffer; a checkpoint holds it, for the next step of the iteration.
+        weight_u: (outputs,), a buffer; a checkpoint holds it, for the next step of the
+            iteration.
     """
 
     def __init__(self, conv):

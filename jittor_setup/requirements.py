@@ -28,7 +28,7 @@ def check_python():
         raise SetupError(
             f"Python {platform.python_version()} is too new for Jittor 1.3, which needs "
             "Python 3.9 to 3.12: run 'conda create -n jittor python=3.11', "
-            "or 'uv venv --python 3.11'"
+            "or 'uv venv --python 3.11', and install there"
         )
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: IDX bytes, a script's exit code with its message, and its tiny runs."""
+"""Fixtures of all tests: IDX files, exit codes with their messages, small runs."""
 
 import functools
 import gzip
@@ -18,41 +18,42 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
 
 import common  # noqa: F401  # prepares Jittor before any test imports it
 
+import jittor as jt
+
 from jittor_setup import compile_in_parallel, compiler
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     compiler.compile_without_lock()
 
-IN_MEMORY = Path(
-    "/dev/shm"
-)  # writing, flushing and removing 10,000 small files costs a disk up to a minute
-if (
-    IN_MEMORY.is_dir()
-    and os.access(IN_MEMORY, os.W_OK)
-    and shutil.disk_usage(IN_MEMORY).free >= 2 * 2**30
-):
-    os.environ.setdefault(
-        "PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY)
-    )  # where pytest makes its temporary folders
+# Temporary folders in memory, if there is room: a disk takes up to a minute to write,
+# flush and remove 10,000 small files.
+MEMORY = Path("/dev/shm")
+is_writable = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
+if is_writable and shutil.disk_usage(MEMORY).free >= 2 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# The longest files, which start first, so that no worker is left with one at the end.
+# Files that compile the same kernels are apart: those of the processes are those of the
+# small runs.
+FIRST_FILES = (
+    "test_processes",
+    "test_text2img",
+    "test_began",
+    "test_dcgan",
+    "test_judge_codes",
+    "test_infogan",
+    "test_spade",
+    "test_runs",
+    "test_contract",
+)
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that no worker is left with one at the end, but not two that compile the same.
+    def place(item):
+        name = item.path.stem
+        return FIRST_FILES.index(name) if name in FIRST_FILES else len(FIRST_FILES)
 
-    The processes' kernels are those of the scripts' tiny runs, which the files in the middle of this order repeat.
-    """
-    order = [
-        "test_processes",
-        "test_text2img",
-        "test_began",
-        "test_dcgan",
-        "test_judge_codes",
-        "test_infogan",
-    ]
-    order += ["test_spade", "test_scripts", "test_contract"]
-    items.sort(
-        key=lambda item: order.index(item.path.stem) if item.path.stem in order else len(order)
-    )
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
@@ -63,21 +64,29 @@ def several_kernels_at_once():
     compile_in_parallel(False)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Jittor's generator starts each test in the same state."""
+    jt.set_global_seed(987654321)
+
+
 def idx_bytes(array):
-    """An IDX file of a uint8 array, by the format's definition: 0, 0, type 8, dimensions, sizes, pixels."""
-    return (
-        bytes([0, 0, 8, array.ndim])
-        + struct.pack(f">{array.ndim}I", *array.shape)
-        + array.tobytes()
-    )
+    """A uint8 array as an IDX file: 0, 0, type 8, dimensions, sizes, pixels."""
+    header = bytes([0, 0, 8, array.ndim])
+    sizes = struct.pack(f">{array.ndim}I", *array.shape)
+    return header + sizes + array.tobytes()
 
 
 def write_idx_folder(folder, images, labels, split="train", gz=True):
+    """Writes images (N, H, W) and labels (N,), uint8, as IDX files; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind, dims, array in (("images", 3, images), ("labels", 1, labels)):
         data = idx_bytes(array)
-        name = f"{split}-{kind}-idx{dims}-ubyte" + (".gz" if gz else "")
-        (folder / name).write_bytes(gzip.compress(data) if gz else data)
+        name = f"{split}-{kind}-idx{dims}-ubyte"
+        if gz:
+            data = gzip.compress(data)
+            name += ".gz"
+        (folder / name).write_bytes(data)
     return folder
 
 
@@ -86,12 +95,13 @@ def idx_folder(tmp_path):
     """A folder with 40 random 28x28 images, labelled 0 to 9 in turn."""
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(40, 28, 28), dtype=np.uint8)
-    return write_idx_folder(tmp_path / "digits", images, np.arange(40, dtype=np.uint8) % 10)
+    labels = np.arange(40, dtype=np.uint8) % 10
+    return write_idx_folder(tmp_path / "digits", images, labels)
 
 
 @pytest.fixture
 def fails(capsys):
-    """Calls a script's main and gives its exit code and the one line that it printed on standard error."""
+    """Calls a script's main; returns its exit code and its one line of error."""
 
     def call(main, argv):
         with pytest.raises(SystemExit) as stopped:
@@ -105,7 +115,7 @@ def fails(capsys):
 
 @pytest.fixture(scope="session")
 def tiny_runs(tmp_path_factory):
-    """A function of a script's name that gives its `registry.Tiny`, the same one to all tests."""
+    """A function of a script's name that returns its `registry.Tiny`."""
     from registry import Tiny  # it imports this file
 
     return functools.cache(lambda name: Tiny(name, tmp_path_factory.mktemp(name)))
@@ -113,5 +123,5 @@ def tiny_runs(tmp_path_factory):
 
 @pytest.fixture
 def tiny(tiny_runs, name):
-    """The runs of the script for which a test is parametrized."""
+    """The small runs of the script that a test is parametrized with."""
     return tiny_runs(name)

@@ -1,4 +1,4 @@
-"""One row for each script: what the tests that hold for all of them need to know. A new script is a new row."""
+"""A row for each script: what the tests that hold for all scripts need to know."""
 
 import common
 from common import checkpoint
@@ -12,6 +12,7 @@ from typing import Callable
 
 import jittor as jt
 import numpy as np
+import pytest
 from conftest import write_idx_folder
 from PIL import Image
 
@@ -34,9 +35,8 @@ def images(folder, n, size=(32, 32), seed=0, suffix="png"):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for i in range(n):
-        Image.fromarray(rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)).save(
-            folder / f"{i}.{suffix}"
-        )
+        pixels = rng.integers(256, size=(*size[::-1], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.{suffix}")
 
 
 def pairs(folder):
@@ -62,9 +62,8 @@ def label_maps(folder):
         (folder / split / "labels").mkdir()
         rng = np.random.default_rng(n)
         for i in range(n):
-            labels = (
-                rng.integers(4, size=(4, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-            )
+            small = rng.integers(4, size=(4, 4), dtype=np.uint8)
+            labels = small.repeat(8, axis=0).repeat(8, axis=1)
             Image.fromarray(labels).save(folder / split / "labels" / f"{i}.png")
 
 
@@ -84,21 +83,23 @@ class Script:
     """What is particular to one script.
 
     Attributes:
-        make_data: makes a small set of the script's kind in a folder.
-        flags: of the smallest run; with SHARED it has 2 epochs of 4 steps.
-        losses: the columns of losses.csv after step and epoch, in any order.
-        exports: {name in --export_pkl: the part of the checkpoint that holds its weights}.
+        make_data: makes a small set of the script's kind in a folder. flags: of the
+        smallest run; with SHARED it has 2 epochs of 4 steps. losses: the columns of
+        losses.csv after step and epoch, in any order. networks: {network: the part of
+        the checkpoint that --export_pkl takes its weights
+            from}, which is the network's average if it has one.
         starts_from: "noise" or "images".
         augments: whether equal images reach the training step as different ones.
-        alone: flags for the comparison of two processes with one: no dropout, of which each draws its own.
-        rates: {optimizer: its learning rate over --lr}, where the two differ.
+        alone: flags for the comparison of two processes with one: without dropout, of
+            which each process draws its own.
+        rates: {optimizer: its learning rate over --lr}, where they differ.
         fixed: networks and optimizers that the smallest run leaves as they are.
     """
 
     make_data: Callable
     flags: list
     losses: set
-    exports: dict
+    networks: dict
     starts_from: str = "noise"
     augments: bool = False
     alone: list = field(default_factory=list)
@@ -106,167 +107,168 @@ class Script:
     fixed: tuple = ()
 
 
-def gan(flags, losses=("loss_D", "loss_G"), **more):
-    flags = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, *flags]
-    return Script(digits, flags, set(losses), **{"exports": {"generator": "ema"}, **more})
+SMALL = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10]
+TRANSLATOR = ["--img_size", 32, "--width", 4, "--batch_size", 2]
+AVERAGED_GAN = {"generator": "averaged", "discriminator": "discriminator"}
+GAN = {"generator": "generator", "discriminator": "discriminator"}
+CRITIC = {"generator": "averaged", "critic": "critic"}
 
-
-def translator(make_data, flags, losses, exports, **more):
-    flags = ["--img_size", 32, "--width", 4, "--batch_size", 2, *flags]
-    return Script(make_data, flags, set(losses), exports, "images", **more)
-
-
-STAGE_1 = "generator1", "discriminator1", "optimizer_generator1", "optimizer_discriminator1", "ema1"
 ROWS = {
     "cgan_mnist": Script(
-        digits,
-        ["--img_size", 8, "--batch_size", 10],
-        {"loss_D", "loss_G"},
-        {"generator": "ema"},
+        make_data=digits,
+        flags=["--img_size", 8, "--batch_size", 10],
+        losses={"loss_D", "loss_G"},
+        networks=AVERAGED_GAN,
         alone=["--dropout", 0],
     ),
     "began": Script(
-        digits,
-        ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10],
-        {"loss_real", "loss_fake", "loss_G", "k", "measure"},
-        {"generator": "generator"},
+        make_data=digits,
+        flags=SMALL,
+        losses={"loss_real", "loss_fake", "loss_G", "k", "measure"},
+        networks=GAN,
     ),
-    "dcgan": gan([]),
+    "dcgan": Script(
+        make_data=digits,
+        flags=SMALL,
+        losses={"loss_D", "loss_G"},
+        networks=AVERAGED_GAN,
+    ),
     "gan": Script(
-        digits,
-        ["--img_size", 8, "--width", 6, "--maxout_units", 5, "--latent_dim", 6, "--batch_size", 10],
-        {"loss_D", "loss_G"},
-        {"generator": "generator"},
+        make_data=digits,
+        flags=[
+            *("--img_size", 8, "--width", 6, "--maxout_units", 5),
+            *("--latent_dim", 6, "--batch_size", 10),
+        ],
+        losses={"loss_D", "loss_G"},
+        networks=GAN,
         alone=["--dropout", 0, "--input_dropout", 0],
     ),
-    "wgan": gan(
-        ["--n_critic", 2, "--n_critic_long", 2],
-        ("wasserstein", "loss_G"),
-        exports={"generator": "generator"},
-        alone=["--clip", 1],  # else clipping is most of the way that weights go
+    "wgan": Script(
+        make_data=digits,
+        flags=[*SMALL, "--n_critic", 2, "--n_critic_long", 2],
+        losses={"wasserstein", "loss_G"},
+        networks=CRITIC,
+        alone=["--clip", 1],  # otherwise clipping is most of what moves the weights
     ),
-    "wgan_gp": gan(
-        ["--n_critic", 2], ("wasserstein", "penalty", "loss_G"), exports={"generator": "generator"}
+    "wgan_gp": Script(
+        make_data=digits,
+        flags=[*SMALL, "--n_critic", 2],
+        losses={"wasserstein", "penalty", "loss_G"},
+        networks=CRITIC,
     ),
     "vae": Script(
-        digits,
-        ["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10],
-        {"reconstruction", "kl", "elbo"},
-        {"decoder": "decoder"},
+        make_data=digits,
+        flags=["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10],
+        losses={"reconstruction", "kl", "elbo"},
+        networks={"encoder": "encoder", "decoder": "decoder"},
     ),
     "infogan": Script(
-        digits,
-        ["--img_size", 8, "--width", 2, "--latent_dim", 6, "--n_categories", 3, "--batch_size", 10],
-        {"loss_D", "loss_G", "info_category", "info_continuous"},
-        {"generator": "generator"},
+        make_data=digits,
+        flags=[
+            *("--img_size", 8, "--width", 2, "--latent_dim", 6),
+            *("--n_categories", 3, "--batch_size", 10),
+        ],
+        losses={"loss_D", "loss_G", "info_category", "info_continuous"},
+        networks=GAN,
         rates={"optimizer_G": 5},
     ),
     "text2img": Script(
-        captioned,
-        [
-            *(
-                "--img_size",
-                16,
-                "--channels",
-                1,
-                "--width_G",
-                4,
-                "--width_D",
-                4,
-                "--latent_dim",
-                6,
-                "--text_dim",
-                8,
-            ),
-            *("--text_epochs", 0, "--batch_size", 8),
+        make_data=captioned,
+        flags=[
+            *("--img_size", 16, "--channels", 1, "--width_G", 4, "--width_D", 4),
+            *("--latent_dim", 6, "--text_dim", 8, "--text_epochs", 0, "--batch_size", 8),
         ],
-        {"loss_D", "loss_G"},
-        {"generator": "ema"},
-        alone=[
-            "--text_dim",
-            64,
-        ],  # else biases that batch norm leaves without a gradient are much of D's way
+        losses={"loss_D", "loss_G"},
+        networks={
+            **AVERAGED_GAN,
+            "text_encoder": "text_encoder",
+            "image_encoder": "image_encoder",
+        },
+        # With 8, biases that batch norm leaves without a gradient move D most.
+        alone=["--text_dim", 64],
         fixed=("text_encoder", "image_encoder", "optimizer_T"),
     ),
     "stackgan": Script(
-        captioned,
-        [
-            *(
-                "--img_size",
-                32,
-                "--channels",
-                1,
-                "--scale",
-                2,
-                "--width_G",
-                4,
-                "--width_D",
-                4,
-                "--n_blocks",
-                1,
-            ),
-            *(
-                "--latent_dim",
-                6,
-                "--text_dim",
-                8,
-                "--text_epochs",
-                0,
-                "--stage1_epochs",
-                0,
-                "--batch_size",
-                8,
-            ),
+        make_data=captioned,
+        flags=[
+            *("--img_size", 32, "--channels", 1, "--scale", 2, "--width_G", 4),
+            *("--width_D", 4, "--n_blocks", 1, "--latent_dim", 6, "--text_dim", 8),
+            *("--text_epochs", 0, "--stage1_epochs", 0, "--batch_size", 8),
         ],
-        {"loss_D", "loss_G", "KL"},
-        {"generator1": "ema1", "generator2": "ema2"},
+        losses={"loss_D", "loss_G", "KL"},
+        networks={
+            "encoders": "encoders",
+            "generator1": "averaged1",
+            "discriminator1": "discriminator1",
+            "generator2": "averaged2",
+            "discriminator2": "discriminator2",
+        },
         alone=["--text_dim", 64],
-        fixed=("encoders", "optimizer_encoders", *STAGE_1),
+        fixed=(
+            "encoders",
+            "optimizer_encoders",
+            "generator1",
+            "discriminator1",
+            "averaged1",
+            "optimizer_generator1",
+            "optimizer_discriminator1",
+        ),
     ),
-    "pix2pix": translator(
-        pairs,
-        [],
-        {"loss_D", "loss_G", "loss_L1"},
-        {"generator": "generator"},
+    "pix2pix": Script(
+        make_data=pairs,
+        flags=TRANSLATOR,
+        losses={"loss_D", "loss_G", "loss_L1"},
+        networks=GAN,
+        starts_from="images",
         augments=True,
         alone=["--dropout", 0],
     ),
-    "cyclegan": translator(
-        domains,
-        ["--n_blocks", 1, "--pool_size", 3],
-        {
-            f"loss_{name}"
-            for name in (
-                "D_A",
-                "D_B",
-                "G_AB",
-                "G_BA",
-                "cycle_A",
-                "cycle_B",
-                "identity_A",
-                "identity_B",
-            )
+    "cyclegan": Script(
+        make_data=domains,
+        flags=[*TRANSLATOR, "--n_blocks", 1, "--pool_size", 3],
+        losses={
+            *("loss_D_A", "loss_D_B", "loss_G_AB", "loss_G_BA"),
+            *("loss_cycle_A", "loss_cycle_B", "loss_identity_A", "loss_identity_B"),
         },
-        {"G": "G", "F": "F"},
+        networks={"G": "averaged_G", "F": "averaged_F", "D_A": "D_A", "D_B": "D_B"},
+        starts_from="images",
         augments=True,
     ),
-    "stargan": translator(
-        folders,
-        ["--n_blocks", 1, "--n_critic", 2],
-        {"wasserstein", "penalty", "loss_D_cls", "loss_G_adv", "loss_G_cls", "loss_rec"},
-        {"generator": "generator"},
+    "stargan": Script(
+        make_data=folders,
+        flags=[*TRANSLATOR, "--n_blocks", 1, "--n_critic", 2],
+        losses={
+            *("wasserstein", "penalty", "loss_D_cls"),
+            *("loss_G_adv", "loss_G_cls", "loss_rec"),
+        },
+        networks=GAN,
+        starts_from="images",
     ),
-    "spade": translator(
-        label_maps,
-        ["--style_dim", 5, "--lr_ratio", 1],
-        {"loss_D", "loss_G", "loss_FM", "loss_KL"},
-        {"generator": "ema_G", "encoder": "ema_E"},
+    "spade": Script(
+        make_data=label_maps,
+        flags=[*TRANSLATOR, "--style_dim", 5, "--lr_ratio", 1],
+        losses={"loss_D", "loss_G", "loss_FM", "loss_KL"},
+        networks={
+            "generator": "averaged_G",
+            "encoder": "averaged_E",
+            "discriminator": "discriminator",
+        },
+        starts_from="images",
         augments=True,
     ),
 }
+NOISE = [name for name, row in ROWS.items() if row.starts_from == "noise"]
+
+# What common/ does around the training is tested on four scripts by default, on all
+# others with `-m slow`: one from noise, one with pools, one of several phases, one
+# without D.
+ARCHETYPES = ("dcgan", "cyclegan", "stackgan", "vae")
+EVERY_SCRIPT = [
+    name if name in ARCHETYPES else pytest.param(name, marks=pytest.mark.slow) for name in ROWS
+]
+
 # The first line of losses comes before the first update of a G with --n_critic 2.
 SHARED = ["--n_epochs", 2, "--sample_interval", 4, "--log_interval", 1, "--checkpoint_interval", 1]
-NOISE = [name for name, row in ROWS.items() if row.starts_from == "noise"]
 
 
 def make_data(name, folder):
@@ -276,18 +278,24 @@ def make_data(name, folder):
 
 
 def load(name):
+    """The script as a module."""
     return importlib.import_module(name)
 
 
 def run(name, *argv):
-    return load(name).main([str(a) for a in argv])
+    """Calls a script's main with these flags."""
+    load(name).main([str(a) for a in argv])
 
 
 class Tiny:
-    """A script's small data and runs, made when they are first asked for; tests read them, and change copies alone."""
+    """A script's small data and runs, made when they are first asked for.
+
+    All tests share them: read them, and change copies alone.
+    """
 
     def __init__(self, name, folder):
-        self.name, self.folder = name, folder
+        self.name = name
+        self.folder = folder
 
     @cached_property
     def data(self):
@@ -300,55 +308,54 @@ class Tiny:
 
     @cached_property
     def whole(self):
-        """A run of both epochs."""
-        run(self.name, *self.flags, "--out_dir", self.folder / "whole")
-        return self.folder / "whole"
+        """The folder of a run of both epochs."""
+        folder = self.folder / "whole"
+        run(self.name, *self.flags, "--out_dir", folder)
+        return folder
 
     @cached_property
     def half(self):
-        """A run of the first epoch, with the files of --export_pkl."""
-        run(
-            self.name,
-            *self.flags,
-            "--n_epochs",
-            1,
-            "--export_pkl",
-            "--out_dir",
-            self.folder / "half",
-        )
-        return self.folder / "half"
+        """The folder of a run of the first epoch, with the files of --export_pkl."""
+        folder = self.folder / "half"
+        run(self.name, *self.flags, "--n_epochs", 1, "--export_pkl", "--out_dir", folder)
+        return folder
 
 
 # ---- what a run has left ----
 
 
+def checkpoint_of(path):
+    """The checkpoint file of a run's folder; a file is returned as it is."""
+    return path / checkpoint.FILE_NAME if path.is_dir() else path
+
+
 def saved_arrays(path):
-    """Everything in a checkpoint, a file or the last one of a run, but its text."""
-    with np.load(path / checkpoint.FILE_NAME if path.is_dir() else path) as file:
+    """{name: array} of a checkpoint, without its text."""
+    with np.load(checkpoint_of(path)) as file:
         return {key: file[key] for key in file.files if key != "meta"}
 
 
 def differences(one, other):
-    """Names of the arrays that differ between the checkpoints of two runs, by the check sums in the files."""
+    """The arrays that differ between two runs' checkpoints, by the files' check sums."""
     sums = []
     for path in (one, other):
-        with zipfile.ZipFile(path / checkpoint.FILE_NAME if path.is_dir() else path) as file:
-            sums.append({i.filename[: -len(".npy")]: (i.file_size, i.CRC) for i in file.infolist()})
-    one, other = sums
-    return sorted(
-        key for key in one.keys() | other.keys() if key != "meta" and one.get(key) != other.get(key)
-    )
+        with zipfile.ZipFile(checkpoint_of(path)) as file:
+            entries = {i.filename.removesuffix(".npy"): i for i in file.infolist()}
+        entries.pop("meta")
+        sums.append({name: (i.file_size, i.CRC) for name, i in entries.items()})
+    names = sums[0].keys() | sums[1].keys()
+    return sorted(name for name in names if sums[0].get(name) != sums[1].get(name))
 
 
 def meta(folder):
+    """The text of a run's last checkpoint, as a dict."""
     return checkpoint.Reader(folder / checkpoint.FILE_NAME).meta
 
 
 def pictures(folder):
-    """{name: bytes} of the pictures and tables of a run."""
-    files = [
-        f for f in folder.rglob("*") if f.suffix in (".png", ".csv") and f.name != "losses.png"
-    ]
+    """{name: bytes} of a run's pictures and tables, but losses.png."""
+    files = [f for f in folder.rglob("*") if f.suffix in (".png", ".csv")]
+    files = [f for f in files if f.name != "losses.png"]
     return {str(f.relative_to(folder)): f.read_bytes() for f in files}
 
 
@@ -357,50 +364,49 @@ def assert_same_run(one, other):
     assert pictures(one) == pictures(other)
 
 
-# ---- the way that weights go ----
+# ---- how far a run has moved the weights ----
 
 
 def weights(run):
-    """Copies of the trained and of the averaged weights, by the names that they have in a checkpoint."""
-    kinds = (jt.nn.Module, common.EMA)
-    states = {
-        name: checkpoint.get_state(part)
-        for name, part in run.parts.items()
-        if isinstance(part, kinds)
-    }
-    arrays = {
-        f"{name}/{key}": value for name, state in states.items() for key, value in state.items()
-    }
-    return {key: value for key, value in arrays.items() if isinstance(value, np.ndarray)}
+    """Copies of the trained and the averaged weights, by their names in a checkpoint."""
+    arrays = {}
+    for part_name, part in run.parts.items():
+        if not isinstance(part, (jt.nn.Module, common.EMA)):
+            continue
+        for name, value in checkpoint.get_state(part).items():
+            if isinstance(value, np.ndarray):
+                arrays[f"{part_name}/{name}"] = value
+    return arrays
 
 
 def weights_at_the_start(monkeypatch):
-    """A dict that each run to come fills with its weights of before its first step."""
-    before, real_track = {}, common.Run.track
+    """A dict that each later run fills with its weights before the first step."""
+    before = {}
+    real_restore = common.Run.restore
 
-    def track(run, exports=None, **parts):
-        real_track(run, exports, **parts)
+    def restore(run):
+        real_restore(run)
         before.update(weights(run))
 
-    monkeypatch.setattr(common.Run, "track", track)
+    monkeypatch.setattr(common.Run, "restore", restore)
     return before
 
 
-def assert_same_way(before, one, two, tolerance, fixed=()):
-    """Each network has gone the same way in both runs, within a share of its length; running statistics agree.
+def assert_same_movement(before, one, two, tolerance, fixed=()):
+    """Two runs have moved each network alike; their running statistics agree.
 
     Args:
-        fixed: networks that go nowhere.
+        before, one, two: {name: array} at the start, and after each run.
+        tolerance: of the difference, as a share of the movement's length.
+        fixed: networks that do not move.
     """
-    statistics = {
-        key for key in before if key.endswith(("running_mean", "running_var", "weight_u"))
-    }
+    endings = ("running_mean", "running_var", "weight_u")
+    statistics = {key for key in before if key.endswith(endings)}
     for key in statistics:
         assert np.allclose(one[key], two[key], rtol=1e-3, atol=1e-4), key
     for part in {key.split("/")[0] for key in before}:
         keys = [key for key in before if key.split("/")[0] == part and key not in statistics]
-        way, other = (
-            np.concatenate([(run[key] - before[key]).ravel() for key in keys]) for run in (one, two)
-        )
-        assert (np.linalg.norm(way) > 0) == (part not in fixed), part
-        assert np.linalg.norm(way - other) <= tolerance * np.linalg.norm(way), part
+        moved = np.concatenate([(one[key] - before[key]).ravel() for key in keys])
+        other = np.concatenate([(two[key] - before[key]).ravel() for key in keys])
+        assert (np.linalg.norm(moved) > 0) == (part not in fixed), part
+        assert np.linalg.norm(moved - other) <= tolerance * np.linalg.norm(moved), part

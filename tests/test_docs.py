@@ -1,37 +1,109 @@
-"""The documents: every link and every command exists, and the two READMEs say the same."""
+"""The documents: links and commands exist, and the two READMEs say the same."""
 
 import importlib
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
-SCRIPTS = sorted(f.stem for f in ROOT.glob("*.py"))
+PAGES = sorted(ROOT.glob("docs/scripts/*.md"))
+NOTEBOOK = sorted(ROOT.glob("docs/notebook/*.md"))  # its commands are of their time
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *PAGES,
+    *(ROOT / folder / "README.md" for folder in ("common", "jittor_fast", "jittor_setup")),
+]
+CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]  # it names old flags
+SCRIPTS = sorted(file.stem for file in ROOT.glob("*.py"))
+TOOLS = sorted(
+    f"tools.{file.stem}"
+    for file in ROOT.glob("tools/*.py")
+    if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
+)
+
+SETUP = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt"
+COPY = "mine.py"  # of dcgan.py, in docs/copying.md
+FORWARDING = {"tools/describe.py", "tools/twin.py"}  # their flags are those of a script
+OF_OTHERS = {"--python", "--clear", "--seed", "--hostfile"}  # flags of uv and mpirun
 
 
 def text(path):
     return path.read_text(encoding="utf-8")
 
 
+def label(path):
+    return str(path.relative_to(ROOT))
+
+
+def code_blocks(path):
+    """The code blocks without a language, which hold commands, layouts and the like."""
+    return re.findall(r"^```\n(.*?)^```", text(path), re.MULTILINE | re.DOTALL)
+
+
 def commands(path):
-    """The lines of a document's code blocks that begin with a program, without their comments."""
-    blocks = re.findall(r"^```\n(.*?)^```", text(path), re.MULTILINE | re.DOTALL)
-    lines = [line.split("   ")[0].rstrip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith(("python ", "pip ", "mpirun "))]
+    """The commands of the code blocks, without their comments, one for each `&&`."""
+    found = []
+    for block in code_blocks(path):
+        for line in block.splitlines():
+            for command in line.split("   ")[0].split(" && "):
+                command = re.sub(r"^(\w+=\S+ )+", "", command.strip())  # environment variables
+                if command.startswith(("python ", "pip ", "mpirun ")):
+                    found.append(command)
+    return found
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def inline_commands(path):
+    """What stands between backticks in the text and begins with a file and a flag."""
+    prose = re.sub(r"^```.*?^```", "", text(path), flags=re.MULTILINE | re.DOTALL)
+    found = []
+    for code in re.findall(r"`([^`]+)`", prose):
+        command = re.sub(r"^python ", "", " ".join(code.split()))
+        if re.match(r"[\w/]+\.py ", command):
+            found.append(f"python {command}")
+    return found
+
+
+# ---- links ----
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, *NOTEBOOK], ids=label)
 def test_every_relative_link_exists(path):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text(path))
     missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert missing == []
 
 
-def parser_of(script, monkeypatch):
+@pytest.mark.parametrize("path", DOCUMENTS, ids=label)
+def test_every_anchor_exists(path):
+    """GitHub makes anchors of headings: lower case, hyphens, no punctuation."""
+    missing = []
+    for link, anchor in re.findall(r"\]\(([^)#]*)#([^)]*)\)", text(path)):
+        if "://" in link:
+            continue
+        target = path.parent / link if link else path
+        headings = re.findall(r"^#+ (.+)$", text(target), re.MULTILINE)
+        anchors = [re.sub(r"[^\w -]", "", heading.lower()) for heading in headings]
+        if anchor not in [name.replace(" ", "-") for name in anchors]:
+            missing.append(f"{link}#{anchor}")
+    assert missing == []
+
+
+# ---- commands ----
+
+
+@cache
+def flags_of(module):
+    """The flags of a script or a tool; None if it parses its own command line."""
+    parser = parser_of(module)
+    return None if parser is None else frozenset(parser._option_string_actions)
+
+
+def parser_of(module):
     """The argument parser of a script or a tool, caught while it parses."""
     caught = []
 
@@ -39,59 +111,138 @@ def parser_of(script, monkeypatch):
         caught.append(parser)
         raise SystemExit
 
-    monkeypatch.setattr("argparse.ArgumentParser.parse_args", parse)
-    module = importlib.import_module(script)
-    with pytest.raises(SystemExit):
-        getattr(module, "parse_args", getattr(module, "main", None))([])
-    monkeypatch.undo()
-    return caught[0]
+    loaded = importlib.import_module(module)
+    entry = getattr(loaded, "parse_args", None) or loaded.main
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("argparse.ArgumentParser.parse_args", parse)
+        patch.setattr("argparse.ArgumentParser.parse_known_args", parse)
+        with pytest.raises(SystemExit):
+            entry([])
+    return caught[0] if caught else None
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_exists(path, monkeypatch):
-    for line in commands(path):
-        words = shlex.split(line.split("&&")[-1])
-        if words[0] != "python" or words[1] == "-m":
-            continue
-        file = ROOT / words[1]
-        assert file.is_file(), line
-        if file.stem == "doctor":  # it imports a part of `common` under another name
-            known = set(re.findall(r'"(--\w+)"', text(file)))
-        else:
-            name = words[1][:-3].replace("/", ".")
-            known = (
-                set(parser_of(name, monkeypatch)._option_string_actions)
-                if file.stem != "twin"
-                else None
-            )
-        flags = [word for word in words[2:] if word.startswith("--")]
-        assert known is None or set(flags) <= known, line
+def script_in(words):
+    """The script that a tool such as tools/twin.py is to run."""
+    names = [word.removesuffix(".py") for word in words if not word.startswith("-")]
+    return next(name for name in names if name in SCRIPTS)
+
+
+def check(command):
+    """Fails if the file of a command, or one of its flags, does not exist."""
+    words = shlex.split(command)
+    if words[0] != "python" or words[1] == "-m":
+        return
+    file = "dcgan.py" if words[1] == COPY else words[1]
+    assert (ROOT / file).is_file(), command
+    used = {word.split("=")[0] for word in words[2:] if word.startswith("--")}
+    if not used:
+        return
+    known = flags_of(file.removesuffix(".py").replace("/", ".")) or frozenset()
+    if file in FORWARDING:
+        known |= flags_of(script_in(words[2:]))
+    assert used <= known, command
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=label)
+def test_every_command_exists(path):
+    for command in commands(path):
+        check(command)
+
+
+@pytest.mark.parametrize("path", CURRENT, ids=label)
+def test_every_command_in_the_text_exists(path):
+    for command in inline_commands(path):
+        check(command)
+
+
+@pytest.mark.parametrize("path", CURRENT, ids=label)
+def test_every_flag_in_the_text_exists(path):
+    known = set(OF_OTHERS)
+    for module in [*SCRIPTS, *TOOLS]:
+        known |= flags_of(module) or frozenset()
+    used = set()
+    for code in re.findall(r"`([^`\n]+)`", text(path)):
+        used |= set(re.findall(r"(?<!\S)--\w+", code))
+    assert used <= known
+
+
+@pytest.mark.parametrize("path", PAGES, ids=label)
+def test_flags_on_a_scripts_page_are_its_own(path):
+    """A line of a table or a list that begins with a flag speaks of that script."""
+    own = flags_of(path.stem)
+    starts = re.findall(r"^(?:\| |\* \*{0,2})`(--\w+)", text(path), re.MULTILINE)
+    assert set(starts) <= own
+
+
+# ---- the READMEs ----
+
+
+def rows(path):
+    """Those of the table of scripts: {script: [thumb, page, paper, minutes]}."""
+    found = {}
+    for line in text(path).splitlines():
+        if line.startswith("| !["):
+            script = re.search(r"\[`(\w+)\.py`\]", line)[1]
+            thumb, page = re.findall(r"\]\((docs/[^)]+)\)", line)
+            paper = re.search(r"https://[^)]+", line)[0]
+            minutes = int(re.search(r"\| (\d+) \|$", line)[1])
+            found[script] = [thumb, page, paper, minutes]
+    return found
+
+
+def test_the_first_two_blocks_are_one_line_each():
+    """What sets everything up and draws a number; what passes the tests."""
+    for path in READMES:
+        first, second, *_ = code_blocks(path)
+        assert first == f"{SETUP} && python cgan_mnist.py --number 5550123\n"
+        assert second == f"{SETUP} && python -m pytest\n"
+        assert text(path).startswith("# ")
 
 
 def test_both_readmes_have_the_same_commands():
-    first, second = map(commands, READMES)
-    assert first == second
-    assert len(first) > 10
+    first, second = (commands(path) + inline_commands(path) for path in READMES)
+    assert commands(READMES[0]) == commands(READMES[1])
+    assert set(first) <= set(second)
+    assert len(first) > 20
 
 
-def test_both_readmes_have_the_same_rows():
-    """Pictures, scripts, links and minutes; the words differ."""
-    tables = []
-    for path in READMES:
-        rows = [row for row in text(path).splitlines() if row.startswith("| ![")]
-        tables.append(
-            [
-                re.findall(r"(docs/.+?png)|`(.+?)`|(https://[^)]+)|\| ([0-9]+) \|", row)
-                for row in rows
-            ]
-        )
-    assert tables[0] == tables[1]
-    names = [row[1][1][7:-3] for row in tables[0]]
-    assert sorted(names) == SCRIPTS
-    assert [row[0][0] for row in tables[0]] == [f"docs/thumbs/{name}.png" for name in names]
-    assert all(any(number for *_, number in row) for row in tables[0])
+def test_both_readmes_have_a_row_for_each_script():
+    """With the same links and minutes, in the same order; the words differ."""
+    english, chinese = map(rows, READMES)
+    assert list(english.items()) == list(chinese.items())
+    assert sorted(english) == SCRIPTS
+    for script, (thumb, page, _, _) in english.items():
+        assert (thumb, page) == (f"docs/thumbs/{script}.png", f"docs/scripts/{script}.md")
 
 
-def test_readmes_fit_on_few_screens():
-    for path in READMES:
-        assert len(text(path).splitlines()) <= 120
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_minutes_and_paper_are_those_of_the_scripts_page(script):
+    _, page, paper, minutes = rows(READMES[0])[script]
+    page = text(ROOT / page)
+    assert f"python {script}.py " in page
+    assert re.search(r"(\d+) minutes on two CPU cores", page)[1] == str(minutes)
+    assert paper in page
+    docstring = text(ROOT / f"{script}.py")
+    assert re.search(r"(\d+) minutes", docstring)[1] == str(minutes)
+    assert paper in docstring
+
+
+def test_each_script_has_one_row_in_the_results():
+    table = re.findall(r"^\| \[(\w+)\.py\]", text(ROOT / "docs/results.md"), re.MULTILINE)
+    assert sorted(table) == SCRIPTS
+
+
+def test_readmes_are_of_equal_length_and_not_long():
+    lengths = [len(text(path).splitlines()) for path in READMES]
+    assert max(lengths) <= 190
+    assert max(lengths) - min(lengths) <= 10
+
+
+def test_english_lines_are_not_long():
+    """In prose; tables, commands and links cannot be wrapped."""
+    for path in DOCUMENTS:
+        if path.name == "README.zh-CN.md" or path.parent.name == "common":
+            continue
+        prose = re.sub(r"^```.*?^```", "", text(path), flags=re.MULTILINE | re.DOTALL)
+        long = [line for line in prose.splitlines() if len(line) > 100 and line[0] not in "|!"]
+        assert long == [], path

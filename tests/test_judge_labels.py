@@ -1,6 +1,6 @@
 """tools/judge_labels.py: measures by hand, right answers and wrong ones, runs and folders."""
 
-from common.data import scenes
+from common.data.toy import scenes
 
 import jittor as jt
 import numpy as np

@@ -1,7 +1,7 @@
 """tools/judge_translators.py: on right answers, on images left as they are, on untrained networks, on other runs."""
 
 from common import checkpoint
-from common.data import drawn
+from common.data.toy import drawn
 from common.networks import EMA
 
 import importlib

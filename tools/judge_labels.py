@@ -7,9 +7,10 @@ in both maps, as a share of those that are of it in one of them, over the test p
 On the drawn scenes of spade.py, whose maps do not tell the time of day, also: what the style of another scene does.
 """
 
-from common.data import label_maps, scenes
+from common.data import label_maps
 from common.data.decode import fit, list_images, open_image, to_float
 from common.data.hand_in import Painter
+from common.data.toy import scenes
 from common.errors import UserError
 from common.networks import EMA, in_chunks
 

@@ -12,9 +12,10 @@ Everything judged comes from test parts, which no script trains on. "Wanted" in 
 """
 
 from common import checkpoint
-from common.data import drawn, load_digits
+from common.data import load_digits
 from common.data.decode import to_float
 from common.data.targets import Attributes
+from common.data.toy import drawn
 from common.errors import UserError
 from common.networks import EMA, in_chunks
 from common.pictures import to_uint8

@@ -5,10 +5,10 @@ from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.items import LazyImages
 from common.data.layout import (
     existing_folder,
-    find_part,
+    find_split,
     not_found,
-    part_folder,
-    training_images_serve,
+    split_folder,
+    warn_of_missing_test_split,
 )
 from common.data.toy.drawn import ATTRIBUTES, coloured_digits
 from common.errors import UserError, say
@@ -200,7 +200,7 @@ def read_celeba(root, selected, split, channels):
         if n_train < len(files):
             kept = range(n_train, len(files))
         else:
-            training_images_serve(root)
+            warn_of_missing_test_split(root)
     readable = set(check_images([files[i] for i in kept], channels))
     kept = [i for i in kept if files[i] in readable]
     return [files[i] for i in kept], Table(values[kept], names, exclusive, exactly_one)
@@ -259,10 +259,10 @@ def read_domains(root, selected, split, channels):
     expected = f"{LIST}.txt, or two or more folders, one for each domain"
 
     def look(name):
-        part = part_folder(root, name)
-        return None if part is None else domain_folders(part)
+        folder = split_folder(root, name)
+        return None if folder is None else domain_folders(folder)
 
-    _, folders = find_part(root, split, look, expected)
+    _, folders = find_split(root, split, look, expected)
     if len(folders) < 2:
         raise not_found(root, expected)
     columns = choose([folder.name for folder in folders], selected, folders[0].parent)
@@ -279,9 +279,9 @@ def read_domains(root, selected, split, channels):
     return files, Table(values, names, exclusive=names, exactly_one=True)
 
 
-def domain_folders(part):
+def domain_folders(folder):
     """The folders in a folder, sorted, without hidden ones."""
-    return sorted(f for f in part.iterdir() if f.is_dir() and not f.name.startswith("."))
+    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
 class AttributeImages(LazyImages):

@@ -4,7 +4,7 @@ from common.data.augment import mirror
 from common.data.decode import check_images, fit, list_images, open_image
 from common.data.digits import load_digits
 from common.data.items import LazyImages
-from common.data.layout import existing_folder, find_part, not_found, part_folder
+from common.data.layout import existing_folder, find_split, not_found, split_folder
 from common.data.toy import drawn
 from common.errors import UserError, say, warn
 
@@ -168,6 +168,9 @@ def described_digits(img_size, split):
 def read_captions(folder):
     """{image file: list of its captions} for the images below a folder, in their order.
 
+    They come from `captions.csv` (columns file and caption; a file may have several
+    rows), or from a text file of the same name for each image.
+
     Raises:
         UserError: there are no captions, or a table lacks a column.
     """
@@ -188,20 +191,21 @@ def read_captions(folder):
     return described
 
 
-def read_parts(root):
+def read_splits(root):
     """{"train": captions, "test": captions}, each as `read_captions` returns them.
 
-    If there is no folder `train`, every fifth image is in the test split.
+    The splits lie in folders `train` and `test`. If there is no folder `train`, every
+    fifth image is in the test split.
     """
     if (root / "train").is_dir():
         train = read_captions(root / "train")
-        _, folder = find_part(root, "test", lambda name: part_folder(root, name), EXPECTED)
+        _, folder = find_split(root, "test", lambda name: split_folder(root, name), EXPECTED)
         return {"train": train, "test": read_captions(folder)}
     train = {}
     test = {}
     for i, (file, captions) in enumerate(read_captions(root).items()):
-        part = train if i % EVERY else test
-        part[file] = captions
+        split = train if i % EVERY else test
+        split[file] = captions
     return {"train": train, "test": test}
 
 
@@ -272,7 +276,7 @@ class CaptionedImages(LazyImages):
         self.channels = channels
         self.examples = examples
         self.augment = augment
-        texts = list(dict.fromkeys(text for group in captions for text in group))
+        texts = list(dict.fromkeys(itertools.chain.from_iterable(captions)))  # each once
         self.numbers = {text: i for i, text in enumerate(texts)}  # rows of `codes`
         self.codes = encode(texts)
 
@@ -304,11 +308,8 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
     """Images with captions, as `CaptionedImages`.
 
     Args:
-        data_dir: a folder of images with `captions.csv` (columns file and caption; a
-            file may have several rows), or with a text file of the same name for each
-            image. Its splits lie in `train/` and `test/`; otherwise every fifth image
-            is in the test split. None for coloured digits; a fifth of the combinations
-            is the test split.
+        data_dir: a folder of images with captions, as `read_splits` finds them. None
+            for coloured digits; a fifth of the combinations is the test split.
         img_size: the side of a square.
         channels: 1 or 3.
         language: "en" or "zh", of the digits' captions.
@@ -324,18 +325,18 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
         images, looks = described_digits(img_size, split)
         if channels == 1:
             images = drawn.grey(images)
-        captions = [descriptions(c, language) for c in looks]
-        unseen = [descriptions(c, language) for c in combinations(held_out=True)]
+        captions = [descriptions(look, language) for look in looks]
+        unseen = [descriptions(look, language) for look in combinations(held_out=True)]
     else:
         source = existing_folder(data_dir)
-        parts = read_parts(source)
-        images = check_images(list(parts[split]), channels)
-        captions = [parts[split][file] for file in images]
-        unseen = list(parts["test"].values())
+        splits = read_splits(source)
+        images = check_images(list(splits[split]), channels)
+        captions = [splits[split][file] for file in images]
+        unseen = list(splits["test"].values())
     if not any(set(group) - set(captions[0]) for group in captions):
         raise UserError(
             f"{source}: expected images with different captions, "
-            f"found {len(captions)} for the {split} part"
+            f"found {len(captions)} for the {split} split"
         )
     data = CaptionedImages(images, captions, img_size, channels, choose_examples(unseen), augment)
     say(
@@ -353,6 +354,5 @@ def choose_examples(captions):
     """
     step = -(-len(captions) // N_EXAMPLES)  # rounded up
     chosen = captions[::step]
-    # Hyphens at the start would make the text a flag, where it becomes an argument of
-    # --text.
+    # On the command line a text with a hyphen at its start would be taken for a flag.
     return [group[i % len(group)].strip().lstrip("-") for i, group in enumerate(chosen)]

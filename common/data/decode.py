@@ -170,10 +170,10 @@ def is_array(path):
 
 
 def fit(image, img_size):
-    """Scales an image of `open_picture` until it covers `img_size`, and crops its
-    centre.
+    """Scales an image until it covers `img_size`, and crops its centre.
 
     Args:
+        image: of `open_picture`.
         img_size: the side of a square, or (height, width).
 
     Returns:
@@ -207,15 +207,13 @@ def pixels_of(image):
 def check_images(files, channels=3):
     """The files without those that cannot be read, which one warning names.
 
-    How thoroughly they are checked depends on how many there are (DECODE_ALL,
-    CHECK_ALL).
+    Of many files only headers are read (DECODE_ALL, CHECK_ALL).
 
     Args:
         channels: as of `open_picture`; None for label maps, which are not photographs.
 
     Raises:
-        UserError: more than two files and more than one in a hundred are broken, or
-            all.
+        UserError: more than two files and more than 1 % of them are broken, or all.
     """
     is_thorough = len(files) <= DECODE_ALL
 

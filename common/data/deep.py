@@ -1,8 +1,7 @@
 """Images with more than 8 bits per channel.
 
 These are grey PNG and TIFF files of 16 bits, TIFF files of floats, and arrays in `.npy`
-files. Pillow would clip such values at 255; here they stay floats until the training
-step.
+files. Pillow would clip such values at 255. Here they stay floats.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@ from common.data import mnist
 from common.data.augment import square
 from common.data.decode import SUFFIXES
 from common.data.items import InMemory
-from common.data.layout import existing_folder, find_part, is_built_in, not_found
+from common.data.layout import existing_folder, find_split, is_built_in, not_found
 from common.errors import UserError, say
 
 import gzip
@@ -26,21 +26,18 @@ STEMS = {"train": ("train",), "test": ("t10k", "test"), "val": ("val",)}  # of f
 def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, *, split="train", n_test=0):
     """Labelled digits, resized once and kept in memory.
 
-    They come from `data_dir`; without it from full MNIST, if it lies in Jittor's data
-    folder; otherwise they are the 5,000 bundled MNIST digits. One line says which.
-
     Args:
         data_dir: a folder of IDX files, gzipped or not (MNIST, Fashion-MNIST, KMNIST,
-            USPS).
+            USPS). None for full MNIST, if it lies in Jittor's data folder, and
+            otherwise the 5,000 bundled digits.
         img_size: the side S of the square images.
         channels: 1, or 3 for three equal channels.
         n_classes: the labels must be below it (None: any labels).
         split: "train" or "test". Without test files the training images are used
             instead, with a warning.
-        n_test: digits of the bundled set that form its test split; the last ones, which
-            are left out of the training split. (The set has no test files; any ten
-            neighbours hold every digit once, so both splits hold all digits equally
-            often.)
+        n_test: the number of bundled digits in the test split, since the set has no
+            test files. They are the last ones. Any ten neighbours hold every digit
+            once, so both splits hold all digits equally often.
 
     Returns:
         An `InMemory` data set: images (N, channels, S, S) uint8, labels (N,) int32.
@@ -58,7 +55,7 @@ def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, *, split="
     folder, source = find_digits(data_dir)
     pixels, labels = read_split(folder, split, n_test)
     if len(labels) == 0:
-        raise UserError(f"{folder}: holds no images for the {split} part")
+        raise UserError(f"{folder}: holds no images for the {split} split")
     if n_classes is not None and labels.max() >= n_classes:
         raise UserError(f"{folder}: holds the label {labels.max()}, but --n_classes is {n_classes}")
     say(f"Data ({split}): {len(labels):,} images from {source}.")
@@ -88,13 +85,13 @@ def read_split(folder, split, n_test):
         pixels, labels = read_digits(folder, "train")
         keep = slice(-n_test, None) if split == "test" else slice(None, -n_test)
         return pixels[keep], labels[keep]
-    part, _ = find_part(
+    found, _ = find_split(
         folder,
         split,
         lambda name: find_idx(folder, name, required=False),
         expected=idx_names("train"),
     )
-    return read_digits(folder, part)
+    return read_digits(folder, found)
 
 
 def resize_all(pixels, img_size, channels):
@@ -129,13 +126,13 @@ def holds_idx(folder):
     return False
 
 
-def idx_names(part):
+def idx_names(split):
     """The usual file names of a split, in words."""
-    stem = STEMS[part][0]
+    stem = STEMS[split][0]
     return f"{stem}-images-idx3-ubyte and {stem}-labels-idx1-ubyte (.gz or not)"
 
 
-def find_idx(folder, part, required=True):
+def find_idx(folder, split, required=True):
     """Finds the IDX files of a split.
 
     Returns:
@@ -147,7 +144,7 @@ def find_idx(folder, part, required=True):
     images = None
     labels = None
     for file in sorted(existing_folder(folder).iterdir()):
-        if not file.name.startswith(STEMS[part]) or "idx" not in file.name:
+        if not file.name.startswith(STEMS[split]) or "idx" not in file.name:
             continue
         if "images" in file.name and images is None:
             images = file
@@ -156,17 +153,17 @@ def find_idx(folder, part, required=True):
     if images is not None and labels is not None:
         return images, labels
     if required:
-        raise not_found(folder, idx_names(part))
+        raise not_found(folder, idx_names(split))
     return None
 
 
-def read_digits(folder, part):
+def read_digits(folder, split):
     """(N, H, W) uint8 images and (N,) uint8 labels of a folder of IDX files.
 
     Raises:
         UserError: files are missing or damaged, or their lengths differ.
     """
-    images_file, labels_file = find_idx(folder, part)
+    images_file, labels_file = find_idx(folder, split)
     images = read_idx(images_file, IMAGES_MAGIC)
     labels = read_idx(labels_file, LABELS_MAGIC)
     if len(images) != len(labels):

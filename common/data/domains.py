@@ -4,7 +4,7 @@ from common.data.augment import NONE, square
 from common.data.digits import holds_idx, load_digits
 from common.data.folders import ImageFolder, load_images
 from common.data.items import InMemory, LazyImages
-from common.data.layout import existing_folder, find_part, two_folders
+from common.data.layout import existing_folder, find_split, two_folders
 from common.data.toy.drawn import digit_domains
 from common.errors import UserError, say
 
@@ -15,15 +15,14 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
     A batch is images of A and images of B, both (B, channels, H, W) float32 in [-1, 1].
 
     Args:
-        data_dir: a folder with `trainA/ trainB/ testA/ testB/`, or `train/A train/B
-            ...`, or `A/train B/train ...`; each may hold images or IDX files. With
-            `data_dir_B`, the folder of domain A, as `load_images` takes it. None for
-            drawn digits.
+        data_dir: a folder with `trainA/ trainB/ testA/ testB/`, or with `train/A`,
+            `train/B` and so on, or with `A/train`, `B/train` and so on. Each may hold
+            images or IDX files. With `data_dir_B`, the folder of domain A, as
+            `load_images` takes it. None for drawn digits.
         data_dir_B: the folder of domain B, if it is not in the same folder as A.
         img_size: the side of a square or (height, width). Digits are square.
         channels: 1 or 3.
-        split: "train" or "test". Without a test split the training images are used
-            instead, with a warning.
+        split: "train" or "test". Training images replace a missing test split.
         augment: an `Augment` for images; digits are never augmented.
 
     Raises:
@@ -44,10 +43,10 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
         a = load_images(folder_A, img_size, channels, split=split, augment=augment)
         b = load_images(folder_B, img_size, channels, split=split, augment=augment)
     else:
-        part, folder_A, folder_B = find_domains(existing_folder(data_dir), split)
+        found, folder_A, folder_B = find_domains(existing_folder(data_dir), split)
         source = f"{folder_A} and {folder_B}"
-        a = read_domain(folder_A, img_size, channels, part, augment)
-        b = read_domain(folder_B, img_size, channels, part, augment)
+        a = read_domain(folder_A, img_size, channels, found, augment)
+        b = read_domain(folder_B, img_size, channels, found, augment)
     say(f"Data ({split}): {len(a):,} images of domain A, {len(b):,} of domain B, from {source}.")
     return Unpaired(a, b)
 
@@ -58,12 +57,12 @@ def find_domains(root, split):
         "trainA/ and trainB/, or train/A/ and train/B/ "
         "(--data_dir_B names a folder that lies apart)"
     )
-    name, folders = find_part(root, split, lambda name: two_folders(root, name), expected)
-    part = "train" if name == "train" else "test"
-    return part, *folders
+    name, folders = find_split(root, split, lambda name: two_folders(root, name), expected)
+    found = "train" if name == "train" else "test"
+    return found, *folders
 
 
-def read_domain(folder, img_size, channels, part, augment):
+def read_domain(folder, img_size, channels, split, augment):
     """The images of a folder such as `trainA`, or a split of its IDX files.
 
     Raises:
@@ -71,7 +70,7 @@ def read_domain(folder, img_size, channels, part, augment):
     """
     folder = existing_folder(folder)
     if holds_idx(folder):
-        return load_digits(folder, img_size, channels, n_classes=None, split=part)
+        return load_digits(folder, img_size, channels, n_classes=None, split=split)
     return ImageFolder(folder, img_size, channels, augment)
 
 

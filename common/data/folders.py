@@ -4,7 +4,7 @@ from common.data.augment import NONE
 from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.digits import holds_idx, load_digits
 from common.data.items import LazyImages
-from common.data.layout import existing_folder, find_part, part_folder
+from common.data.layout import existing_folder, find_split, split_folder
 from common.data.toy.stacked import Stacked
 from common.errors import UserError, say
 
@@ -76,10 +76,10 @@ def load_images(data_dir, img_size, channels, *, split="train", n_test=0, augmen
     if holds_digits(data_dir):
         return load_digits(data_dir, img_size, channels, n_classes=None, split=split, n_test=n_test)
     root = existing_folder(data_dir)
-    _, folder = find_part(
+    _, folder = find_split(
         root,
         split,
-        lambda name: part_folder(root, name),
+        lambda name: split_folder(root, name),
         expected="train/ beside test/ or val/",
     )
     data = ImageFolder(folder, img_size, channels, augment)

@@ -2,7 +2,7 @@
 
 from common.data.augment import NONE, augmentation
 from common.data.decode import fit, list_images, open_picture, opened, size_of, workers
-from common.data.layout import existing_folder, find_part, training_images_serve
+from common.data.layout import existing_folder, find_split, warn_of_missing_test_split
 from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
 from common.data.toy.scenes import CLASSES, Scenes
 from common.errors import UserError, say, warn
@@ -52,63 +52,34 @@ class Classes:
         return np.where(labels == self.ignore, self.n, labels).astype(np.int32)
 
 
-# ---- flags ----
-
-
-def add_flags(parser):
-    """Adds the flags of label maps, and those of random crops, to a script's parser.
-
-    The number of classes fixes the networks' shapes, so it is stored with the weights.
-    """
-    parser.add_augmentation()
-    parser.add_argument(
-        "--label_dir", metavar="DIR", help="folder of maps, with --image_dir, instead of --data_dir"
-    )
-    parser.add_argument("--image_dir", metavar="DIR", help="folder of images with the maps' names")
-    parser.add_architecture(
-        "--n_classes",
-        type=int,
-        at_most=LARGEST_LABEL + 1,
-        help="labels are below this number (default: found in the maps)",
-    )
-    parser.add_architecture(
-        "--ignore_label",
-        type=int,
-        at_least=0,
-        at_most=LARGEST_LABEL,
-        help="label of unknown pixels, which becomes the last class",
-    )
+# ---- loading ----
 
 
 def n_classes(args):
     """The number of classes that the networks are made for.
 
-    If neither a flag nor a checkpoint has set it, the training data are read to find
-    it.
+    If neither a flag nor a checkpoint has set it, it is found in the training data.
     """
     if args.n_classes is None:
         load(args, "train")
     return Classes(args.n_classes, args.ignore_label).total
 
 
-# ---- loading ----
-
-
 def load(args, split):
     """Pairs of a label map and its image.
 
-    A batch is classes (B, H, W) int32 and images (B, channels, H, W) float32 in [-1,
-    1], with (H, W) = args.shape.
+    A batch is classes (B, H, W) int32 and images (B, channels, H, W) float32 in
+    [-1, 1], with (H, W) = args.shape.
 
     The data lie in `data_dir`, a folder with `train/labels` and `train/imgs` (or
     `images`), and perhaps `val` or `test` like it; or in `label_dir` and `image_dir`.
-    Without these flags they are drawn scenes. If there is no test split, the first
-    N_STAND_IN training pairs are used instead. Training pairs of files are cropped and
-    mirrored at random, as the flags say.
+    Without these flags they are drawn scenes. The first N_STAND_IN training pairs
+    replace a missing test split. Training pairs of files are augmented.
 
     Args:
-        args: of a parser with the flags of `add_flags`. If `n_classes` is None, it is
-            set to what the maps hold.
+        args: has data_dir, label_dir, image_dir, n_classes, ignore_label, channels,
+            shape, and the flags of `Parser.add_augmentation`. If n_classes is None, it
+            is set to what the maps hold.
         split: "train" or "test".
 
     Raises:
@@ -157,23 +128,23 @@ def find_maps(data_dir, label_dir, image_dir, split):
     """The pairs of files of a split, as [(map, image)], and the folder of its maps."""
     if label_dir or image_dir:
         if data_dir or not (label_dir and image_dir):
-            raise UserError("--label_dir and --image_dir belong together, instead of --data_dir")
-        part = "train"
+            raise UserError("--label_dir and --image_dir belong together, and replace --data_dir")
+        found = "train"
         folders = (existing_folder(label_dir), existing_folder(image_dir))
         if split != "train":
-            training_images_serve(folders[0])
+            warn_of_missing_test_split(folders[0])
     else:
         root = existing_folder(data_dir)
         expected = (
             "train/labels (PNG maps) and train/imgs (images), "
             "or the two folders --label_dir and --image_dir"
         )
-        part, folders = find_part(root, split, lambda name: two_folders_of(root, name), expected)
+        found, folders = find_split(root, split, lambda name: two_folders_of(root, name), expected)
     check_suffixes(folders[0])
     files = match_names(*folders, channels=(None, 3))
     for label_map, image in files:
         check_pair(label_map, image)
-    if part == "train" and split != "train":
+    if found == "train" and split != "train":
         files = files[:N_STAND_IN]
     return files, folders[0]
 

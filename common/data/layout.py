@@ -49,7 +49,7 @@ def not_found(folder, expected):
     return UserError(f"{folder.absolute()}: expected {expected}; found: {found}")
 
 
-def find_part(root, split, look, expected):
+def find_split(root, split, look, expected):
     """Finds a split of a data set.
 
     If there is no test split, the training split is used instead, with a warning.
@@ -78,18 +78,16 @@ def find_part(root, split, look, expected):
     found = look("train")
     if found is None:
         raise not_found(root, expected)
-    training_images_serve(root)
+    warn_of_missing_test_split(root)
     return "train", found
 
 
-def training_images_serve(root):
+def warn_of_missing_test_split(root):
     """Warns that pictures and validation use training images instead of unseen ones."""
-    warn(
-        f"{root.absolute()} has no test part: pictures, and any validation, are of training images"
-    )
+    warn(f"{root.absolute()} has no test split: pictures and validation use training images")
 
 
-def part_folder(root, name):
+def split_folder(root, name):
     """The folder `root/name` of a split, or None if there is none.
 
     A root without folders for its splits is a training split itself.

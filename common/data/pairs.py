@@ -3,7 +3,7 @@
 from common.data.augment import NONE, square
 from common.data.decode import check_images, fit, list_images, open_picture, size_of
 from common.data.items import LazyImages
-from common.data.layout import existing_folder, find_part, two_folders
+from common.data.layout import existing_folder, find_split, two_folders
 from common.data.toy.drawn import bundled_digits, draw_outlines
 from common.errors import UserError, say
 
@@ -23,9 +23,10 @@ def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", au
 
     Args:
         data_dir: a folder with `train/` and `val/` (or `test/`) of side-by-side images,
-            A on the left; or with two folders of equal names, whatever their suffixes:
-            `trainA/ trainB/ valA/ valB/`, or `train/A train/B ...`, or `A/train B/train
-            ...`. None for drawn digits: outlines are A, paintings B.
+            A on the left; or with folders `trainA/ trainB/ valA/ valB/`, or `train/A`,
+            `train/B` and so on, or `A/train`, `B/train` and so on, in which the two
+            files of a pair have the same name, whatever its suffix. None for drawn
+            digits: outlines are A, paintings B.
         img_size: the side of a square or (height, width). Digits are square.
         channels: of all images, or (of inputs, of targets): 1 or 3; for arrays in
             `.npy` files, any number.
@@ -73,12 +74,12 @@ def find_pairs(root, split, channels):
         return folders
 
     expected = "train/ (side-by-side images), or trainA/ and trainB/"
-    part, folders = find_part(root, split, look, expected)
+    found, folders = find_split(root, split, look, expected)
     if len(folders) == 2:
         pairs = match(*folders, channels)
     else:
         pairs = halves(folders[0], channels)
-    if part == "train" and split != "train":
+    if found == "train" and split != "train":
         pairs = pairs[:N_STAND_IN]
     return pairs, folders[0]
 

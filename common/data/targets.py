@@ -1,5 +1,6 @@
 """Attributes to translate to: those that --set asks for, each one changed, and those that a classifier sees."""
 
+from common.data.batches import spread  # noqa: F401  # for those who still import it here
 from common.errors import UserError
 
 from dataclasses import dataclass
@@ -82,11 +83,6 @@ class Attributes:
                 likeliest * attributes[:, self.columns] if self.may_have_none else likeliest
             )
         return attributes
-
-
-def spread(data, n=10):
-    """The arrays of n items of a data set, or of all if it has fewer, evenly spaced."""
-    return data.batch(np.linspace(0, len(data) - 1, min(n, len(data))).astype(int))
 
 
 def remember_attributes(args, data):

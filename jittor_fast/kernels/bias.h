@@ -1,4 +1,5 @@
-// A convolution's bias. Images are (images, channels, length), with `length` pixels each.
+// A convolution's bias. Images are (images, channels, length), with `length` pixels
+// each.
 #include "shared.h"
 
 namespace jittor_fast {
@@ -13,8 +14,8 @@ static inline void add_bias(int64_t images, int64_t channels, int64_t length, co
     }
 }
 
-// The sum of each channel over all images and pixels, which is the gradient of the bias: in float
-// along an image's channel, and in double over the images.
+// The sum of each channel over all images and pixels, which is the gradient of the
+// bias: in float along an image's channel, and in double over the images.
 static inline void sum_channels(int64_t images, int64_t channels, int64_t length, const float* x,
                                 float* sums) {
     #pragma omp parallel for schedule(static) if (worth_sharing(images * channels * length))

@@ -1,9 +1,9 @@
 // Convolutions as products of matrices, for layers with few channels on one side.
 //
-// The `narrow` image has few channels, C; the `wide` one has O. A patch of the narrow image, all of
-// its channels, is a column of a matrix (C * k * k, number of patches). The wide image is the
-// weights, (O, C * k * k), times this matrix; both gradients are products with it or for it.
-// jittor_fast/columns.py says which image is which.
+// The `narrow` image has few channels, C; the `wide` one has O. A patch of the narrow
+// image, all of its channels, is a column of a matrix (C * k * k, number of patches).
+// The wide image is the weights, (O, C * k * k), times this matrix; both gradients are
+// products with it or for it. jittor_fast/columns.py says which image is which.
 #include <algorithm>
 #include <vector>
 
@@ -11,12 +11,14 @@
 
 namespace jittor_fast {
 
-// An image (C, height, width) whose patches of k x k pixels are `stride` apart. The first one
-// begins `pad` pixels outside of the image, and `across` patches lie in a row.
+// An image (C, height, width) whose patches of k x k pixels are `stride` apart. The
+// first one begins `pad` pixels outside of the image, and `across` patches lie in a
+// row.
 struct Patches {
     int64_t C, height, width, across, k, stride, pad;
 
-    // Calls f for every row of the matrix and every one of `rows` rows of patches from `first` on:
+    // Calls f for every row of the matrix and every one of `rows` rows of patches from
+    // `first` on:
     //     f(row of the matrix, first patch, row of the image or -1 outside of it,
     //       column of the first patch's pixel, low, high)
     // where the patches from `low` to below `high` have their pixel inside the image.
@@ -51,8 +53,8 @@ struct Patches {
         });
     }
 
-    // The transpose of `gather`: adds the columns to `band`, (C, length, width), which holds the
-    // image's rows from `top` on.
+    // The transpose of `gather`: adds the columns to `band`, (C, length, width), which
+    // holds the image's rows from `top` on.
     void scatter(const float* columns, int64_t first, int64_t rows, float* band, int64_t top,
                  int64_t length) const {
         each(first, rows, [&](int64_t row, int64_t patch, int64_t y, int64_t left, int64_t low,
@@ -76,7 +78,8 @@ struct Columns {
     int64_t depth() const { return patches.C * patches.k * patches.k; }
     int64_t pixels() const { return down * patches.across; }  // of the wide image
 
-    // The rows of patches that are taken at a time, so that their matrix stays in the cache.
+    // The rows of patches that are taken at a time, so that their matrix stays in the
+    // cache.
     int64_t rows_at_a_time() const {
         const int64_t fitting = std::min<int64_t>(512, (1 << 17) / depth()) / patches.across;
         return std::min(down, std::max<int64_t>(1, fitting));
@@ -151,21 +154,24 @@ struct Columns {
         for (int64_t c = 0; c < patches.C; c++)
         for (int64_t e = 0; e < kk; e++) {
             float total = 0;
-            for (const auto& sum : sums)  // in the threads' order; empty where one did not run
+            // In the threads' order. The sum of a thread that did not run is empty.
+            for (const auto& sum : sums)
                 if (!sum.empty()) total += sum[o * K + c * kk + e];
             given[place(o, c, e)] = total;
         }
     }
 
-    // The narrow image's gradient from the wide one's and the weights. Neighbouring rows of patches
-    // overlap: each band of rows has sums of its own, which are added up afterwards.
+    // The narrow image's gradient from the wide one's and the weights. Neighbouring
+    // rows of patches overlap: each band of rows has sums of its own, which are added
+    // up afterwards.
     void get_narrow(const float* wide, const float* given, float* narrow) const {
         const std::vector<float> weights = matrix(given, true);
         const int64_t K = depth(), P = pixels(), some = rows_at_a_time();
         const int64_t threads = omp_get_max_threads();
-        const int64_t bands = std::min(down, (threads + images - 1) / images);  // of each image
-        const int64_t tall = (down + bands - 1) / bands;  // rows of patches in a band
-        const int64_t length = (tall - 1) * patches.stride + patches.k;  // its rows of pixels
+        // Of each image, with `tall` rows of patches and `length` rows of pixels.
+        const int64_t bands = std::min(down, (threads + images - 1) / images);
+        const int64_t tall = (down + bands - 1) / bands;
+        const int64_t length = (tall - 1) * patches.stride + patches.k;
         const int64_t size = patches.C * length * patches.width;
         std::vector<float> sums(images * bands * size);
         #pragma omp parallel
@@ -209,8 +215,9 @@ struct Columns {
     }
 };
 
-// `result` is 'W' for the wide image, 'N' for the narrow one, and 'w' for the weights. `first` and
-// `second` are the two others, in the order narrow image, wide image, weights.
+// `result` is 'W' for the wide image, 'N' for the narrow one, and 'w' for the weights.
+// `first` and `second` are the two others, in the order narrow image, wide image,
+// weights.
 static inline void columns(int result, int64_t images, int64_t narrow, int64_t height,
                            int64_t width, int64_t wide, int64_t down, int64_t across, int64_t k,
                            int64_t stride, int64_t padding, bool mirrored, const float* first,
@@ -222,9 +229,9 @@ static inline void columns(int result, int64_t images, int64_t narrow, int64_t h
     if (result == 'w') convolution.get_weights(first, second, out);
 }
 
-// A filter as large as the image has one patch in each: all images together are one product of
-// x (images, K), y (images, O) and w (O, K). `result` is 'x', 'y' or 'w'; `first` and `second` are
-// the two others, in the order x, y, w.
+// A filter as large as the image has one patch in each: all images together are one
+// product of x (images, K), y (images, O) and w (O, K). `result` is 'x', 'y' or 'w';
+// `first` and `second` are the two others, in the order x, y, w.
 static inline void product(int result, int64_t images, int64_t O, int64_t K, const float* first,
                            const float* second, float* out) {
     if (result == 'y') dnnl_sgemm('N', 'T', images, O, K, 1, first, K, second, K, 0, out, O);

@@ -10,8 +10,9 @@ static inline uint32_t hashed(uint32_t h) {
     return h ^ (h >> 15);
 }
 
-// y = scale * x where the hash of the element's index and the seed is at least `limit`, else 0.
-// So the mask does not depend on the order of threads, and backward finds the same one again.
+// y = scale * x where the hash of the element's index and the seed is at least `limit`,
+// else 0. So the mask does not depend on the order of threads, and backward finds the
+// same one again.
 static inline void dropout(int64_t n, uint32_t seed, uint32_t limit, float scale, const float* x,
                            float* y) {
     #pragma omp parallel for schedule(static) if (worth_sharing(n))

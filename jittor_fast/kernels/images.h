@@ -1,5 +1,5 @@
-// Padding, pooling and upsampling of images. Each function has its transpose beside it, which is
-// its gradient; and the transpose's gradient is the function itself.
+// Padding, pooling and upsampling of images. Each function has its transpose beside it,
+// which is its gradient; and the transpose's gradient is the function itself.
 //
 // `planes` is images times channels; a plane has `height` rows of `width` pixels.
 #include <algorithm>
@@ -11,7 +11,8 @@ namespace jittor_fast {
 
 // ---- reflection padding ----
 
-// The row of the image that row i of the padded one shows: 1 0 1 2 ... H-1 H-2 with top = 1.
+// The row of the image that row i of the padded one shows: 1 0 1 2 ... H-1 H-2 with top
+// = 1.
 static inline int64_t reflected(int64_t i, int64_t top, int64_t height) {
     return height - 1 - std::abs(height - 1 - std::abs(i - top));
 }
@@ -34,8 +35,8 @@ static inline void reflection_pad(int64_t planes, int64_t height, int64_t width,
     }
 }
 
-// Adds every pixel of the padded images to the one that it was copied from. Several padded rows
-// come from one row, so a thread has whole planes.
+// Adds every pixel of the padded images to the one that it was copied from. Several
+// padded rows come from one row, so a thread has whole planes.
 static inline void reflection_pad_transposed(int64_t planes, int64_t height, int64_t width,
                                              int64_t left, int64_t right, int64_t top,
                                              int64_t bottom, const float* padded, float* images) {
@@ -58,8 +59,9 @@ static inline void reflection_pad_transposed(int64_t planes, int64_t height, int
 
 // ---- average pooling ----
 
-// The part of a window that lies inside the image: rows from `top` to below `bottom`, columns from
-// `left` to below `right`. Window (i, j) begins `pad` pixels before pixel (i, j) * stride.
+// The part of a window that lies inside the image: rows from `top` to below `bottom`,
+// columns from `left` to below `right`. Window (i, j) begins `pad` pixels before pixel
+// (i, j) * stride.
 struct Window {
     int64_t top, bottom, left, right;
 
@@ -73,7 +75,8 @@ struct Window {
     float share() const { return 1.0f / ((bottom - top) * (right - left)); }
 };
 
-// The means over windows of size x size pixels, without those that lie outside of the image.
+// The means over windows of size x size pixels, without those that lie outside of the
+// image.
 static inline void average_pool(int64_t planes, int64_t height, int64_t width,
                                 int64_t pooled_height, int64_t pooled_width, int64_t size,
                                 int64_t stride, int64_t pad, const float* images, float* pooled) {
@@ -92,8 +95,8 @@ static inline void average_pool(int64_t planes, int64_t height, int64_t width,
     }
 }
 
-// Gives every pixel of a window its share of the window's value. Windows overlap, so a thread has
-// whole planes.
+// Gives every pixel of a window its share of the window's value. Windows overlap, so a
+// thread has whole planes.
 static inline void average_pool_transposed(int64_t planes, int64_t height, int64_t width,
                                            int64_t pooled_height, int64_t pooled_width,
                                            int64_t size, int64_t stride, int64_t pad,
@@ -117,7 +120,8 @@ static inline void average_pool_transposed(int64_t planes, int64_t height, int64
 
 // ---- doubling by the nearest pixels ----
 
-// Each pixel becomes four. A row of the image becomes two, which lie one behind the other.
+// Each pixel becomes four. A row of the image becomes two, which lie one behind the
+// other.
 static inline void double_pixels(int64_t planes, int64_t height, int64_t width,
                                  const float* images, float* doubled) {
     const int64_t rows = planes * height;

@@ -3,8 +3,8 @@
 
 namespace jittor_fast {
 
-// y = x (1 + gamma) + beta. `both` (images, 2 * channels, length) holds gamma and, `channels`
-// channels behind it, beta.
+// y = x (1 + gamma) + beta. `both` (images, 2 * channels, length) holds gamma and,
+// `channels` channels behind it, beta.
 static inline void modulate(int64_t images, int64_t channels, int64_t length, const float* x,
                             const float* both, float* y) {
     #pragma omp parallel for schedule(static) if (worth_sharing(images * channels * length))

@@ -1,17 +1,19 @@
 // Batch norm and instance norm.
 //
-// A group is a set of elements with one mean: a channel of the batch (batch norm), or a channel of
-// one image (instance norm). It lies in `rows` pieces of `length` elements; piece r of group g
-// starts at element (r * groups + g) * length. `weight` and `bias` have a value for each channel.
+// A group is a set of elements with one mean: a channel of the batch (batch norm), or a
+// channel of one image (instance norm). It lies in `rows` pieces of `length` elements;
+// piece r of group g starts at element (r * groups + g) * length. `weight` and `bias`
+// have a value for each channel.
 //
-// Sums are formed in float along a piece and in double over the pieces. The variance is the mean
-// of (x - mean)^2, since E[x^2] - E[x]^2 loses all digits where the mean is large.
+// Sums are formed in float along a piece and in double over the pieces. The variance is
+// the mean of (x - mean)^2, since E[x^2] - E[x]^2 loses all digits where the mean is
+// large.
 #include "shared.h"
 
 namespace jittor_fast {
 
-// y = (x - mean) * weight / sqrt(variance + eps) + bias, with each group's mean and (biased)
-// variance.
+// y = (x - mean) * weight / sqrt(variance + eps) + bias, with each group's mean and
+// (biased) variance.
 static inline void normalize(int64_t groups, int64_t rows, int64_t length, int64_t channels,
                              float eps, const float* x, const float* weight, const float* bias,
                              float* y, float* means, float* variances) {

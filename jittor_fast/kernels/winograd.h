@@ -1,8 +1,10 @@
-// Convolutions with half of the multiplications or fewer; jittor_fast/winograd.py explains them.
+// Convolutions with half of the multiplications or fewer; jittor_fast/winograd.py
+// explains them.
 //
-// It defines, before this text: TAPS, the side of a filter; STRIDE, of the convolution; TILE, the
-// outputs of a tile in both directions; CHUNK, the tiles that are taken at a time; and the matrices
-// MATRIX_B (N, N), MATRIX_G (N, TAPS) and MATRIX_A (N, TILE). With * for a product of elements,
+// It defines, before this text: TAPS, the side of a filter; STRIDE, of the convolution;
+// TILE, the outputs of a tile in both directions; CHUNK, the tiles that are taken at a
+// time; and the matrices MATRIX_B (N, N), MATRIX_G (N, TAPS) and MATRIX_A (N, TILE).
+// With * for a product of elements,
 //
 //     U = G w G^T    V = B x B^T    y = A^T (U V) A    dx = B^T (U^T (A dy A^T)) B
 //     dw = G^T ((A dy A^T) V^T) G
@@ -15,13 +17,14 @@ namespace jittor_fast {
 
 const int N = TAPS + TILE - 1;  // products for each tile in both directions
 const int KERNEL = TAPS * STRIDE;
-const int PHASES = STRIDE * STRIDE;  // a filter with a stride is a sum of this many without one
+// A filter with a stride is a sum of this many without one.
+const int PHASES = STRIDE * STRIDE;
 static const float B[N][N] = MATRIX_B, G[N][TAPS] = MATRIX_G, A[N][TILE] = MATRIX_A;
 
 // ---- the transforms of many patches at a time ----
 
-// Patches have E x E pixels, E = IN * S; pixel e of patch p is patches[e * width + p]. For each of
-// the S * S phases, product = m phase m^T; its element k for patch p is
+// Patches have E x E pixels, E = IN * S; pixel e of patch p is patches[e * width + p].
+// For each of the S * S phases, product = m phase m^T; its element k for patch p is
 // products[k * step + phase * phase_step + p]. `half` has room for N * IN * n elements.
 template <int IN, int S>
 void transform(const float (&m)[N][IN], const float* patches, int64_t width, float* products,
@@ -77,16 +80,17 @@ void transform_back(const float (&m)[N][IN], float* patches, int64_t width, cons
 
 // ---- images and their tiles ----
 
-// (images, channels, height, width) pixels, covered by tiles: those of the convolution's output
-// have TILE x TILE pixels, those of its input the E x E pixels on which they depend. Tiles are
-// numbered along rows, then images; `down` times `across` of them cover an image.
+// (images, channels, height, width) pixels, covered by tiles: those of the
+// convolution's output have TILE x TILE pixels, those of its input the E x E pixels on
+// which they depend. Tiles are numbered along rows, then images; `down` times `across`
+// of them cover an image.
 struct Image {
     float* data;
     int64_t channels, height, width, pad, down, across;
 
     // Calls f for every row of pixels of the patches in every run of tiles along a row:
-    //     f(index of the row's first pixel or -1 outside of the image, column of the first patch,
-    //       its place in `patches`, number of patches)
+    //     f(index of the row's first pixel or -1 outside of the image,
+    //       column of the first patch, its place in `patches`, number of patches)
     template <int E, int STEP, class F>
     void each_row(int64_t channel, int64_t first, int64_t count, F f) const {
         for (int64_t p = 0, run; p < count; p += run) {
@@ -103,14 +107,16 @@ struct Image {
         }
     }
 
-    // The patches of a run that lie between the image's borders: from `low` to below `high`.
+    // The patches of a run that lie between the image's borders: from `low` to below
+    // `high`.
     template <int E, int STEP>
     void inside(int64_t x, int64_t run, int64_t& low, int64_t& high) const {
         for (low = 0; low < run && x + low * STEP < 0;) low++;
         for (high = run; high > low && x + (high - 1) * STEP + E > width;) high--;
     }
 
-    // Copies `count` tiles of one channel from `first` on; pixels outside of the image are 0.
+    // Copies `count` tiles of one channel from `first` on; pixels outside of the image
+    // are 0.
     template <int E, int STEP>
     void gather(int64_t channel, int64_t first, int64_t count, float* patches) const {
         each_row<E, STEP>(channel, first, count, [&](int64_t row, int64_t x, int64_t place,
@@ -151,8 +157,8 @@ struct Image {
                         const int64_t i = x + t * STEP + e;
                         if (i >= 0 && i < width) out[i] += in[e * CHUNK + t];
                     }
-            // Neighbours overlap by E - STEP pixels; each of the two loops alone touches no pixel
-            // twice.
+            // Neighbours overlap by E - STEP pixels; each of the two loops alone
+            // touches no pixel twice.
             for (int64_t t = low; t < high; t++)
                 for (int e = 0; e < STEP; e++) out[x + t * STEP + e] += in[e * CHUNK + t];
             for (int64_t t = low; t < high; t++)
@@ -160,8 +166,8 @@ struct Image {
         });
     }
 
-    // The products (N * N, S * S * channels, CHUNK) of `count` tiles from `first` on, by `m`. A
-    // thread has whole channels.
+    // The products (N * N, S * S * channels, CHUNK) of `count` tiles from `first` on,
+    // by `m`. A thread has whole channels.
     template <int IN, int S>
     void to_products(const float (&m)[N][IN], int64_t first, int64_t count, float* out) const {
         #pragma omp parallel
@@ -202,7 +208,8 @@ struct Image {
 
 // ---- weights ----
 
-// Weights (outputs, inputs, KERNEL, KERNEL) to products U (N * N, outputs, PHASES * inputs).
+// Weights (outputs, inputs, KERNEL, KERNEL) to products U (N * N, outputs, PHASES *
+// inputs).
 void weights_to_products(const float* weights, int64_t outputs, int64_t inputs, float* products) {
     const int E = KERNEL * KERNEL;
     #pragma omp parallel
@@ -219,7 +226,8 @@ void weights_to_products(const float* weights, int64_t outputs, int64_t inputs, 
     }
 }
 
-// The same, with each of the N * N matrices transposed: (N * N, PHASES * inputs, outputs).
+// The same, with each of the N * N matrices transposed: (N * N, PHASES * inputs,
+// outputs).
 void weights_to_transposed(const float* weights, int64_t outputs, int64_t inputs,
                            float* products) {
     const int E = KERNEL * KERNEL;
@@ -263,10 +271,11 @@ struct Matrix {
     int64_t ld, step;
 };
 
-// For each of them c = a b + beta c: a (rows, depth), b (depth, columns) or, transposed,
-// (columns, depth). A thread has whole pieces of columns: all threads wait for each other once,
-// where a product on all threads would wait N * N times, which takes long on a busy machine. The
-// schedule is dynamic, but no sum depends on which thread takes a piece.
+// For each of them c = a b + beta c: a (rows, depth), b (depth, columns) or,
+// transposed, (columns, depth). A thread has whole pieces of columns: all threads wait
+// for each other once, where a product on all threads would wait N * N times, which
+// takes long on a busy machine. The schedule is dynamic, but no sum depends on which
+// thread takes a piece.
 void multiply(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, bool transposed,
               float beta, Matrix c) {
     // eight tasks for a thread or more
@@ -286,13 +295,14 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, Matrix a, Matrix b, 
 
 // ---- the kernel ----
 
-// One function has all three operations, for compiling it takes seconds. `result` is 'x', 'y' or
-// 'w'; `first` and `second` are the two others, in the order x, y, w: the input
-// (images, inputs, height, width), the output (images, outputs, out_height, out_width), the weights
-// (outputs, inputs, KERNEL, KERNEL).
+// One function has all three operations, for compiling it takes seconds. `result` is
+// 'x', 'y' or 'w'; `first` and `second` are the two others, in the order x, y, w: the
+// input (images, inputs, height, width), the output (images, outputs, out_height,
+// out_width), the weights (outputs, inputs, KERNEL, KERNEL).
 //
-// The scratch memory holds the products U (N * N, outputs, K) of the weights and, for one chunk of
-// tiles, V (N * N, K, CHUNK) of the input and M (N * N, outputs, CHUNK) of the output.
+// The scratch memory holds the products U (N * N, outputs, K) of the weights and, for
+// one chunk of tiles, V (N * N, K, CHUNK) of the input and M (N * N, outputs, CHUNK) of
+// the output.
 static inline void winograd(int result, int64_t images, int64_t inputs, int64_t height,
                             int64_t width, int64_t outputs, int64_t out_height, int64_t out_width,
                             int64_t padding, float* first, float* second, float* out,

@@ -1,4 +1,4 @@
-"""Images with attributes: CelebA's table, a folder for each domain, coloured digits, and which exclude each other."""
+"""Images with attributes: CelebA's table, a folder for each domain, coloured digits."""
 
 from common import UserError
 from common.data import load_attributes
@@ -8,29 +8,36 @@ import pytest
 from registry import folders, images
 
 HEADER = ["Black_Hair", "Blond_Hair", "Male", "Young"]
-BITS = [
+BITS = [  # every combination; images 0, 4 and 8 have neither hair colour
     [i >> k & 1 for k in range(4)] for i in range(12)
-]  # every combination; 0, 4, 8 have neither colour
+]
 
 
 def celeba(folder, values=BITS, suffix="txt", rows=None):
-    """`values` in {0, 1} are written as -1 and 1; `rows` are written as they are."""
+    """Makes a folder of 12 images in CelebA's layout.
+
+    Args:
+        values: in {0, 1}, which are written as -1 and 1.
+        suffix: "txt" for CelebA's format; "csv" for one with a byte order mark and
+            CRLF, as some copies have it.
+        rows: lists of texts, which are written as they are, instead of `values`.
+    """
     images(folder / "img_align_celeba", 12)
-    rows = rows or [
-        [f"{i}.png", *(str(2 * bit - 1) for bit in bits)] for i, bits in enumerate(values)
-    ]
+    if rows is None:
+        rows = []
+        for i, bits in enumerate(values):
+            rows.append([f"{i}.png", *(str(2 * bit - 1) for bit in bits)])
     if suffix == "txt":
-        text = "12\n" + " ".join(HEADER) + " \n" + "".join("  ".join(row) + "\n" for row in rows)
-        (folder / "list_attr_celeba.txt").write_text(text)
+        lines = ["12", " ".join(HEADER) + " ", *("  ".join(row) for row in rows)]
+        (folder / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
     else:
-        lines = [["image_id", *HEADER], *rows]
-        text = "\ufeff" + "\r\n".join(",".join(line) for line in lines) + "\r\n"
+        lines = [",".join(row) for row in [["image_id", *HEADER], *rows]]
+        text = "\ufeff" + "\r\n".join(lines) + "\r\n"
         (folder / "list_attr_celeba.csv").write_text(text, newline="")
 
 
 @pytest.mark.parametrize("suffix", ["txt", "csv"])
 def test_celeba_layout(tmp_path, suffix, capsys):
-    """Values 1 and -1 as 1 and 0; the .csv has a byte order mark and CRLF, as some copies do."""
     celeba(tmp_path, suffix=suffix)
     data = load_attributes(tmp_path, 32, 3, ["Male", "Black_Hair", "Blond_Hair"])
     assert len(data) == 11
@@ -43,7 +50,7 @@ def test_celeba_layout(tmp_path, suffix, capsys):
     assert captured.err == ""
 
 
-def test_the_end_of_celebas_list_is_the_test_part(tmp_path, capsys):
+def test_the_end_of_celebas_list_is_the_test_split(tmp_path, capsys):
     celeba(tmp_path)
     data = load_attributes(tmp_path, 32, 3, split="test")
     assert [file.name for file in data.images] == ["11.png"]  # a tenth of 12
@@ -59,7 +66,15 @@ def test_images_that_are_not_listed_and_rows_without_an_image(tmp_path):
     assert data.attributes.tolist() == [[0], [1], [1]]
 
 
-def test_a_broken_image_takes_its_row_with_it(tmp_path, capsys):
+def test_an_archive_that_unpacks_to_a_folder_within_itself(tmp_path):
+    celeba(tmp_path)
+    (tmp_path / "img_align_celeba").rename(tmp_path / "unpacked")
+    (tmp_path / "img_align_celeba").mkdir()
+    (tmp_path / "unpacked").rename(tmp_path / "img_align_celeba/img_align_celeba")
+    assert len(load_attributes(tmp_path, 32, 3)) == 11
+
+
+def test_a_broken_image_is_left_out_with_its_attributes(tmp_path, capsys):
     celeba(tmp_path)
     (tmp_path / "img_align_celeba/1.png").write_bytes(b"no image")
     data = load_attributes(tmp_path, 32, 3)
@@ -80,8 +95,8 @@ def test_a_folder_for_each_domain(tmp_path):
 # ---- attributes that exclude each other ----
 
 
-def test_an_image_may_have_no_colour_of_hair(tmp_path):
-    """Image 0 has neither, so not exactly one; without such images, every image has."""
+def test_an_image_may_have_no_hair_colour(tmp_path):
+    """Image 0 has neither colour, so not every image has exactly one."""
     celeba(tmp_path / "bald")
     assert not load_attributes(tmp_path / "bald", 32, 3).exactly_one
     hair = [[i % 2, 1 - i % 2, *BITS[i][2:]] for i in range(12)]
@@ -92,21 +107,21 @@ def test_an_image_may_have_no_colour_of_hair(tmp_path):
 
 
 @pytest.mark.parametrize("bald", [3, 11])
-def test_the_training_part_decides_for_both_parts(tmp_path, bald):
-    """Image 11 is the test part."""
+def test_the_training_split_decides_for_both_splits(tmp_path, bald):
+    """Image 11 is the test split."""
     hair = [[i % 2, 1 - i % 2, *BITS[i][2:]] for i in range(12)]
     hair[bald][:2] = [0, 0]
     celeba(tmp_path, hair)
-    found = [
-        load_attributes(tmp_path, 32, 3, split=split).exactly_one for split in ("train", "test")
-    ]
-    assert found == [bald == 11] * 2
+    for split in ("train", "test"):
+        data = load_attributes(tmp_path, 32, 3, split=split)
+        assert data.exactly_one == (bald == 11)
 
 
-def test_a_single_colour_of_hair_excludes_nothing(tmp_path):
+def test_a_single_hair_colour_excludes_nothing(tmp_path):
     celeba(tmp_path)
     data = load_attributes(tmp_path, 32, 3, ["Male", "Black_Hair"])
-    assert (data.exclusive, data.exactly_one) == ([], False)
+    assert data.exclusive == []
+    assert not data.exactly_one
 
 
 def test_domains_have_exactly_one(tmp_path):
@@ -126,19 +141,43 @@ def test_domains_have_exactly_one(tmp_path):
 )
 def test_coloured_digits(selected, exclusive, exactly_one):
     data = load_attributes(None, 16, 3, selected, split="test")
-    assert (data.exclusive, data.exactly_one) == (exclusive, exactly_one)
-    counts = data.attributes[:, [data.names.index(name) for name in exclusive]].sum(1)
+    assert data.exclusive == exclusive
+    assert data.exactly_one == exactly_one
+    columns = [data.names.index(name) for name in exclusive]
+    counts = data.attributes[:, columns].sum(axis=1)
     assert exactly_one == bool((counts == 1).all())
     pixels, attributes = next(data.stream([[5, 6]], [0] * 500))
     assert pixels.shape == (2, 3, 16, 16)
     assert attributes.tolist() == data.attributes[5:7].tolist()
 
 
-# ---- what is wrong ----
+# ---- errors ----
 
 
 def one_value(folder):
+    """Every image is male, and none is blond."""
     celeba(folder, [[1, 0, 1, i % 2] for i in range(12)])
+
+
+def short_row(folder):
+    celeba(folder, rows=[["0.png", "1", "1", "1", "1"], ["1.png", "1"]])
+
+
+def word_for_a_number(folder):
+    celeba(folder, rows=[["0.png", "1", "1", "x", "1"]])
+
+
+def images_alone(folder):
+    images(folder / "img_align_celeba", 2)
+
+
+def table_alone(folder):
+    celeba(folder)
+    (folder / "img_align_celeba").rename(folder / "x")
+
+
+def one_folder(folder):
+    images(folder / "one", 2)
 
 
 @pytest.mark.parametrize(
@@ -148,27 +187,11 @@ def one_value(folder):
         (celeba, ["Male", "Male"], "names Male twice"),
         (one_value, ["Male"], "every image has the attribute Male"),
         (one_value, ["Blond_Hair"], "no image has the attribute Blond_Hair"),
-        (
-            lambda d: celeba(d, rows=[["0.png", "1", "1", "1", "1"], ["1.png", "1"]]),
-            None,
-            "row 3: expected a file",
-        ),
-        (
-            lambda d: celeba(d, rows=[["0.png", "1", "1", "x", "1"]]),
-            None,
-            "row 2: expected a file name",
-        ),
-        (lambda d: images(d / "img_align_celeba", 2), None, "expected list_attr_celeba.txt"),
-        (
-            lambda d: (celeba(d), (d / "img_align_celeba").rename(d / "x")),
-            None,
-            "expected img_align_celeba/",
-        ),
-        (
-            lambda d: images(d / "one", 2),
-            None,
-            "two or more folders, one for each domain; found: one",
-        ),
+        (short_row, None, "row 3: expected a file"),
+        (word_for_a_number, None, "row 2: expected a file name"),
+        (images_alone, None, "expected list_attr_celeba.txt"),
+        (table_alone, None, "expected img_align_celeba/"),
+        (one_folder, None, "two or more folders, one for each domain; found: one"),
         (folders, ["bright"], "every image has the attribute bright"),
     ],
 )

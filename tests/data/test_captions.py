@@ -1,114 +1,140 @@
-"""Images with captions: a table, text files, digits described by code; texts as numbers; wrong captions."""
+"""Images with captions: a table, text files, described digits; texts as bytes."""
 
-from common import Batches, UserError
-from common.data import captions
+from common import UserError
+from common.data import Batches, captions
 from common.data.captions import combinations, descriptions, encode, load_captions
 
 import numpy as np
 import pytest
 from registry import images
 
-COLOURS = ["red", "green", "blue", "orange", "purple"]
+# ---- texts as bytes ----
 
 
 def text_of(code):
-    """The text of (L,) numbers, by the definition of UTF-8."""
+    """The text of (L,) codes, by the definition of UTF-8."""
     return bytes(code[code > 0].astype(np.uint8)).decode()
 
 
-# ---- texts as numbers ----
-
-
 def test_bytes_of_utf8_by_hand():
-    """ "Ab" in small letters is 97, 98; e with an acute accent 195, 169; the Chinese one 228, 184, 128."""
+    """The bytes of a and b, of e with an acute accent, and of the Chinese one."""
     codes = encode(["Ab", " é ", "一"])
     assert codes.dtype == np.int32
+    assert codes.shape == (3, 3 + captions.ROOM)
     assert codes[:, :3].tolist() == [[97, 98, 0], [195, 169, 0], [228, 184, 128]]
-    assert codes.shape == (3, 3 + captions.ROOM) and not codes[:, 3:].any()
+    assert not codes[:, 3:].any()
 
 
 def test_long_texts_are_cut():
     assert encode(["x" * 1000]).shape == (1, captions.LONGEST + captions.ROOM)
 
 
-# ---- digits ----
+# ---- described digits ----
+
+
+def as_set(rows):
+    return {tuple(row) for row in rows.tolist()}
 
 
 @pytest.mark.parametrize("column", range(4))
-def test_a_fifth_is_held_out_and_of_each_value_equally(column):
-    held, used = combinations(True), combinations(False)
-    assert (len(held), len(used)) == (40, 160)
-    assert not {tuple(c) for c in held} & {tuple(c) for c in used}
+def test_a_fifth_is_held_out_of_all_and_of_each_value(column):
+    held_out = combinations(True)
+    used = combinations(False)
+    assert (len(held_out), len(used)) == (40, 160)
+    assert not as_set(held_out) & as_set(used)
     n_values = captions.SHAPE[column]
-    assert np.bincount(held[:, column], minlength=n_values).tolist() == [40 // n_values] * n_values
+    counts = np.bincount(held_out[:, column], minlength=n_values)
+    assert counts.tolist() == [40 // n_values] * n_values
 
 
-def test_descriptions_say_all_four():
-    english, chinese = (descriptions((3, 0, 1, 1), language) for language in ("en", "zh"))
-    assert len(set(english)) == len(english) == len(set(chinese)) == len(chinese) == 5
-    for text in english:
-        assert all(word in text for word in ("three", "red", "bold", "white"))
-        assert not any(word in text for word in ("black", "thin", "green", "two"))
-    for text in chinese:
-        assert all(word in text for word in "三红粗白")
-        assert not any(word in text for word in "黑细绿二")
+@pytest.mark.parametrize(
+    ("language", "words", "others"),
+    [
+        ("en", ["three", "red", "bold", "white"], ["black", "thin", "green", "two"]),
+        ("zh", "三红粗白", "黑细绿二"),
+    ],
+)
+def test_descriptions_name_all_four(language, words, others):
+    texts = descriptions((3, 0, 1, 1), language)
+    assert len(texts) == len(set(texts)) == 5
+    for text in texts:
+        assert all(word in text for word in words)
+        assert not any(word in text for word in others)
 
 
-def test_an_image_is_what_its_captions_say():
-    """The ground at the corners, the colour in the middle of strokes; no combination of training in the test."""
-    for split, held_out in (("train", False), ("test", True)):
-        pixels, looks = captions.described_digits(32, split)
-        allowed = {tuple(c) for c in combinations(held_out)}
-        assert {tuple(c) for c in looks} <= allowed
-        assert np.array_equal(pixels[:, :, 0, 0], captions.GROUNDS[looks[:, 3]])
-        ink = (
-            np.abs(pixels.astype(int) - captions.COLOURS[looks[:, 1]][:, :, None, None]).max(1) < 12
-        )
-        paper = (
-            np.abs(pixels.astype(int) - captions.GROUNDS[looks[:, 3]][:, :, None, None]).max(1) < 12
-        )
-        assert np.mean(ink.sum((1, 2)) > 8) > 0.97
-        assert ((ink | paper).mean((1, 2)) > 0.5).all()
-        bold = looks[:, 2] == 1
-        assert (~paper[bold]).mean() > 1.4 * (~paper[~bold]).mean()
-    assert len(pixels) == 500
+@pytest.mark.parametrize(("split", "held_out"), [("train", False), ("test", True)])
+def test_an_image_is_as_its_captions_say(split, held_out):
+    """The ground shows at the corners, the colour in the middle of the strokes."""
+    pixels, looks = captions.described_digits(32, split)
+    if split == "test":
+        assert len(pixels) == 500
+    assert as_set(looks) <= as_set(combinations(held_out))
+
+    ground = captions.GROUNDS[looks[:, 3]]
+    colour = captions.COLOURS[looks[:, 1]]
+    assert np.array_equal(pixels[:, :, 0, 0], ground)
+    ink = np.abs(pixels.astype(int) - colour[:, :, None, None]).max(axis=1) < 12
+    paper = np.abs(pixels.astype(int) - ground[:, :, None, None]).max(axis=1) < 12
+    assert np.mean(ink.sum(axis=(1, 2)) > 8) > 0.97
+    assert ((ink | paper).mean(axis=(1, 2)) > 0.5).all()
+
+    is_bold = looks[:, 2] == 1
+    assert (~paper[is_bold]).mean() > 1.4 * (~paper[~is_bold]).mean()
 
 
 def test_a_set_of_digits():
     data = load_captions(None, 16)
-    pixels, text, wrong = data.batch(np.arange(10), np.arange(10))
-    assert (pixels.shape, pixels.dtype, text.dtype) == ((10, 3, 16, 16), np.float32, np.int32)
-    assert text.shape == wrong.shape == (10, data.codes.shape[1])
+    indices = np.arange(10)
+    pixels, text, wrong = data.batch(indices, np.arange(10))
+    assert (pixels.shape, pixels.dtype) == ((10, 3, 16, 16), np.float32)
+    assert (text.shape, text.dtype) == ((10, data.codes.shape[1]), np.int32)
+    assert wrong.shape == text.shape
     for i in range(10):
         assert text_of(text[i]) in data.captions[i]
         assert text_of(wrong[i]) not in data.captions[i]
-    used = {t for c in combinations(False) for t in descriptions(c)}
-    assert len(data.examples) == captions.N_EXAMPLES and not set(data.examples) & used
-    again = data.batch(np.arange(10), np.arange(10))
-    assert all(np.array_equal(a, b) for a, b in zip((pixels, text, wrong), again))
-    assert not np.array_equal(text, data.batch(np.arange(10), np.arange(10, 20))[1])
+
+    again = data.batch(indices, np.arange(10))
+    for array, same in zip((pixels, text, wrong), again):
+        assert np.array_equal(array, same)
+    assert not np.array_equal(text, data.batch(indices, np.arange(10, 20))[1])
 
 
-def test_another_epoch_brings_other_phrasings():
-    batches = Batches(load_captions(None, 16), 4500, 0)
-    (one,), (two,) = batches, batches
-    assert sorted(map(text_of, one[1])) != sorted(map(text_of, two[1]))
+def test_examples_are_captions_of_the_test_split():
+    data = load_captions(None, 16)
+    assert len(data.examples) == captions.N_EXAMPLES
+    for combination in combinations(held_out=False):
+        assert not set(data.examples) & set(descriptions(combination))
+
+
+def test_another_epoch_has_other_phrasings():
+    batches = Batches(load_captions(None, 16), 4500, np.random.default_rng(0))
+    ((_, first, _),) = batches
+    ((_, second, _),) = batches
+    assert sorted(map(text_of, first)) != sorted(map(text_of, second))
 
 
 # ---- folders ----
 
 
-def table(folder, text, n=12):
+def table(folder, rows, n=12, header="file,caption"):
+    """A folder of n images with a table of these lines."""
     images(folder, n)
+    text = "".join(f"{line}\n" for line in [header, *rows])
     (folder / "captions.csv").write_text(text, encoding="utf-8")
     return folder
 
 
 def test_a_table_with_several_captions_of_an_image(tmp_path):
-    """A byte order mark, other columns, a comma within a caption; each fifth, from the first, is a test."""
-    rows = [f'{i}.png,{i},"caption, {i}"' for i in range(12)] + ["4.png,x,another one"]
-    folder = table(tmp_path / "data", "\ufefffile,number,caption\n" + "\n".join(rows) + "\n")
-    data, test = (load_captions(folder, 16, split=split) for split in ("train", "test"))
+    """It has a byte order mark, other columns, and commas within captions.
+
+    Every fifth image, starting with the first, is in the test split.
+    """
+    rows = [f'{i}.png,{i},"caption, {i}"' for i in range(12)]
+    rows.append("4.png,x,another one")
+    folder = table(tmp_path / "data", rows, header="\ufefffile,number,caption")
+    data = load_captions(folder, 16, split="train")
+    test = load_captions(folder, 16, split="test")
+
     order = sorted(f"{i}.png" for i in range(12))
     assert [file.name for file in test.images] == [order[0], order[5], order[10]]
     assert [file.name for file in data.images] == [name for i, name in enumerate(order) if i % 5]
@@ -121,57 +147,60 @@ def test_text_files_beside_images_and_in_another_folder(tmp_path):
     images(tmp_path / "images/a", 3)
     images(tmp_path / "images/b", 1)
     (tmp_path / "images/b/0.png").rename(tmp_path / "images/b/bird.png")
-    (tmp_path / "text").mkdir()
     for i in range(3):
-        (tmp_path / f"images/a/{i}.txt").write_text(
-            f"number {i}\n\nthe same again {i}\n", encoding="utf-8"
-        )
+        text = f"number {i}\n\nthe same again {i}\n"
+        (tmp_path / f"images/a/{i}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "text").mkdir()
     (tmp_path / "text/bird.txt").write_text("一只鸟", encoding="utf-8")
     found = captions.read_captions(tmp_path)
     assert {file.name: texts for file, texts in found.items()} == {
-        **{f"{i}.png": [f"number {i}", f"the same again {i}"] for i in range(3)},
+        "0.png": ["number 0", "the same again 0"],
+        "1.png": ["number 1", "the same again 1"],
+        "2.png": ["number 2", "the same again 2"],
         "bird.png": ["一只鸟"],
     }
 
 
-def test_folders_of_the_parts(tmp_path):
-    for part, n in (("train", 4), ("val", 3)):
-        table(
-            tmp_path / part,
-            "file,caption\n" + "".join(f"{i}.png,{part} {i}\n" for i in range(n)),
-            n,
-        )
-    assert [len(load_captions(tmp_path, 16, split=split)) for split in ("train", "test")] == [4, 3]
-    assert load_captions(tmp_path, 16).examples == ["val 0", "val 1", "val 2"]
+def test_a_folder_for_each_split(tmp_path):
+    for split, n in (("train", 4), ("val", 3)):
+        table(tmp_path / split, [f"{i}.png,{split} {i}" for i in range(n)], n)
+    train = load_captions(tmp_path, 16, split="train")
+    assert len(train) == 4
+    assert train.examples == ["val 0", "val 1", "val 2"]
+    assert len(load_captions(tmp_path, 16, split="test")) == 3
 
 
 def test_images_without_a_caption_are_left_out(tmp_path, capsys):
-    folder = table(
-        tmp_path / "data",
-        "file,caption\n" + "".join(f"{i}.png,c {i}\n" for i in range(2, 12)) + "no.png,x\n",
-    )
-    load_captions(folder, 16)
+    rows = [f"{i}.png,c {i}" for i in range(2, 12)]
+    rows.append("no.png,x")
+    load_captions(table(tmp_path / "data", rows), 16)
     assert "2 of 12 images have no caption" in capsys.readouterr().err
 
 
+# ---- errors ----
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("header", "rows", "message"),
     [
-        ("name,caption\n0.png,x\n", "columns file and caption; found: name, caption"),
-        ("", "no rows"),
-        ("file,caption\nother.png,x\n", "expected images with captions.csv"),
+        ("name,caption", ["0.png,x"], "columns file and caption; found: name, caption"),
+        ("", [], "no rows"),
+        ("file,caption", ["other.png,x"], "expected images with captions.csv"),
         (
-            "file,caption\n" + "".join(f"{i}.png,the same\n" for i in range(12)),
+            "file,caption",
+            [f"{i}.png,the same" for i in range(12)],
             "images with different captions",
         ),
+        ("file,caption", ["0.png,the only one"], "found 0 for the train split"),
     ],
 )
-def test_tables_that_do_not_fit(tmp_path, text, message):
+def test_tables_that_do_not_fit(tmp_path, header, rows, message):
+    folder = table(tmp_path / "data", rows, header=header)
     with pytest.raises(UserError, match=message):
-        load_captions(table(tmp_path / "data", text), 16)
+        load_captions(folder, 16)
 
 
-def test_a_table_that_is_no_text(tmp_path):
+def test_a_table_that_is_not_text(tmp_path):
     images(tmp_path / "data", 2)
     (tmp_path / "data/captions.csv").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(UserError, match="cannot be read"):

@@ -1,6 +1,6 @@
-"""The sets that are drawn from the bundled digits: their pixels by hand, no digit in two parts, little memory."""
+"""The sets that are drawn from the bundled digits: their pixels, splits and memory."""
 
-from common.data import drawn
+from common.data.toy import drawn
 
 import tracemalloc
 
@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 
 
-def test_train_and_test_part_share_no_digit():
-    train, test = (drawn.bundled_digits(split) for split in ("train", "test"))
-    assert [len(train[1]), len(test[1])] == [4500, 500]
-    assert np.bincount(test[1]).tolist() == [50] * 10
-    seen = {image.tobytes() for image in train[0]}
-    assert not [image for image in test[0] if image.tobytes() in seen]
+def test_the_splits_share_no_digit():
+    train, train_labels = drawn.bundled_digits("train")
+    test, test_labels = drawn.bundled_digits("test")
+    assert (len(train_labels), len(test_labels)) == (4500, 500)
+    assert np.bincount(test_labels).tolist() == [50] * 10
+    seen = {image.tobytes() for image in train}
+    assert not any(image.tobytes() in seen for image in test)
 
 
 def flat(arrays):
     """The arrays of nested tuples."""
-    return [x for item in arrays for x in (flat(item) if isinstance(item, tuple) else [item])]
+    result = []
+    for item in arrays:
+        if isinstance(item, tuple):
+            result += flat(item)
+        else:
+            result.append(item)
+    return result
 
 
 SETS = [drawn.outline_pairs, drawn.coloured_digits, drawn.digit_domains]
@@ -26,55 +33,66 @@ SETS = [drawn.outline_pairs, drawn.coloured_digits, drawn.digit_domains]
 
 @pytest.mark.parametrize("make", SETS)
 def test_chunks_do_not_show_in_the_pixels(make, monkeypatch):
-    whole = flat(make(16, "test"))
+    expected = flat(make(16, "test"))
     monkeypatch.setattr(drawn, "CHUNK", 7)
-    assert all(np.array_equal(a, b) for a, b in zip(whole, flat(make(16, "test"))))
+    for array, other in zip(expected, flat(make(16, "test"))):
+        assert np.array_equal(array, other)
 
 
 @pytest.mark.parametrize("make", SETS)
 def test_drawing_needs_little_more_memory_than_the_images(make):
-    """2,250 images of 3 channels in float64 would be 55 MB, more than once; a chunk of 100 is 2.5 MB."""
+    """2,250 images of 3 channels are 55 MB in float64; a chunk of 100 is 2.5 MB."""
     tracemalloc.start()
-    images = [x for x in flat(make(32, "train")) if x.ndim == 4]
+    images = [array for array in flat(make(32, "train")) if array.ndim == 4]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak - sum(x.nbytes for x in images) < 30e6
+    assert peak - sum(array.nbytes for array in images) < 30e6
 
 
-def test_outlines_tell_no_colour_and_paintings_have_that_of_their_class():
+def test_outlines_are_grey_and_paintings_have_the_colour_of_their_class():
     outlines, paintings, labels = drawn.outline_pairs(64, "test")
     assert outlines.shape == paintings.shape == (500, 3, 64, 64)
-    assert (outlines == outlines[:, :1]).all()  # grey
+    assert (outlines == outlines[:, :1]).all()
     assert (paintings[:, :, 0, 0] == drawn.GROUND).all()
     for k in range(10):
         painting = paintings[labels == k][0].reshape(3, -1).T.astype(int)
-        assert (np.abs(painting - drawn.COLOURS[k]).max(1) == 0).sum() > 50
+        distance = np.abs(painting - drawn.COLOURS[k]).max(axis=1)
+        assert (distance == 0).sum() > 50
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_no_digit_is_in_both_domains(channels):
     (white, labels_A), (inked, labels_B) = drawn.digit_domains(32, "train", channels)
     assert white.shape == inked.shape == (2250, channels, 32, 32)
-    assert white.mean() < 60 < 150 < inked.mean()
+    assert white.mean() < 60
+    assert inked.mean() > 150
     assert np.bincount(labels_A).tolist() == np.bincount(labels_B).tolist() == [225] * 10
+
     pixels, labels = drawn.bundled_digits("train")
     assert np.array_equal(np.concatenate([labels_A, labels_B]), labels)
-    halves = [{image.tobytes() for image in half} for half in (pixels[:2250], pixels[2250:])]
-    assert not halves[0] & halves[1]
+    first_half = {image.tobytes() for image in pixels[:2250]}
+    second_half = {image.tobytes() for image in pixels[2250:]}
+    assert not first_half & second_half
 
 
 def test_coloured_digits_have_exactly_one_colour():
     pictures, attributes, _ = drawn.coloured_digits(32, "test")
-    assert (attributes[:, :3].sum(1) == 1).all()
+    assert (attributes[:, :3].sum(axis=1) == 1).all()
     for k in range(3):
-        mean = pictures[attributes[:, k] == 1].mean((0, 2, 3))
+        mean = pictures[attributes[:, k] == 1].mean(axis=(0, 2, 3))
         assert mean.argmax() == k
-    inverted = attributes[:, 4] == 1
-    corners = pictures[:, :, 0, 0]  # of the ground
-    assert not corners[~inverted].any()
-    assert (corners[inverted] == drawn.ATTRIBUTE_COLOURS[attributes[inverted, :3].argmax(1)]).all()
-    assert (pictures.min(1).max((1, 2))[inverted] > 240).all()  # the digit is white
-    assert (pictures.min(1).max((1, 2))[~inverted] < 70).all()
+
+
+def test_the_digit_or_the_ground_has_the_colour():
+    pictures, attributes, _ = drawn.coloured_digits(32, "test")
+    is_inverted = attributes[:, 4] == 1
+    corners = pictures[:, :, 0, 0]
+    colours = drawn.ATTRIBUTE_COLOURS[attributes[:, :3].argmax(axis=1)]
+    assert not corners[~is_inverted].any()
+    assert (corners[is_inverted] == colours[is_inverted]).all()
+    brightest = pictures.min(axis=1).max(axis=(1, 2))  # how white the whitest pixel is
+    assert (brightest[is_inverted] > 240).all()
+    assert (brightest[~is_inverted] < 70).all()
 
 
 def test_shapes_by_hand():

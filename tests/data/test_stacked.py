@@ -1,90 +1,139 @@
-"""common/data/stacked.py and the scripts that take --stacked: what lies in the channels, and whose order it is."""
+"""Stacked digits: what the channels hold, who takes them, and in which order."""
 
-import common
-from common.data import load_images
-from common.data.stacked import Stacked
+from common import UserError
+from common.data import (
+    BUILT_IN,
+    Batches,
+    digits,
+    holds_digits,
+    is_built_in,
+    load_digits,
+    load_images,
+    mnist,
+)
+from common.data.toy.stacked import Stacked
 
 import numpy as np
 import pytest
-from registry import load, run, saved_arrays
+from registry import images, load, run, saved_arrays
 
 SCRIPTS = ["began", "dcgan", "wgan_gp"]
 TINY = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, "--n_epochs", 1]
 
 
-@pytest.fixture
-def stacked(idx_folder):
-    return load_images(idx_folder, 28, 3, stacked=True)
+@pytest.fixture(autouse=True)
+def bundled(idx_folder, tmp_path, monkeypatch):
+    """40 digits instead of the 5,000 bundled ones; full MNIST is not there."""
+    monkeypatch.setattr(digits, "BUNDLED", idx_folder)
+    monkeypatch.setattr(mnist, "mnist_folder", lambda: tmp_path / "mnist_data")
 
 
-def test_channels_are_digits_of_the_data_and_the_label_names_them(stacked, idx_folder):
-    digits = load_images(idx_folder, 28, 1)
-    images, labels = stacked.batch(np.arange(40), np.arange(40) * 977 + 5)
-    assert (images.shape, images.dtype, labels.dtype, len(stacked)) == (
-        (40, 3, 28, 28),
-        np.float32,
-        np.int32,
-        40,
-    )
-    known = {image.tobytes(): label for image, label in zip(*digits.batch(np.arange(40)))}
-    for image, label in zip(images, labels):
+# ---- the data set ----
+
+
+def test_channels_are_digits_and_the_label_names_them():
+    stacked = load_images("stacked", 28, 3)
+    pixels, labels = stacked.batch(np.arange(40), np.arange(40) * 977 + 5)
+    assert len(stacked) == 40
+    assert (pixels.shape, pixels.dtype) == ((40, 3, 28, 28), np.float32)
+    assert labels.dtype == np.int32
+
+    known = {}
+    for image, label in zip(*load_digits(None, 28, 1).batch(np.arange(40))):
+        known[image.tobytes()] = label
+    for image, label in zip(pixels, labels):
         a, b, c = (known[channel.tobytes()] for channel in image)
         assert label == 100 * a + 10 * b + c
 
 
-def test_digits_meet_anew_in_every_epoch_and_the_seed_decides():
-    class Numbers:
-        """Digit i is an image of the number i."""
+class Numbers:
+    """500 integers in place of digits: image i holds the value i."""
 
-        def __len__(self):
-            return 500
+    def __len__(self):
+        return 500
 
-        def batch(self, indices, seeds=None):
-            return np.float32(indices).reshape(-1, 1, 1, 1), np.asarray(indices) % 10
+    def batch(self, indices, seeds=None):
+        return np.float32(indices).reshape(-1, 1, 1, 1), np.asarray(indices) % 10
 
-    def epochs(seed):
-        batches = common.Batches(Stacked(Numbers()), 50, seed)
-        return [np.concatenate([images[:, :, 0, 0] for images, _ in batches]) for _ in range(2)]
 
-    first, second = epochs(3)
-    assert np.array_equal(first, epochs(3)[0]) and not np.array_equal(first, epochs(4)[0])
+def two_epochs(seed):
+    """The numbers in the channels of all images, (500, 3) for each epoch."""
+    batches = Batches(Stacked(Numbers()), 50, np.random.default_rng(seed))
+    epochs = []
+    for _ in range(2):
+        epochs.append(np.concatenate([pixels[:, :, 0, 0] for pixels, _ in batches]))
+    return epochs
+
+
+def test_the_seed_decides():
+    first, _ = two_epochs(seed=3)
+    assert np.array_equal(first, two_epochs(seed=3)[0])
+    assert not np.array_equal(first, two_epochs(seed=4)[0])
+
+
+def test_every_epoch_stacks_other_digits():
+    first, second = two_epochs(seed=3)
     assert sorted(first[:, 0]) == sorted(second[:, 0]) == list(range(500))
-    others = {
-        epoch: dict(zip(rows[:, 0], map(tuple, rows[:, 1:])))
-        for epoch, rows in enumerate((first, second))
-    }
-    assert np.mean([others[0][i] == others[1][i] for i in range(500)]) < 0.02
-    # each of the others is uniform, and they do not hang together: all correlations within 4 standard errors of 0
-    rows = np.concatenate([first, second])
-    assert np.abs(rows.mean(0) - 249.5).max() < 4 * 500 / np.sqrt(12 * 1000)
-    assert np.abs(np.corrcoef(rows.T) - np.eye(3)).max() < 4 / np.sqrt(1000)
+    others = {a: (b, c) for a, b, c in first}
+    same = [others[a] == (b, c) for a, b, c in second]
+    assert np.mean(same) < 0.02
+
+
+def test_the_channels_are_uniform_and_independent():
+    """Means and correlations lie within 4 standard errors of their expectation."""
+    values = np.concatenate(two_epochs(seed=3))
+    assert np.abs(values.mean(axis=0) - 249.5).max() < 4 * 500 / np.sqrt(12 * 1000)
+    assert np.abs(np.corrcoef(values.T) - np.eye(3)).max() < 4 / np.sqrt(1000)
+
+
+# ---- the name ----
+
+
+def test_the_name_is_a_kind_of_data():
+    assert "stacked" in BUILT_IN
+    assert is_built_in("stacked")
+    assert holds_digits("stacked")
+    assert not is_built_in(None)
+
+
+def test_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path / "stacked", 2)
+    assert not is_built_in("./stacked")
+    assert not holds_digits("./stacked")
+    assert len(load_images("./stacked", 8, 3)) == 2
+    assert len(load_images(tmp_path / "stacked", 8, 3)) == 2
+
+
+def test_stacked_images_have_three_channels():
+    with pytest.raises(UserError, match="stacked has images of 3 channels, not 1"):
+        load_images("stacked", 28, 1)
+
+
+def test_scripts_with_labels_do_not_take_them():
+    with pytest.raises(UserError, match=r"scripts that take images without labels.*\./stacked"):
+        load_digits("stacked")
+
+
+# ---- scripts ----
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_draw_three_channels(name, idx_folder, tmp_path):
-    run(name, *TINY, "--stacked", "--data_dir", idx_folder, "--n_samples", 3, "--out_dir", tmp_path)
-    with np.load(tmp_path / "samples.npz") as samples:
-        images = samples["images"]
-    assert images.shape == (3, 16, 16, 3)
-    assert (images != images[..., :1]).any()
-    args = load(name).parse_args(["--resume", str(tmp_path)])
-    assert (args.stacked, args.channels) == (True, 3)
-    assert saved_arrays(tmp_path)
+def test_scripts_draw_three_channels(name, tmp_path):
+    out_dir = tmp_path / "out"
+    run(name, *TINY, "--data_dir", "stacked", "--n_samples", 3, "--out_dir", out_dir)
+    with np.load(out_dir / "samples.npz") as samples:
+        pixels = samples["images"]
+    assert pixels.shape == (3, 16, 16, 3)
+    assert (pixels != pixels[..., :1]).any()
+    args = load(name).parse_args(["--resume", str(out_dir)])
+    assert args.data_dir == "stacked"
+    assert args.channels == 3
+    assert saved_arrays(out_dir)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_folder_of_photographs_cannot_be_stacked(name, fails, tmp_path):
-    (tmp_path / "photos").mkdir()
-    code, line = fails(
-        load(name).main,
-        ["--stacked", "--data_dir", tmp_path / "photos", "--out_dir", tmp_path / "out"],
-    )
-    assert code == 2
-    assert "holds no IDX files of digits" in line
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_stacked_images_have_three_channels(name, fails):
-    code, line = fails(load(name).main, ["--stacked", "--channels", "1"])
+def test_scripts_refuse_another_number_of_channels(name, fails):
+    code, line = fails(load(name).main, ["--data_dir", "stacked", "--channels", 1])
     assert code == 2
     assert "3 channels" in line

@@ -1,4 +1,4 @@
-"""Kernels by the precompiled header are those that Jittor's own script compiles."""
+"""Kernels and files that are compiled with a precompiled header equal Jittor's own."""
 
 import os
 import re
@@ -10,28 +10,34 @@ from pathlib import Path
 
 import jittor as jt
 import jittor_utils
-import numpy as np
 import pytest
 
 from jittor_setup import compiler
 
 pytestmark = pytest.mark.skipif(
-    not jt.flags.python_path.startswith("sh "), reason="Jittor compiles its own way here"
+    not jt.flags.python_path.startswith("sh "), reason="Jittor compiles in its own way here"
 )
 LOOP = "for (int i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] * 3.0625f;"
-# Jittor's script rewrites the assembly between such marks, which Jittor sets itself in some kernels.
+# Jittor's script rewrites the assembly between such marks, which some kernels contain.
 MARKED = f'//@begin replace "vmovups" "vmovupd"\n{LOOP}\n//@end\n'
+
+
+def write_program(path, text):
+    """Writes a shell script that stands in for a compiler."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+# ---- kernels ----
 
 
 @pytest.fixture(scope="module")
 def kernel():
-    """The command that compiled a kernel with this loop, as words, its source, and what the kernel gives for 2."""
+    """A kernel with this loop: its command in words, its source, its result for 2."""
     result = jt.code([1], "float32", [jt.array([2.0])], cpu_src=LOOP).item()
-    for key in sorted(
-        (Path(jt.flags.cache_path) / "jit").glob("code_*.so.key"),
-        key=os.path.getmtime,
-        reverse=True,
-    ):
+    keys = (Path(jt.flags.cache_path) / "jit").glob("code_*.so.key")
+    for key in sorted(keys, key=os.path.getmtime, reverse=True):
         words = shlex.split(key.read_text().splitlines()[0])
         source = next(word for word in words if word.endswith("_op.cc"))
         if LOOP in Path(source).read_text():
@@ -39,158 +45,140 @@ def kernel():
     raise AssertionError("the kernel was not found")
 
 
-def machine_code(words, source, folder, changed=(), body=LOOP):
-    """The instructions that a command makes of a copy of the source in `folder`, and the assembly that it leaves there.
+def compile_copy(words, source, folder, body=LOOP):
+    """Compiles a copy of a kernel in a new folder.
 
-    `changed` replaces words of the command, `body` the loop. Distances and addresses are left out of the instructions:
-    gold lays out a program by the lengths of paths too.
+    Args:
+        words: The words of the command for the kernel.
+        source: The kernel's source, one of the words.
+        folder: The new folder.
+        body: Replaces the loop.
+
+    Returns:
+        The path of the library.
     """
     folder.mkdir()
-    copy = str(shutil.copy(source, folder))
-    Path(copy).write_text(Path(copy).read_text().replace(LOOP, body))
-    made = copy.replace("_op.cc", "_op.so")
-    words = [
-        copy if word == source else made if word == source.replace(".cc", ".so") else word
-        for word in words
-    ]
-    words = [dict(changed).get(word, word) for word in words]
+    copy = folder / Path(source).name
+    library = copy.with_suffix(".so")
+    copy.write_text(Path(source).read_text().replace(LOOP, body))
+    new_names = {source: str(copy), source.replace(".cc", ".so"): str(library)}
+    words = [new_names.get(word, word) for word in words]
     subprocess.run(words, check=True, capture_output=True)
-    assert {file.suffix for file in folder.iterdir()} - {".s"} == {
-        ".cc",
-        ".so",
-    }  # nothing temporary
-    words = ["objdump", "-d", "-j", ".text", "--no-show-raw-insn", made]
-    listed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    instructions = re.findall(r"^ *[0-9a-f]+:\t(.*?) *(?:#.*)?$", listed, re.MULTILINE)
-    instructions = [
-        re.sub(r"-?0x[0-9a-f]+\(%rip\)|\b[0-9a-f]+ (?=<)", "", line) for line in instructions
-    ]
-    return instructions, sorted(file.name for file in folder.glob("*.s"))
+    return library
+
+
+def instructions(library):
+    """The instructions of a library, without distances and addresses.
+
+    Those depend on the lengths of paths, by which gold lays out a program.
+    """
+    command = ["objdump", "-d", "-j", ".text", "--no-show-raw-insn", str(library)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = re.findall(r"^ *[0-9a-f]+:\t(.*?) *(?:#.*)?$", listed, re.MULTILINE)
+    return [re.sub(r"-?0x[0-9a-f]+\(%rip\)|\b[0-9a-f]+ (?=<)", "", line) for line in lines]
 
 
 @pytest.mark.parametrize("body", [LOOP, MARKED], ids=["plain", "marked"])
-def test_same_machine_code(body, kernel, tmp_path):
+def test_the_machine_code_is_that_of_jittors_script(body, kernel, tmp_path):
     words, source, result = kernel
     assert result == 6.125
     assert words[0] == "sh"
-    ours, left = machine_code(words, source, tmp_path / "ours", body=body)
-    words = [sys.executable, *words[2:], *compiler.faster_linker("g++")]
-    theirs, _ = machine_code(words, source, tmp_path / "base", body=body)
-    assert len(ours) > 100
-    assert ours == theirs
-    assert left == []
+    ours = compile_copy(words, source, tmp_path / "ours", body)
+    assert {file.suffix for file in ours.parent.iterdir()} == {".cc", ".so"}
+    by_jittor = [sys.executable, *words[2:], *compiler.faster_linker("g++")]
+    theirs = compile_copy(by_jittor, source, tmp_path / "theirs", body)
+    assert len(instructions(ours)) > 100
+    assert instructions(ours) == instructions(theirs)
 
 
-def test_older_compilers_rewrite_assembly(tmp_path, monkeypatch):
-    """With g++ 10 a marked kernel goes through Jittor's script, others do not; here with a stand-in for Python."""
-    old = tmp_path / "g++"
-    old.write_text(
-        '#!/bin/sh\n[ "$1" = -dumpversion ] && echo 10 && exit\nfor last; do :; done\necho g++ > "$last"\n'
-    )
-    old.chmod(0o755)
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nfor last; do :; done\necho python > "${3%.cc}.so"\n')
-    python.chmod(0o755)
-    script = tmp_path / "kernels.sh"
+def test_with_older_compilers_jittors_script_rewrites_assembly(tmp_path, monkeypatch):
+    """With g++ 10, marked kernels go through it. g++ and Python are stand-ins."""
+    answer_10 = '[ "$1" = -dumpversion ] && echo 10 && exit'
+    write_output = 'for last; do :; done\necho g++ > "$last"'
+    old = write_program(tmp_path / "g++", f"{answer_10}\n{write_output}")
+    python = write_program(tmp_path / "python", 'echo python > "${3%.cc}.so"')
     monkeypatch.setattr(compiler, "faster_linker", lambda compiler: [])
-    script.write_text(
-        compiler.script_for(tmp_path / "kernels.h", str(old)).replace(sys.executable, str(python))
-    )
-    for body, taken in ((LOOP, "g++"), (MARKED, "python")):
-        (tmp_path / "kernel_op.cc").write_text(body)
-        words = [
-            "asm_tuner.py",
-            f"--cc_path={old}",
-            tmp_path / "kernel_op.cc",
-            "-o",
-            tmp_path / "kernel_op.so",
-        ]
-        words[0] = tmp_path / words[0]
-        subprocess.run(["sh", script, *words], check=True)
-        assert (tmp_path / "kernel_op.so").read_text() == f"{taken}\n"
+    monkeypatch.setattr(sys, "executable", str(python))
+    script = tmp_path / "kernels.sh"
+    script.write_text(compiler.script_for(tmp_path / "kernels.h", str(old)))
+    source = tmp_path / "kernel_op.cc"
+    made = tmp_path / "kernel_op.so"
+    command = ["sh", script, tmp_path / "asm_tuner.py", f"--cc_path={old}", source, "-o", made]
+    for body, compiled_by in ((LOOP, "g++"), (MARKED, "python")):
+        source.write_text(body)
+        subprocess.run(command, check=True)
+        assert made.read_text() == f"{compiled_by}\n"
 
 
-def test_processes_that_need_the_same_kernel_at_the_same_time_make_it_once(tmp_path):
-    """By a compiler that takes a second and counts its calls; a kernel that is there is made anew when Jittor asks."""
-    if shutil.which("flock") is None:
-        pytest.skip("flock is not installed: both make it")
-    slow, log, source = tmp_path / "g++", tmp_path / "log", tmp_path / "kernel_op.cc"
-    slow.write_text(
-        f'#!/bin/sh\nfor last; do :; done\necho call >> {log}\nsleep 1\necho made > "$last"\n'
+@pytest.mark.skipif(shutil.which("flock") is None, reason="without flock, both compile it")
+def test_two_processes_compile_the_same_kernel_only_once(tmp_path):
+    """The stand-in for g++ takes a second, and logs its calls."""
+    log = tmp_path / "log"
+    slow = write_program(
+        tmp_path / "g++",
+        f'for last; do :; done\necho call >> {log}\nsleep 1\necho made > "$last"',
     )
-    slow.chmod(0o755)
     script = tmp_path / "kernels.sh"
     script.write_text(compiler.script_for(tmp_path / "kernels.h", "g++"))
+    source = tmp_path / "kernel_op.cc"
     source.write_text(LOOP)
-    words = [
-        "sh",
-        script,
-        "x/asm_tuner.py",
-        f"--cc_path={slow}",
-        source,
-        "-o",
-        tmp_path / "kernel_op.so",
-    ]
-    both = [subprocess.Popen(words) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    made = tmp_path / "kernel_op.so"
+    command = ["sh", script, "x/asm_tuner.py", f"--cc_path={slow}", source, "-o", made]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert log.read_text() == "call\n"
-    assert (tmp_path / "kernel_op.so").read_text() == "made\n"
-    subprocess.run(words, check=True)
+    assert made.read_text() == "made\n"
+
+    subprocess.run(command, check=True)  # later, Jittor may ask for the kernel again
     assert log.read_text() == "call\n" * 2
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_gold_links_where_it_is_installed(kernel, tmp_path):
-    """It leaves a note of its version in what it links; the option is left out where g++ finds no gold."""
+def test_gold_links_if_it_is_installed(kernel, tmp_path):
+    """gold writes its version into what it links."""
     installed = shutil.which("ld.gold") is not None
-    assert compiler.faster_linker("g++") == ["-fuse-ld=gold"] * installed
+    assert compiler.faster_linker("g++") == (["-fuse-ld=gold"] if installed else [])
     assert compiler.faster_linker("false") == []
     words, source, _ = kernel
-    machine_code(words, source, tmp_path / "made")
-    (made,) = (tmp_path / "made").glob("*.so")
+    made = compile_copy(words, source, tmp_path / "made")
     assert (b"gold 1." in made.read_bytes()) == installed
 
 
-def test_header_is_used(kernel):
-    """g++ names each header that it reads, and marks a precompiled one by "!"."""
+def test_the_precompiled_header_is_used(kernel):
+    """g++ lists each header that it reads, and puts "!" before a precompiled one."""
     words, source, _ = kernel
     header = words[1].replace(".sh", ".h")
-    options = [word for word in words[5:-2] if not word.startswith(("-l", "-L", "-Wl", "-shared"))]
-    read = subprocess.run(
-        ["g++", "-H", "-fsyntax-only", source, *options, "-include", header],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stderr
+    linking = ("-l", "-L", "-Wl", "-shared")
+    options = [word for word in words[5:-2] if not word.startswith(linking)]
+    command = ["g++", "-H", "-fsyntax-only", source, *options, "-include", header]
+    read = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     assert read.startswith(f"! {header}.gch")
 
 
-@pytest.mark.parametrize("damage", ["header is gone", "precompiled header is damaged"])
-def test_falls_back(damage, kernel, tmp_path):
-    """On Jittor's script where g++ fails; g++ itself goes on without a precompiled header that it cannot read."""
+@pytest.mark.parametrize("damage", ["the header is gone", "the precompiled header is damaged"])
+def test_a_damaged_header_does_not_stop_a_kernel(damage, kernel, tmp_path):
+    """Without the header, Jittor's script compiles; if g++ cannot use it, g++ alone."""
     words, source, _ = kernel
-    header, expected = tmp_path / "kernels.h", [sys.executable, *words[2:]]
-    if damage != "header is gone":
+    header = tmp_path / "kernels.h"
+    expected_words = [sys.executable, *words[2:]]
+    if damage == "the precompiled header is damaged":
         header.write_text(compiler.KERNEL_HEADER)
-        Path(f"{header}.gch").write_bytes(b"no such thing")
-        expected = words
+        Path(f"{header}.gch").write_bytes(b"damaged")
+        expected_words = words
     script = tmp_path / "kernels.sh"
     script.write_text(compiler.script_for(header, "g++"))
-    expected, _ = machine_code(expected, source, tmp_path / "first")
-    assert machine_code(words, source, tmp_path / "found", {words[1]: str(script)})[0] == expected
+    expected = compile_copy(expected_words, source, tmp_path / "expected")
+    made = compile_copy(["sh", str(script), *words[2:]], source, tmp_path / "made")
+    assert instructions(made) == instructions(expected)
 
 
-def test_an_error_stays_one(kernel, tmp_path):
+def test_an_error_in_a_kernel_is_reported(kernel, tmp_path):
     words, source, _ = kernel
-    broken = tmp_path / "broken_op.cc"
-    broken.write_text("no C++\n")
-    words = [str(broken) if word == source else word for word in words]
-    assert (
-        subprocess.run(
-            [*words[:-1], str(tmp_path / "broken_op.so")], capture_output=True
-        ).returncode
-        != 0
-    )
+    with pytest.raises(subprocess.CalledProcessError):
+        compile_copy(words, source, tmp_path / "broken", body="no C++")
+
+
+# ---- the header of the kernels ----
 
 
 def precompiled(folder, program, *options):
@@ -199,15 +187,14 @@ def precompiled(folder, program, *options):
     )
 
 
-def test_without_a_header_jittors_own_way(tmp_path, monkeypatch):
-    """A compiler that fails leaves no half of a file, and Jittor's command as it was."""
-    failing = tmp_path / "g++"
-    failing.write_text("#!/bin/sh\nexit 1\n")
-    failing.chmod(0o755)
+def test_a_compiler_that_fails_leaves_no_file(tmp_path):
+    failing = write_program(tmp_path / "g++", "exit 1")
     with pytest.raises(subprocess.CalledProcessError):
         precompiled(tmp_path, failing, "-O2")
-    assert not list(tmp_path.glob("*.gch*"))
+    assert list(tmp_path.iterdir()) == [failing]
 
+
+def test_without_a_header_jittor_compiles_in_its_own_way(monkeypatch):
     def fail(*arguments):
         raise OSError
 
@@ -224,70 +211,79 @@ def test_without_a_header_jittors_own_way(tmp_path, monkeypatch):
         jt.flags.python_path = before
 
 
-def test_header_depends_on_flags_and_compiler(tmp_path):
-    working = tmp_path / "g++"
-    working.write_text('#!/bin/sh\nfor last; do :; done\necho made > "$last"\n')
-    working.chmod(0o755)
-    made = {
-        precompiled(tmp_path, working, *flags.split()) for flags in ("-O2 -lm", "-O2 -L/lib", "-O3")
-    }
-    assert len(made) == 2  # what concerns linking does not count
+def test_the_header_depends_on_options_and_compiler(tmp_path):
+    working = write_program(tmp_path / "g++", 'for last; do :; done\necho made > "$last"')
+    first = precompiled(tmp_path, working, "-O2", "-lm")
+    assert precompiled(tmp_path, working, "-O2", "-L/lib") == first  # only linking differs
+    second = precompiled(tmp_path, working, "-O3")
     os.utime(working, (1, 1))
-    made.add(precompiled(tmp_path, working, "-O3"))
-    assert len(made) == 3
-    assert len(list(tmp_path.glob("*.gch"))) == 1  # 95 MB each: the older ones go
-    assert np.all([header.read_text() == compiler.KERNEL_HEADER for header in made])
+    third = precompiled(tmp_path, working, "-O3")
+    assert len({first, second, third}) == 3
+    for header in (first, second, third):
+        assert header.read_text() == compiler.KERNEL_HEADER
+    assert len(list(tmp_path.glob("*.gch"))) == 1  # 95 MB each: the older ones are deleted
 
 
-# ---- many files at once, as Jittor's own ----
+# ---- the files of Jittor's core ----
 
 
 class Compilations:
-    """`run_cmds` of files `folder/<name>.cc`, and Jittor's record of what it has compiled."""
+    """Two files or more, and Jittor's functions that compile them."""
 
     def __init__(self, folder, **texts):
-        self.folder, self.calls, self.cmds = folder, [], []
+        self.folder = folder
+        self.calls = []  # the commands of each call of `run_cmds`
+        self.commands = []
+        include = f'-I"{jt.flags.jittor_path}/src" -I"{jt.flags.cache_path}"'
         for name, text in texts.items():
             (folder / f"{name}.cc").write_text(text)
-            include = f'-I"{jt.flags.jittor_path}/src" -I"{jt.flags.cache_path}"'
-            self.cmds.append(
-                f'"g++" "{folder}/{name}.cc" {include} -fPIC -c -o "{folder}/{name}.o"'
-            )
+            path = folder / name
+            self.commands.append(f'"g++" "{path}.cc" {include} -fPIC -c -o "{path}.o"')
 
-    def run_cmds(self, cmds, cache_path, jittor_path):
-        self.calls.append([cmd.replace("  ", " ") for cmd in cmds])
-        return [jittor_utils.cc.cache_compile(cmd, cache_path, jittor_path) for cmd in cmds]
+    def run_cmds(self, commands, cache_path, jittor_path):
+        """As Jittor's function of this name: returns which files it has compiled."""
+        commands = [command.replace("  ", " ") for command in commands]
+        self.calls.append(commands)
+        compile_one = jittor_utils.cc.cache_compile
+        return [compile_one(command, cache_path, jittor_path) for command in commands]
 
     def run(self):
-        """Whether each was compiled by the last call, which is the one without the header."""
+        """Compiles with the header first; returns what the second pass compiled."""
         run = compiler.reading_headers_once(self.run_cmds, "g++", at_least=2)
-        return run(self.cmds, str(self.folder), jt.flags.jittor_path)
+        return run(self.commands, str(self.folder), jt.flags.jittor_path)
+
+    def run_without_us(self):
+        return self.run_cmds(self.commands, str(self.folder), jt.flags.jittor_path)
 
 
-def test_files_are_compiled_once_and_recorded_as_by_jittor(tmp_path, monkeypatch):
+def test_files_are_compiled_once_and_recorded_as_jittor_does(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "CORE_HEADER", "#include <vector>\nint from_the_header();\n")
-    files = Compilations(
-        tmp_path, one="int one() { return from_the_header(); }", two="int two() { return 2; }"
-    )
-    nvcc = files.cmds[1].replace('"g++"', f'"{shutil.which("g++")}"').replace("two.o", "three.o")
-    files.cmds.append(nvcc)  # another compiler's
-    # Done before, with the header: the first does not compile without it.
+    one = "int one() { return from_the_header(); }"  # does not compile without the header
+    files = Compilations(tmp_path, one=one, two="int two() { return 2; }")
+    # The command of another compiler, such as nvcc, is not changed.
+    other = files.commands[1].replace('"g++"', f'"{shutil.which("g++")}"')
+    files.commands.append(other.replace("two.o", "three.o"))
+
     assert files.run() == [False, False, True]
-    assert len(files.calls) == 2 and [cmd.count("-include") for cmd in files.calls[0]] == [1, 1]
-    assert files.run_cmds(files.cmds, str(tmp_path), jt.flags.jittor_path) == [False, False, False]
+    assert [command.count("-include") for command in files.calls[0]] == [1, 1]
+    assert len(files.calls) == 2
+    assert files.run_without_us() == [False, False, False]
     assert not list(tmp_path.glob("core_*"))
-    assert len(files.calls) == 3
+
+    files.calls.clear()
     files.run()
-    assert len(files.calls) == 4  # nothing is missing, nothing is compiled with the header
+    assert len(files.calls) == 1  # no file is missing, so there is no first pass
 
 
 @pytest.mark.parametrize(
-    "header", ["no C++", "int two();\n"], ids=["header fails", "a file fails with it"]
+    "header", ["no C++", "int two();\n"], ids=["the header fails", "a file fails with it"]
 )
 def test_files_that_fail_with_the_header_are_compiled_without(header, tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "CORE_HEADER", header)
     files = Compilations(tmp_path, one="int one() { return 1; }", two="float two() { return 2; }")
-    made = files.run()
-    assert made[1] and (tmp_path / "one.o").exists() and (tmp_path / "two.o").exists()
-    assert files.run_cmds(files.cmds, str(tmp_path), jt.flags.jittor_path) == [False, False]
+    compiled = files.run()
+    assert compiled[1]
+    assert (tmp_path / "one.o").exists()
+    assert (tmp_path / "two.o").exists()
+    assert files.run_without_us() == [False, False]
     assert not list(tmp_path.glob("core_*"))

@@ -1,4 +1,4 @@
-"""What happens before and during the import of Jittor, except for the GPU (test_gpu.py)."""
+"""What happens before and during the import of Jittor, but for GPUs (test_gpu.py)."""
 
 import importlib.metadata
 import os
@@ -134,7 +134,7 @@ def test_a_missing_package_is_an_error(monkeypatch):
 
 
 def test_a_newer_python_gets_the_same_advice_from_us_and_from_pip(monkeypatch):
-    """The first line of requirements.txt is a path that does not exist: pip prints it."""
+    """A line of requirements.txt is a path that does not exist, which pip prints."""
     monkeypatch.setattr(sys, "version_info", (3, 13, 0))
     with pytest.raises(SetupError) as ours:
         requirements.check_requirements()

@@ -11,10 +11,12 @@ def encode(m, x):
     return m.mu(h), m.logvar(h)
 
 
-FORWARD = {
-    "Encoder": encode,
-    "Decoder": lambda m, z: m.output(m.dense(z).view(-1, *m.between)).view(-1, *m.image),
-}
+def decode(m, z):
+    features = m.dense(z).view(-1, *m.between)
+    return m.output(features).view(-1, *m.image)
+
+
+FORWARD = {"Encoder": encode, "Decoder": decode}
 
 
 def pixel_distribution(decoder, logits, x, likelihood):
@@ -27,13 +29,14 @@ def pixel_distribution(decoder, logits, x, likelihood):
     return Normal(mean, variance.sqrt())
 
 
-def train_step(encoder, decoder, optimizer, x, noise, beta, likelihood):
+def train_step(encoder, decoder, optimizer, x, noise, *, beta, likelihood):
     mu, logvar = encoder(x)
     posterior = Normal(mu, torch.exp(logvar / 2))
+    prior = Normal(torch.zeros_like(mu), 1.0)
     logits = decoder(mu + posterior.stddev * noise)
-    reconstruction = (
-        pixel_distribution(decoder, logits, x, likelihood).log_prob(x).sum((1, 2, 3)).mean()
-    )
-    kl = kl_divergence(posterior, Normal(torch.zeros_like(mu), 1.0)).sum(1).mean()
+
+    pixels = pixel_distribution(decoder, logits, x, likelihood)
+    reconstruction = pixels.log_prob(x).sum((1, 2, 3)).mean()
+    kl = kl_divergence(posterior, prior).sum(1).mean()
     update(optimizer, beta * kl - reconstruction)
     return {"reconstruction": reconstruction, "kl": kl, "elbo": reconstruction - kl}

@@ -10,15 +10,17 @@ FORWARD = {
 }
 
 
-def train_step(G, D, optimizer_G, optimizer_D, real, z_D, z_G, clip):
+def train_step(generator, critic, optimizer_G, optimizer_D, real, z_D, z_G, *, clip, update_G=True):
     with torch.no_grad():
-        for parameter in D.parameters():
+        for parameter in critic.parameters():
             parameter.clamp_(-clip, clip)
-        fake = G(z_D)
-    wasserstein = D(real).mean() - D(fake).mean()
+        fake = generator(z_D)
+    wasserstein = critic(real).mean() - critic(fake).mean()
     update(optimizer_D, -wasserstein)
-    if z_G is None:
-        return {"wasserstein": wasserstein}
-    loss_G = -D(G(z_G)).mean()
-    update(optimizer_G, loss_G)
-    return {"wasserstein": wasserstein, "loss_G": loss_G}
+    losses = {"wasserstein": wasserstein}
+
+    if update_G:
+        loss_G = -critic(generator(z_G)).mean()
+        update(optimizer_G, loss_G)
+        losses["loss_G"] = loss_G
+    return losses

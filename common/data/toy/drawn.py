@@ -78,8 +78,8 @@ def outline_pairs(img_size, split):
     pixels, labels = bundled_digits(split)
     outlines = np.empty((len(labels), 3, img_size, img_size), np.uint8)
     paintings = np.empty_like(outlines)
-    for part in chunks(len(labels)):
-        outlines[part], paintings[part] = draw_outlines(pixels[part], labels[part], img_size)
+    for chunk in chunks(len(labels)):
+        outlines[chunk], paintings[chunk] = draw_outlines(pixels[chunk], labels[chunk], img_size)
     return outlines, paintings, labels
 
 
@@ -124,15 +124,14 @@ def digit_domains(img_size, split, channels=1):
     white = np.repeat(enlarge(pixels[:half], img_size)[:, None], channels, axis=1)
     inked = np.empty((len(labels) - half, channels, img_size, img_size), np.uint8)
     rng = np.random.default_rng([11, split == "test"])
-    for part in chunks(len(inked)):
-        sheets = draw_on_paper(pixels[half:][part], img_size, rng)
-        inked[part] = grey(sheets) if channels == 1 else sheets
+    for chunk in chunks(len(inked)):
+        sheets = draw_on_paper(pixels[half:][chunk], img_size, rng)
+        inked[chunk] = grey(sheets) if channels == 1 else sheets
     return (white, labels[:half]), (inked, labels[half:])
 
 
 def draw_on_paper(pixels, img_size, rng):
-    """Digits in bold blue ink, each on another sheet of paper with light and dark
-    fibres.
+    """Digits in bold blue ink, each on another sheet of paper with visible fibres.
 
     Args:
         pixels: (N, 28, 28) uint8.
@@ -157,11 +156,11 @@ def draw_on_paper(pixels, img_size, rng):
 def coloured_digits(img_size, split, channels=3):
     """Coloured digits with the attributes of ATTRIBUTES.
 
-    Exactly one of red, green and blue is 1. `bold` strokes are two pixels wider, at 28
-    x 28. The digit has the colour, on black; if it is `inverted`, the background has
-    the colour, and the digit is white. In both cases the digit is the brighter part:
-    StarGAN's losses cannot distinguish a digit from its complement, and with dark
-    digits on a bright background it learned to draw the complement.
+    Exactly one of red, green and blue is 1. `bold` strokes are two of the original's
+    pixels wider. The digit has the colour, on black; if it is `inverted`, the
+    background has the colour, and the digit is white. In both cases the digit is the
+    brighter part: StarGAN's losses cannot distinguish a digit from its complement, and
+    with dark digits on a bright background it learned to draw the complement.
 
     Args:
         img_size: S.
@@ -179,9 +178,11 @@ def coloured_digits(img_size, split, channels=3):
     colours = np.eye(3, dtype=np.int32)[colour]
     attributes = np.column_stack([colours, bold, inverted]).astype(np.int32)
     images = np.empty((len(labels), channels, img_size, img_size), np.uint8)
-    for part in chunks(len(labels)):
-        coloured = colour_digits(pixels[part], colour[part], bold[part], inverted[part], img_size)
-        images[part] = grey(coloured) if channels == 1 else coloured
+    for chunk in chunks(len(labels)):
+        coloured = colour_digits(
+            pixels[chunk], colour[chunk], bold[chunk], inverted[chunk], img_size
+        )
+        images[chunk] = grey(coloured) if channels == 1 else coloured
     return images, attributes, labels
 
 
@@ -232,12 +233,11 @@ def halve(pixels):
 def dilate(pixels, radius):
     """Makes bright shapes wider.
 
-    Each pixel becomes the largest one within `radius` across, down and along the
-    diagonals.
+    Each pixel becomes the largest one of a square around it.
 
     Args:
         pixels: (N, H, W).
-        radius: in pixels.
+        radius: from the centre of that square to its sides, in pixels.
     """
     height, width = pixels.shape[1:]
     padded = np.pad(pixels, [(0, 0), (radius, radius), (radius, radius)])
