@@ -215,12 +215,12 @@ def discriminator_loss(real_scores, fake_scores, wrong_scores, loss):
             algorithm 1).
     """
     common.check_same_shape(real_scores, fake_scores)
-    fake = adversarial_loss(fake_scores, 0.0, loss)
+    fakes = [adversarial_loss(fake_scores, 0.0, loss)]
     if wrong_scores is not None:
         common.check_same_shape(real_scores, wrong_scores)
-        fake = (fake + adversarial_loss(wrong_scores, 0.0, loss)) / 2
+        fakes.append(adversarial_loss(wrong_scores, 0.0, loss))
     real = adversarial_loss(real_scores, 1.0, loss)
-    return (real + fake) / 2
+    return (real + sum(fakes) / len(fakes)) / 2
 
 
 def generator_loss(fake_scores, loss):

@@ -9,15 +9,16 @@ Zhang et al. 2017, https://arxiv.org/abs/1612.03242
 Method
     A text encoder turns a text into a code t. Stage I draws a small image G1(z, c1)
     from noise z and a blurred code c1. Stage II reads this image and the text again and
-    draws a large one, G2(G1(z, c1), c2). Each stage has its own blurring (conditioning
-    augmentation): two linear functions of t and noise e from N(0, 1) give
+    draws a large one, G2(G1(z, c1), c2). Each stage blurs t in its own manner
+    (conditioning augmentation), with noise e from N(0, 1) and a linear layer that
+    computes the mean and the logarithm of the deviation from t:
 
         c = mean(t) + deviation(t) * e
 
-    Each stage also has its own discriminator D, which gives an image and a text a
-    logit. Real images x of the stage's size with their texts are to be distinguished
-    from real images with wrong texts and from images x' that the stage generates. With
-    the sigmoid s (equations 3 to 6):
+    Each stage also has its own discriminator D, which gives an image and a code a
+    logit. D distinguishes real images x with their texts from real images with wrong
+    texts, of codes t_wrong, and from the stage's images x'. With the sigmoid s
+    (equations 3 to 6):
 
         L_D = -E[log s(D(x, t))]                     real images with their texts
               -1/2 E[log(1 - s(D(x, t_wrong)))]      real images with wrong texts
@@ -25,10 +26,10 @@ Method
         L_G = -E[log s(D(x', t))]                    G makes D take fake for real
         KL  = KL(N(mean(t), deviation(t)^2) || N(0, 1))
 
-    and G minimizes L_G + kl_weight KL. The run has three phases: the text encoder is
-    trained for --text_epochs, together with an image encoder, until they find which
-    text of a batch belongs to which image (common/text.py); then stage I for
-    --stage1_epochs, with the text encoder fixed; then stage II, with stage I fixed too.
+    and G minimizes L_G + kl_weight KL. A run has three phases. For --text_epochs, the
+    text encoder and an image encoder are trained to find which text of a batch belongs
+    to which image (common/text.py). Then the text encoder is fixed, and stage I is
+    trained for --stage1_epochs. Then stage I is fixed too, and stage II is trained.
 
 What to expect
     The default data are the bundled digits, coloured and described by code, at 32 and
@@ -39,7 +40,7 @@ What to expect
     near 1.39 = 2 log 2 means that D guesses; near 0, that D has won and G no longer
     learns. Both losses start again where stage II begins.
 
-Differences from the paper
+Differences from the paper (--paper undoes the last two)
     * loss_G is the authors' non-saturating loss; the paper minimizes log(1 - s(D))
     * the KL term is averaged over the 128 numbers of c and weighted by 2, as in the
       authors' code; --kl_weight 128 gives the paper's sum
@@ -49,7 +50,6 @@ Differences from the paper
       --scale 4, stage I works at 16 x 16 pixels and its digits are less accurate.
     * the networks are smaller and the learning rate higher than in the paper, and
       samples are drawn from averaged weights (--ema_decay)
-    --paper undoes the last two.
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
@@ -91,11 +91,30 @@ def parse_args(argv=None):
     parser.set_defaults(n_epochs=36, batch_size=32, lr=0.0004)
     parser.add_adam(b1=0.5, b2=0.999)
     parser.add_sampling()
+    add_architecture(parser)
+    add_training(parser)
+    parser.add_argument(
+        "--text", nargs="+", help="texts of the pictures (default: captions of the test split)"
+    )
+    args = parser.parse(argv)
+    sizes = [args.scale * size for size in (16, 32, 64)]  # sizes of stage I's images
+    if args.img_size not in sizes:
+        parser.error(
+            f"--img_size {args.img_size}: with --scale {args.scale} it must be "
+            f"{sizes[0]}, {sizes[1]} or {sizes[2]}"
+        )
+    return args
 
-    # Architecture: stored with the weights; --resume takes it from the checkpoint.
+
+def add_architecture(parser):
+    """Flags that are stored with the weights; --resume takes them from there."""
     parser.add_architecture("--img_size", type=int, default=64, help="side of stage II's images")
     parser.add_architecture(
-        "--scale", type=int, choices=(2, 4), default=2, help="this side over that of stage I"
+        "--scale",
+        type=int,
+        choices=(2, 4),
+        default=2,
+        help="size of stage II's images over that of stage I's",
     )
     parser.add_architecture(
         "--channels", type=int, default=3, choices=(1, 3), help="1 for grey, 3 for RGB"
@@ -124,7 +143,8 @@ def parse_args(argv=None):
         help="EMA decay of the generators (0 disables it)",
     )
 
-    # Training
+
+def add_training(parser):
     parser.add_argument(
         "--language", choices=("en", "zh"), default="en", help="language of the digits' captions"
     )
@@ -140,7 +160,7 @@ def parse_args(argv=None):
         type=int,
         default=25,
         at_least=0,
-        help="how many of the epochs then train stage I; the rest trains stage II",
+        help="how many of the epochs then train stage I, before stage II",
     )
     parser.add_argument("--kl_weight", type=float, default=2.0, help="weight of KL")
     parser.add_argument(
@@ -150,26 +170,15 @@ def parse_args(argv=None):
         at_least=0,
         help="epochs after which a stage's learning rate is halved (0: never)",
     )
-    parser.add_argument(
-        "--text", nargs="+", help="texts of the pictures (default: captions of the test split)"
-    )
-    args = parser.parse(argv)
-    sizes = [args.scale * size for size in (16, 32, 64)]  # of stage I: 16, 32 or 64
-    if args.img_size not in sizes:
-        parser.error(
-            f"--img_size {args.img_size}: with --scale {args.scale} it must be "
-            f"{sizes[0]}, {sizes[1]} or {sizes[2]}"
-        )
-    return args
 
 
 # ---- networks ----
 
 
 class Augmentation(nn.Module):
-    """Conditioning augmentation: text (B, text_dim), e (B, N_C)  ->  three of (B, N_C).
+    """text (B, text_dim), e (B, N_C)  ->  c, mean, log_deviation, each (B, N_C).
 
-    They are c, the mean and the logarithm of the deviation. e is drawn from N(0, 1).
+    Conditioning augmentation blurs the code of a text with noise e from N(0, 1).
     """
 
     def __init__(self, text_dim):
@@ -193,9 +202,10 @@ def upsampling_block(c):
 
 
 class Generator1(nn.Module):
-    """z (B, latent_dim), text (B, text_dim), e (B, N_C)  ->  images, mean, log_deviation.
+    """Stage I: z, text, e  ->  images, mean, log_deviation.
 
-    The images (B, channels, size, size) are in [-1, 1]; see Augmentation for the others.
+    Noise z (B, latent_dim), text (B, text_dim) and noise e (B, N_C) become images (B,
+    channels, size, size) in [-1, 1]. See Augmentation for the other outputs.
     """
 
     def __init__(self, latent_dim, text_dim, channels, size, width):
@@ -243,10 +253,10 @@ class ResidualBlock(nn.Module):
 
 
 class Generator2(nn.Module):
-    """images of stage I, text (B, text_dim), e (B, N_C)  ->  images, mean, log_deviation.
+    """Stage II: images of stage I, text, e  ->  images, mean, log_deviation.
 
-    It turns images (B, channels, size, size) into (B, channels, scale * size, ...). All
-    of them are in [-1, 1].
+    Images (B, channels, size, size) become images (B, channels, scale * size, ...),
+    both in [-1, 1]. The other inputs and outputs are those of Generator1.
     """
 
     def __init__(self, text_dim, channels, size, scale, width, n_blocks):
@@ -483,7 +493,7 @@ def adam(network, args):
 def train_encoders(run, args, data, encoders, optimizer):
     for _ in run.epochs():  # saves a checkpoint at --checkpoint_interval
         for real, text, _ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
-            small = nn.avg_pool2d(real, args.scale, args.scale, 0)  # stage I's images are easier to match
+            small = nn.avg_pool2d(real, args.scale, args.scale, 0)  # to the size of stage I
             matching = encoders(small, text)
             optimizer.step(matching)
             run.log({"matching": matching})
@@ -527,10 +537,12 @@ def train_stage2(run, args, data, encoders, generator1, stage):
         optimizer_D.lr = lr
         for real, text, wrong_text in run.batches(data):
             z, e, e1 = step_noise(run, args)
+            z_D, z_G = z
+            e1_D, e1_G = e1
             texts = [codes(text), codes(wrong_text)]
             with jt.no_grad():
-                small_D, _, _ = generator1(z[0], texts[0], e1[0])
-                small_G, _, _ = generator1(z[1], texts[0], e1[1])
+                small_D, _, _ = generator1(z_D, texts[0], e1_D)
+                small_G, _, _ = generator1(z_G, texts[0], e1_G)
             losses = train_step(
                 generator,
                 discriminator,
@@ -552,12 +564,13 @@ def step_noise(run, args):
     """The noise of one step: pairs, for D's update and for G's.
 
     Returns:
-        z (B, latent_dim) twice; e (B, N_C) twice, of the stage in training; and e twice
-        of stage I, where stage II is trained.
+        z (B, latent_dim) twice; e (B, N_C) twice, for the stage in training; and e
+        twice for stage I, when stage II is in training.
     """
     z = [run.normal(args.batch_size, args.latent_dim) for _ in range(2)]
     e = [run.normal(args.batch_size, N_C) for _ in range(2)]
-    # Drawn in stage I too, which does not use it: steps of both stages draw equally much.
+    # Training stage I draws this pair too, and does not use it, so that a step draws
+    # equally much noise in both stages.
     e1 = [run.normal(args.batch_size, N_C) for _ in range(2)]
     return z, e, e1
 
@@ -589,11 +602,11 @@ def fixed_noise(run, n, latent_dim):
 
 
 def picture_inputs(run, args):
-    """Texts, z, e1 and e2 of a picture: a text in each row, the same noise in a column."""
+    """Texts, z, e1 and e2 for N_COLUMNS images of each text, with the same noise."""
     texts = np.repeat(args.text, N_COLUMNS)
-    n_rows = len(args.text)
-    z, e1, e2 = fixed_noise(run, N_COLUMNS, args.latent_dim)
-    return texts, np.tile(z, (n_rows, 1)), np.tile(e1, (n_rows, 1)), np.tile(e2, (n_rows, 1))
+    noise = fixed_noise(run, N_COLUMNS, args.latent_dim)
+    z, e1, e2 = [np.tile(columns, (len(args.text), 1)) for columns in noise]
+    return texts, z, e1, e2
 
 
 def enlarge(images, scale):
@@ -602,7 +615,7 @@ def enlarge(images, scale):
 
 
 def save_picture(run, args, encoders, generator1, generator2, to=None):
-    """Saves, for each text, a row of stage I, enlarged, and a row of stage II.
+    """Saves a row of stage I, enlarged, and a row of stage II for each text.
 
     Args:
         to: a file name in the output folder (default: that of the step's samples).

@@ -37,12 +37,12 @@ What to expect
     and 95.0 % of real pictures (docs/scripts/text2img.md). A loss_D near 1.39 = 2 log 2
     means that D guesses; near 0, that D has won and G no longer learns.
 
-Differences from the paper
+Differences from the paper (--paper undoes the last two)
     * the text encoder reads bytes, and is trained here, with the loss above
     * GAN-INT, the paper's second method, is off (--interpolate)
-    * smaller networks and 32 x 32 pixels, with a higher learning rate (--paper undoes
-      this)
-    * samples are drawn from averaged weights (--ema_decay; --paper turns this off)
+    * the networks are smaller, the learning rate is higher, and images have 32 x 32
+      pixels
+    * samples are drawn from averaged weights (--ema_decay)
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
@@ -80,8 +80,22 @@ def parse_args(argv=None):
     parser.set_defaults(n_epochs=45, batch_size=32, lr=0.0004)
     parser.add_adam(b1=0.5, b2=0.999)
     parser.add_sampling()
+    add_architecture(parser)
+    add_training(parser)
+    add_texts(parser)
+    args = parser.parse(argv)
+    if args.walk and not args.sample_only:
+        parser.error("--walk needs --sample_only and --resume with the checkpoint to sample from")
+    if args.text_file:
+        try:
+            args.text = read_texts(args.text_file)
+        except common.UserError as error:
+            parser.error(str(error))
+    return args
 
-    # Architecture: stored with the weights; --resume takes it from the checkpoint.
+
+def add_architecture(parser):
+    """Flags that are stored with the weights; --resume takes them from there."""
     parser.add_architecture(
         "--img_size", type=int, default=32, choices=(16, 32, 64, 128), help="side of the images"
     )
@@ -103,7 +117,8 @@ def parse_args(argv=None):
         "--ema_decay", type=float, default=0.999, below=1, help="EMA decay of G (0 disables it)"
     )
 
-    # Training
+
+def add_training(parser):
     parser.add_argument(
         "--language", choices=("en", "zh"), default="en", help="language of the digits' captions"
     )
@@ -132,7 +147,8 @@ def parse_args(argv=None):
         help="epochs after which the learning rate is halved (0: never)",
     )
 
-    # Texts of the pictures
+
+def add_texts(parser):
     parser.add_argument(
         "--text", nargs="+", help="texts of the pictures (default: captions of the test split)"
     )
@@ -146,15 +162,6 @@ def parse_args(argv=None):
         stored=False,
         help="with --sample_only: a walk from one text to another",
     )
-    args = parser.parse(argv)
-    if args.walk and not args.sample_only:
-        parser.error("--walk needs --sample_only and --resume with the checkpoint to sample from")
-    if args.text_file:
-        try:
-            args.text = read_texts(args.text_file)
-        except common.UserError as error:
-            parser.error(str(error))
-    return args
 
 
 # ---- networks ----
@@ -290,31 +297,22 @@ def generator_loss(fake_logits):
 
 
 def train_step(
-    generator,
-    discriminator,
-    optimizer_G,
-    optimizer_D,
-    real,
-    texts,
-    noise,
-    *,
-    wrong_texts,
-    interpolate,
+    generator, discriminator, optimizer_G, optimizer_D, real, texts, z, *, with_wrong, interpolate
 ):
     """Updates D, then G.
 
     Args:
         real: images (B, C, H, W) in [-1, 1].
         texts: the codes (B, text_dim) of the images' texts, and those of wrong texts.
-        noise: z (B, latent_dim) of D's update, and that of G's.
-        wrong_texts: whether D sees real images with wrong texts.
+        z: noise (B, latent_dim) of D's update, and that of G's.
+        with_wrong: whether D sees real images with wrong texts.
         interpolate: whether G is trained on codes between right and wrong texts too.
 
     Returns:
         {"loss_D", "loss_G"} as Jittor scalars, and "loss_G_between" with `interpolate`.
     """
     text, wrong_text = texts
-    z_D, z_G = noise
+    z_D, z_G = z
 
     # D: real images with their texts, against wrong texts and against generated images
     with jt.no_grad():
@@ -323,7 +321,7 @@ def train_step(
     right_logits = discriminator.match(features, text)
     wrong_logits = discriminator.match(features, wrong_text)
     fake_logits = discriminator(fake, text)
-    if not wrong_texts:
+    if not with_wrong:
         wrong_logits = fake_logits  # generated images then count in full
     loss_D = discriminator_loss(right_logits, wrong_logits, fake_logits)
     optimizer_D.step(loss_D)  # Jittor: computes the gradients of D's parameters, and updates
@@ -335,9 +333,8 @@ def train_step(
         between = (text + wrong_text) / 2
         loss_between = generator_loss(discriminator(generator(z_G, between), between))
         losses["loss_G_between"] = loss_between
-        optimizer_G.step(loss_G + loss_between)
-    else:
-        optimizer_G.step(loss_G)
+        loss_G = loss_G + loss_between
+    optimizer_G.step(loss_G)
     return losses
 
 
@@ -396,7 +393,7 @@ def train_gan(run, args, data, networks, optimizer_G, optimizer_D):
         optimizer_D.lr = lr
         for real, text, wrong_text in run.batches(data):
             texts = [codes(text), codes(wrong_text)]
-            noise = [run.normal(args.batch_size, args.latent_dim) for _ in range(2)]
+            z = [run.normal(args.batch_size, args.latent_dim) for _ in range(2)]
             losses = train_step(
                 generator,
                 discriminator,
@@ -404,8 +401,8 @@ def train_gan(run, args, data, networks, optimizer_G, optimizer_D):
                 optimizer_D,
                 real,
                 texts,
-                noise,
-                wrong_texts=not args.no_wrong_texts,
+                z,
+                with_wrong=not args.no_wrong_texts,
                 interpolate=args.interpolate,
             )
             averaged.update()

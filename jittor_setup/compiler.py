@@ -1,7 +1,7 @@
 """Makes g++ compile Jittor and its kernels faster: it reads Jittor's headers only once.
 
 Jittor compiles itself from 160 files at its first import. Later it compiles a kernel
-for each new kind of operation, by a Python script that calls the compiler twice. Most
+for each new type of operation, by a Python script that calls the compiler twice. Most
 of the time goes into reading the same headers again and again. Here g++ compiles the
 headers beforehand (precompiled headers), and a shell script calls it directly for a
 kernel. The core then takes four fifths of the time, and a kernel a quarter. A kernel's

@@ -68,7 +68,7 @@ def taking(name, monkeypatch):
 
 
 def layer_of(cls, weight, **options):
-    """A layer with weights (outputs, inputs, k, k); transposed, (inputs, outputs, k, k)."""
+    """A layer with these weights, (outputs, inputs, k, k) or transposed."""
     first, second, k, _ = np.shape(weight)
     inputs, outputs = (second, first) if cls is nn.Conv else (first, second)
     layer = cls(inputs, outputs, k, bias=False, **options)
@@ -99,8 +99,8 @@ def test_by_hand_4x4_with_stride_2(name, monkeypatch):
     x = jt.array(np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4))
     sums = layer_of(nn.Conv, ones, stride=2, padding=1)(x)
     np.testing.assert_allclose(sums.numpy(), [[[[45, 54], [81, 90]]]], rtol=1e-5)
-    # Transposed: each of the 2 x 2 values spreads over 4 x 4 pixels, two apart; the border
-    # is cut off.
+    # Transposed: each of the 2 x 2 values spreads over 4 x 4 pixels, two apart; the
+    # border is cut off.
     y = jt.array(np.array([[[[1, 2], [3, 4]]]], np.float32))
     spread = layer_of(nn.ConvTranspose, ones, stride=2, padding=1)(y)
     expected = [[1, 3, 3, 2], [4, 10, 10, 6], [4, 10, 10, 6], [3, 7, 7, 4]]

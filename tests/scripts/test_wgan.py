@@ -46,7 +46,7 @@ def test_wasserstein_estimate_by_hand():
 
 
 def test_clipping_of_weights_but_not_of_statistics(pair):
-    """By hand: -3, -0.01, 0.002 and 5 within 0.01. Batch norm's scale is a weight."""
+    """By hand: -3, -0.01, 0.002 and 5 within 0.01. Norms' scales are weights too."""
     _, critic = pair
     conv = next(m for m in critic.modules() if isinstance(m, nn.Conv))
     norm = next(m for m in critic.modules() if isinstance(m, nn.BatchNorm))
@@ -62,7 +62,7 @@ def test_clipping_of_weights_but_not_of_statistics(pair):
 
 
 def steps_that_update_the_generator(n_updates, n_critic, n_critic_long):
-    """The authors' main.py: Diters updates of the critic before each of the generator."""
+    """The authors' main.py: Diters updates of the critic before each of G."""
     steps = []
     step = 0
     for gen_iterations in range(n_updates):
@@ -83,7 +83,7 @@ def test_the_schedule_is_that_of_the_authors_code(n_critic, n_critic_long):
 
 
 def test_the_schedule_by_hand():
-    """With 5 and 100: 25 long rounds, then 475 short ones, then one long to 499 short."""
+    """With 5 and 100: 25 long rounds and 475 short ones, then 1 long to 499 short."""
     updates = [step for step in range(1, 10_000) if script.updates_generator(step, 5, 100)]
     assert updates[:2] == [100, 200]
     assert updates[24:26] == [2500, 2505]
@@ -115,29 +115,51 @@ def test_noise_is_drawn_for_scheduled_updates_only(tmp_path, monkeypatch, idx_fo
 
 @pytest.mark.parametrize("update_G", [True, False])
 def test_step_against_pytorch(pair, update_G):
-    """Three steps: a weight that clipping has frozen would differ after the second."""
     generator, critic = pair
     optimizer_G = nn.RMSprop(generator.parameters(), lr=0.001)
     optimizer_D = nn.RMSprop(critic.parameters(), lr=0.001)
+    networks = (generator, critic, optimizer_G, optimizer_D)
+    real, z_D, z_G = batch(np.random.default_rng(0))
+    tensors = (real, z_D, z_G if update_G else None)
     before = trained_copies(generator)
+
     twin = twins.Twin("wgan", write_back=False)
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        real, z_D, z_G = batch(rng)
-        tensors = (real, z_D, z_G if update_G else None)
-        networks = (generator, critic, optimizer_G, optimizer_D)
-        expected = twin.train_step(*networks, *tensors, clip=0.02, update_G=update_G)
-        found = script.train_step(*networks, *tensors, clip=0.02, update_G=update_G)
-        assert found.keys() == ({"wasserstein", "loss_G"} if update_G else {"wasserstein"})
-        twins.assert_same_losses(found, expected)
-        twins.assert_same_step(critic, twin.module(critic), optimizer_D)
-        twins.assert_same_step(generator, twin.module(generator), optimizer_G)
+    expected = twin.train_step(*networks, *tensors, clip=0.02, update_G=update_G)
+    found = script.train_step(*networks, *tensors, clip=0.02, update_G=update_G)
+    assert found.keys() == ({"wasserstein", "loss_G"} if update_G else {"wasserstein"})
+    twins.assert_same_losses(found, expected)
+    twins.assert_same_step(critic, twin.module(critic), optimizer_D)
+    twins.assert_same_step(generator, twin.module(generator), optimizer_G)
     unchanged = [np.array_equal(a, b) for a, b in zip(before, trained_copies(generator))]
     assert any(unchanged) != update_G
 
 
+def test_clipped_weights_are_trained_further(pair):
+    """Three steps against PyTorch: clipping must not freeze a weight.
+
+    They are SGD's, since RMSProp turns the rounding of a small gradient into an update
+    of full size.
+    """
+    generator, critic = pair
+    optimizer_G = nn.SGD(generator.parameters(), lr=0.1)
+    optimizer_D = nn.SGD(critic.parameters(), lr=0.1)
+    networks = (generator, critic, optimizer_G, optimizer_D)
+    twin = twins.Twin("wgan", write_back=False)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        before = trained_copies(critic)
+        real, z_D, z_G = batch(rng)
+        expected = twin.train_step(*networks, real, z_D, z_G, clip=0.02)
+        found = script.train_step(*networks, real, z_D, z_G, clip=0.02)
+        twins.assert_same_losses(found, expected)
+        twins.assert_same_step(critic, twin.module(critic), optimizer_D)
+        twins.assert_same_step(generator, twin.module(generator), optimizer_G)
+        pairs = zip(before, trained_copies(critic))
+        assert not any(np.array_equal(a, b) for a, b in pairs)
+
+
 def test_rmsprop_by_hand():
-    """v = 0.99 v + 0.01 g^2, p -= lr g / (sqrt(v) + 1e-8), as PyTorch; g = 2, then -1."""
+    """PyTorch's v = 0.99 v + 0.01 g^2, p -= lr g / (sqrt(v) + 1e-8); g = 2, then -1."""
     p = jt.array([1.0])
     optimizer = nn.RMSprop([p], lr=0.1)
     for g in (2.0, -1.0):

@@ -54,7 +54,7 @@ def test_wasserstein_estimate_by_hand():
 
 @pytest.mark.parametrize(("slope", "expected"), [(1.0, 0.0), (3.0, 4.0), (0.5, 0.25)])
 def test_penalty_of_a_linear_critic(slope, expected):
-    """The gradient of f(x) = slope * u.x with |u| = 1 has the norm |slope| everywhere."""
+    """The gradient of f(x) = slope * u.x with |u| = 1 has the norm |slope|."""
     rng = np.random.default_rng(0)
     u = rng.standard_normal((1, 2, 3, 3))
     weights = slope * u / np.linalg.norm(u)

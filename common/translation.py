@@ -1,0 +1,162 @@
+"""A folder of pictures through a trained network that translates images."""
+
+from common.data.decode import check_images, list_images, open_picture, pixels_of, to_float
+from common.errors import UserError, say
+from common.images import as_picture, to_uint8
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+LONGEST = 8  # times the shorter side; a longer strip would not fit into memory
+QUALITY = {suffix: {"quality": 95} for suffix in (".jpg", ".jpeg", ".webp")}
+
+
+def translate_folder(
+    run, source, translate, shape, channels, *, multiple, tile=None, condition=None
+):
+    """Writes one translation for each image of `source`, under the same name.
+
+    It keeps each image's aspect ratio: an image is scaled until it just covers `shape`.
+    If the architecture needs sides that are multiples of `multiple`, the image is
+    padded by reflection to the right and below, and the translation is cropped. With
+    `tile` the image keeps its size and is translated in square tiles of that side.
+
+    Args:
+        run: the translations go to its `out_dir`, in the subfolders of `source`; if
+        that
+            is the trained run's own folder, into `translated` within it.
+        source: an image, or a folder that is searched recursively.
+        translate: a function of an image (1, channels, H, W), float32 numpy in [-1, 1],
+            that returns one of the same height and width, with any number of channels.
+        shape: (height, width) that the network was trained at.
+        channels: of the images that `translate` takes.
+        condition: a function of the whole image, whose result `translate` takes as a
+            second argument, the same for all tiles.
+
+    Raises:
+        UserError: there is nothing to read, too much of it is broken, or an output
+        would
+            overwrite its input.
+    """
+    source = Path(source).expanduser()
+    files = [source] if source.is_file() else list_images(source)
+    root = source.parent if source.is_file() else source
+    out_dir = output_folder(run, root)
+    files = check_images(files, channels)
+    for file in files:
+        image = open_picture(file, channels, at_least=None if tile else shape)
+        covering = None
+        if tile is None or condition is not None:
+            covering = cover(image, file, shape)
+        translation = translate_one(image, covering, translate, multiple, tile, condition)
+        target = out_dir / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(translation, target)
+    say(f"Translated {len(files)} images into {out_dir}.")
+
+
+def output_folder(run, root):
+    """The folder of the translations, which is neither the run's own nor the input."""
+    out_dir = run.out_dir
+    resume = run.args.resume
+    if resume and out_dir.resolve() == Path(resume).resolve().parent:
+        out_dir = out_dir / "translated"
+    if out_dir.resolve() == root.resolve():
+        raise UserError(f"--out_dir {out_dir} holds the --input itself, which it would overwrite")
+    return out_dir
+
+
+def translate_one(image, covering, translate, multiple, tile, condition):
+    """The translation (C, H, W) of one image; see `translate_folder`.
+
+    Args:
+        image: of Pillow. covering: its pixels (C, H, W) at the size that just covers
+        the trained one; None
+            if they are not needed.
+    """
+    conditions = []
+    if covering is not None:
+        height, width = covering.shape[1:]
+        below = -height % multiple
+        right = -width % multiple
+        padded = np.pad(covering, [(0, 0), (0, below), (0, right)], mode="reflect")
+        whole = to_float(padded)[None]
+        if condition is not None:
+            conditions = [condition(whole)]
+    if tile is None:
+        return translate(whole, *conditions)[0, :, :height, :width]
+    own_size = to_float(pixels_of(image))[None]
+    return in_tiles(lambda images: translate(images, *conditions), own_size, (tile, tile))[0]
+
+
+def cover(image, source, shape):
+    """Pixels (C, H, W) of an image, scaled until it just covers (height, width)."""
+    if max(image.size) > LONGEST * min(image.size):
+        raise UserError(
+            f"{source}: {image.width} x {image.height} pixels are longer than {LONGEST} to 1"
+        )
+    height, width = shape
+    scale = max(height / image.height, width / image.width)
+    size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    return pixels_of(image.resize(size, Image.BICUBIC))
+
+
+def in_tiles(translate, images, tile):
+    """`translate` of images (N, C, H, W) in overlapping tiles, joined without seams.
+
+    Neighbours share at least a quarter of a tile, where their weights fall linearly
+    towards each one's border. An image smaller than a tile is padded by reflection.
+
+    Args:
+        translate: a function of images (N, C, *tile) that returns images of that size,
+            with any number of channels.
+        tile: (height, width).
+    """
+    height, width = images.shape[2:]
+    below = max(tile[0] - height, 0)
+    right = max(tile[1] - width, 0)
+    images = np.pad(images, [(0, 0), (0, 0), (0, below), (0, right)], mode="reflect")
+    weight = np.outer(ramp(tile[0]), ramp(tile[1]))
+    weights = np.zeros(images.shape[2:], np.float32)
+    total = None
+    for top in tile_starts(images.shape[2], tile[0]):
+        for left in tile_starts(images.shape[3], tile[1]):
+            rows = slice(top, top + tile[0])
+            columns = slice(left, left + tile[1])
+            output = translate(np.ascontiguousarray(images[:, :, rows, columns]))
+            if total is None:
+                total = np.zeros((*output.shape[:2], *images.shape[2:]), np.float32)
+            total[:, :, rows, columns] += weight * output
+            weights[rows, columns] += weight
+    return (total / weights)[:, :, :height, :width]
+
+
+def ramp(side):
+    """Weights along a tile's side: they rise over a quarter of it, are 1, and fall."""
+    positions = np.arange(side)
+    from_border = np.minimum(positions, positions[::-1]) + np.float32(0.5)
+    return np.minimum(from_border / (side // 4), 1)
+
+
+def tile_starts(side, tile):
+    """Where the tiles along a side of at least `tile` pixels start, evenly spaced."""
+    count = 1 + -(-(side - tile) // (tile - tile // 4))
+    return [round(i * (side - tile) / max(count - 1, 1)) for i in range(count)]
+
+
+def write_picture(image, target):
+    """Writes a translation (C, H, W) in [-1, 1] to a path.
+
+    If C is neither 1 nor 3, or the path ends in `.npy`, it becomes an array (H, W, C)
+    float32 in [0, 1], or (H, W) if C is 1. Otherwise it becomes a picture of 8 bits.
+    """
+    if target.suffix.lower() != ".npy" and len(image) in (1, 3):
+        pixels = to_uint8(image[None])[0]
+        as_picture(pixels).save(target, **QUALITY.get(target.suffix, {}))
+        return
+    values = ((image + 1) / 2).clip(0, 1).transpose(1, 2, 0).astype(np.float32)
+    if target.suffix.lower() != ".npy":
+        target = target.with_name(f"{target.name}.npy")
+    np.save(target, values[..., 0] if len(image) == 1 else values)
