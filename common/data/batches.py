@@ -31,7 +31,6 @@ class Batches:
             raise UserError(
                 f"--batch_size {batch_size} is more than the {len(data)} images of the data set"
             )
-            rng = np.random.default_rng([rng, 1])
         self.data = data
         self.batch_size = batch_size
         self.rng = rng
