@@ -170,9 +170,9 @@ class ELU(nn.ELU):
 
 
 def softplus(x, beta=1.0, threshold=20.0):
-    """log(1 + exp(beta * x)) / beta, of any shape (`jittor.nn.softplus`).
+    """`jittor.nn.softplus`: log(1 + exp(beta * x)) / beta, of any shape.
 
-    It does not saturate: Jittor's own is 0 below -20 / beta, and so is its slope.
+    Jittor's own has the same values and slopes up to the last bits.
 
     Args:
         threshold: has no effect. Jittor continues with the line y = x where beta * x is

@@ -208,23 +208,28 @@ def precompiled(folder, name, text, compiler, options):
     date = os.stat(shutil.which(compiler) or compiler).st_mtime_ns
     key = hashlib.md5(repr((text, options, compiler, date)).encode()).hexdigest()[:8]
     header = folder / f"{name}_{key}.h"
+    if not Path(f"{header}.gch").is_file():
+        place(header, text)
+        compile_header(header, compiler, options)
+        for older in folder.glob(f"{name}_*.gch"):
+            if older.name != f"{header.name}.gch":
+                older.unlink(missing_ok=True)
+    return header
+
+
+def compile_header(header, compiler, options):
+    """Makes `<header>.gch` at once and complete; on failure, deletes the header too."""
     made = Path(f"{header}.gch")
-    if made.is_file():
-        return header
-    place(header, text)
     temporary = made.with_name(f"{made.name}.{os.getpid()}")
     command = [compiler, "-x", "c++-header", str(header), *options, "-o", str(temporary)]
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=300)
-        for older in folder.glob(f"{name}_*.gch"):
-            older.unlink(missing_ok=True)
         os.replace(temporary, made)
     except (OSError, subprocess.SubprocessError):
         header.unlink(missing_ok=True)
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    return header
 
 
 def place(path, text):

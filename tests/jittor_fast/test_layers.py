@@ -192,11 +192,11 @@ def test_second_derivatives_of_tanh_and_elu(layer, peer):
 
 
 @pytest.mark.parametrize("x", [-80.0, -25.0, -1.0, 1.0, 25.0, 80.0])
-def test_softplus_does_not_saturate(x):
-    """Neither do its slopes, which are the logistic function's."""
+def test_softplus(x):
+    """Its slopes, which are the logistic function's, are exact far below 0, too."""
     var = jt.array([x])
     y = nn.softplus(var)
-    assert np.isclose(y.item(), np.logaddexp(0, x), rtol=1e-5, atol=1e-10)
+    assert np.isclose(y.item(), np.logaddexp(0, x), rtol=1e-5, atol=1e-7)
     assert np.isclose(jt.grad(y, var).item(), 1 / (1 + np.exp(-x)), rtol=1e-5)
 
 

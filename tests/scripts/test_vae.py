@@ -187,9 +187,9 @@ def test_step_against_pytorch(arch, likelihood, optimizer):
     tensors = (jt.array(x), jt.array(noise))
 
     twin = Twin("vae", write_back=False)
-    numbers = {"beta": 0.7, "likelihood": likelihood}
-    expected = twin.train_step(encoder, decoder, update, *tensors, **numbers)
-    found = script.train_step(encoder, decoder, update, *tensors, **numbers)
+    settings = {"beta": 0.7, "likelihood": likelihood}
+    expected = twin.train_step(encoder, decoder, update, *tensors, **settings)
+    found = script.train_step(encoder, decoder, update, *tensors, **settings)
     assert found.keys() == {"reconstruction", "kl", "elbo"}
     assert_same_losses(found, expected, atol=1e-4)
     assert_same_step(encoder, twin.module(encoder), update)
