@@ -48,6 +48,8 @@ import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common.data import load_domains
 from common.data.augment import augmentation
 
+from functools import partial
+
 import jittor as jt
 import numpy as np
 
@@ -340,42 +342,40 @@ def l1_distance(images, others):
     return (images - others).abs().mean()
 
 
+def translate_both(G, F, real_A, real_B, with_identity):
+    """G(real_A), F(real_B), and {name: loss} of the identity term, if it is wanted."""
+    if not with_identity:
+        return G(real_A), F(real_B), {}
+    fake_B, idt_B = in_one_pass(G, real_A, real_B)
+    fake_A, idt_A = in_one_pass(F, real_B, real_A)
+    identity = {
+        "loss_identity_A": l1_distance(idt_A, real_A),
+        "loss_identity_B": l1_distance(idt_B, real_B),
+    }
+    return fake_B, fake_A, identity
+
+
 def train_step(
-    networks,
-    optimizer_G,
-    optimizer_D,
-    real_A,
-    real_B,
-    pooled_A,
-    pooled_B,
-    *,
-    lambda_cycle,
-    lambda_identity,
+    networks, optimizers, real_A, real_B, pooled_A, pooled_B, *, lambda_cycle, lambda_identity
 ):
     """Updates both generators, then both discriminators.
 
     Args:
-        networks: (G, F, D_A, D_B).
+        networks: G, F, D_A and D_B.
+        optimizers: of the generators, and of the discriminators.
         real_A, real_B: images (B, C, H, W) in [-1, 1].
-        pooled_A, pooled_B: functions that exchange some translations (B, C, H, W), to A
-            and to B, for older ones.
+        pooled_A, pooled_B: functions that exchange some of the translations to A and to
+            B, (B, C, H, W), for older ones.
 
     Returns:
-        {name: loss} as unweighted Jittor scalars; loss_identity_A and loss_identity_B
-        are among them only if lambda_identity is above 0.
+        {name: loss} as Jittor scalars without their weights; the identity's losses only
+        if lambda_identity is above 0.
     """
     G, F, D_A, D_B = networks
+    optimizer_G, optimizer_D = optimizers
 
     # G and F: translations that D should take for real, and that lead back
-    identity = {}
-    if lambda_identity > 0:
-        fake_B, idt_B = in_one_pass(G, real_A, real_B)
-        fake_A, idt_A = in_one_pass(F, real_B, real_A)
-        identity["loss_identity_A"] = l1_distance(idt_A, real_A)
-        identity["loss_identity_B"] = l1_distance(idt_B, real_B)
-    else:
-        fake_B = G(real_A)
-        fake_A = F(real_B)
+    fake_B, fake_A, identity = translate_both(G, F, real_A, real_B, lambda_identity > 0)
     loss_G_AB = generator_loss(D_B(fake_B))
     loss_G_BA = generator_loss(D_A(fake_A))
     rec_A = F(fake_B)
@@ -390,7 +390,6 @@ def train_step(
     loss_D_A = discriminator_loss(D_A, real_A, pooled_A(fake_A.detach()))
     loss_D_B = discriminator_loss(D_B, real_B, pooled_B(fake_B.detach()))
     optimizer_D.step(loss_D_A + loss_D_B)
-
     return {
         "loss_G_AB": loss_G_AB,
         "loss_G_BA": loss_G_BA,
@@ -407,9 +406,7 @@ def train_step(
 
 def train(run, args):
     fixed_A, fixed_B = fixed_images(args)
-    data = load_domains(
-        args.data_dir, args.data_dir_B, args.shape, args.channels, augment=augmentation(args)
-    )
+    data = load(args, "train", augment=augmentation(args))
     networks = build(args)
     G, F, D_A, D_B = networks
     averaged_G = common.EMA(G, args.ema_decay)
@@ -417,6 +414,7 @@ def train(run, args):
     betas = (args.b1, args.b2)
     optimizer_G = nn.Adam(G.parameters() + F.parameters(), lr=args.lr, betas=betas)
     optimizer_D = nn.Adam(D_A.parameters() + D_B.parameters(), lr=args.lr, betas=betas)
+    optimizers = (optimizer_G, optimizer_D)
     pool_A = ImagePool(args.pool_size, (args.channels, *args.shape))
     pool_B = ImagePool(args.pool_size, (args.channels, *args.shape))
 
@@ -434,21 +432,15 @@ def train(run, args):
     )
     run.restore()  # from --resume or --init_from, if given
 
-    def pooled_A(fake_A):
-        return run.exchange(pool_A, fake_A)
-
-    def pooled_B(fake_B):
-        return run.exchange(pool_B, fake_B)
-
+    pooled_A = partial(run.exchange, pool_A)
+    pooled_B = partial(run.exchange, pool_B)
     weights = {"lambda_cycle": args.lambda_cycle, "lambda_identity": args.lambda_identity}
     for epoch in run.epochs():  # saves a checkpoint at --checkpoint_interval
         lr = common.linear_decay(epoch, args.lr, args.decay_epoch, args.decay_until)
         optimizer_G.lr = lr
         optimizer_D.lr = lr
         for real_A, real_B in run.batches(data):  # counts the steps; Ctrl-C saves and stops
-            losses = train_step(
-                networks, optimizer_G, optimizer_D, real_A, real_B, pooled_A, pooled_B, **weights
-            )
+            losses = train_step(networks, optimizers, real_A, real_B, pooled_A, pooled_B, **weights)
             averaged_G.update()
             averaged_F.update()
             run.log(losses)
@@ -460,9 +452,13 @@ def train(run, args):
 # ---- translations ----
 
 
+def load(args, split, **options):
+    return load_domains(args.data_dir, args.data_dir_B, args.shape, args.channels, split, **options)
+
+
 def fixed_images(args):
     """The first images of A and of B in the test set, up to 10 each; (n, C, H, W)."""
-    data = load_domains(args.data_dir, args.data_dir_B, args.shape, args.channels, split="test")
+    data = load(args, "test")
     domain_A, domain_B = data.domains
     indices = np.arange(min(10, len(domain_A), len(domain_B)))
     fixed_A, *_ = domain_A.batch(indices)

@@ -255,9 +255,10 @@ def shrink(maps, height):
 
 
 class PatchDiscriminator(nn.Module):
-    """(B, c_in, H, W)  ->  the outputs of its five layers, of which the last are scores.
+    """(B, c_in, H, W)  ->  the outputs of five layers, a list.
 
-    Each score, in (B, 1, h, w), is for a patch of the input, and high for real ones.
+    The first four are features, the last one is scores (B, 1, h, w). Each score is for
+    a patch of the input, and high for a real one.
     """
 
     def __init__(self, c_in, width):
@@ -309,7 +310,7 @@ class Discriminator(nn.Module):
 
 
 class Encoder(nn.Module):
-    """images (B, channels, H, W)  ->  mean and log of the variance of z, (B, style_dim).
+    """images (B, channels, H, W)  ->  mean and log variance of z, both (B, style_dim).
 
     Images are scaled to a square, whose side is the largest power of two that is not
     above the longer side of `shape`, (height, width).
@@ -432,16 +433,7 @@ def discriminate(discriminator, labels, images, fake):
 
 
 def train_step(
-    networks,
-    optimizers,
-    labels,
-    images,
-    noise,
-    *,
-    lambda_FM,
-    lambda_KL,
-    lambda_VGG=0.0,
-    perceptual=None,
+    networks, optimizers, labels, images, noise, *, lambda_FM, lambda_KL, lambda_VGG, vgg_loss=None
 ):
     """Updates D, then G and E together.
 
@@ -451,7 +443,7 @@ def train_step(
         labels: classes (B, H, W) int32.
         images: (B, channels, H, W) in [-1, 1], of these maps.
         noise: (B, style_dim) from N(0, 1).
-        perceptual: a function of real and generated images that returns L_VGG, or None.
+        vgg_loss: a function of real and generated images that returns L_VGG, or None.
 
     Returns:
         {"loss_D", "loss_G", "loss_FM", "loss_KL"}, and "loss_VGG" if there is one, as
@@ -475,10 +467,9 @@ def train_step(
     loss_KL = divergence(mean, log_variance)
     losses = {"loss_D": loss_D, "loss_G": loss_G, "loss_FM": loss_FM, "loss_KL": loss_KL}
     total = loss_G + lambda_FM * loss_FM + lambda_KL * loss_KL
-    if perceptual is not None:
-        loss_VGG = perceptual(images, fake)
-        losses["loss_VGG"] = loss_VGG
-        total = total + lambda_VGG * loss_VGG
+    if vgg_loss is not None:
+        losses["loss_VGG"] = vgg_loss(images, fake)
+        total = total + lambda_VGG * losses["loss_VGG"]
     optimizer_G.step(total)
     return losses
 
@@ -487,9 +478,7 @@ def train_step(
 
 
 def train(run, args):
-    perceptual = None
-    if args.vgg is not None:
-        perceptual = Perceptual(args.vgg)
+    vgg_loss = Perceptual(args.vgg) if args.vgg is not None else None
     data = label_maps.load(args, "train")
     shown = spread(label_maps.load(args, "test"))
     networks = build(args)
@@ -525,7 +514,7 @@ def train(run, args):
                 lambda_FM=args.lambda_FM,
                 lambda_KL=args.lambda_KL,
                 lambda_VGG=args.lambda_VGG,
-                perceptual=perceptual,
+                vgg_loss=vgg_loss,
             )
             averaged_G.update()
             averaged_E.update()

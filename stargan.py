@@ -248,6 +248,11 @@ class Discriminator(nn.Module):
         logits = self.attributes(features)  # (B, A, 1, 1)
         return scores, logits.reshape(len(images), -1)
 
+    def total_score(self, images):
+        """S(x), the sum (B,) of each image's scores."""
+        scores, _ = self.execute(images)
+        return scores.sum((1, 2, 3))
+
 
 def build(args):
     # The weights stay as Jittor draws them, from U(-a, a) with a = 1 / sqrt(fan in).
@@ -292,33 +297,25 @@ def gradient_penalty(score, real, fake, alpha):
     return ((norms - 1) ** 2).mean()
 
 
-def train_step(
-    generator,
-    discriminator,
-    optimizer_G,
-    optimizer_D,
-    real,
-    labels,
-    targets,
-    alpha,
-    *,
-    update_G,
-    lambda_gp,
-    lambda_cls,
-    lambda_rec,
-):
+def train_step(networks, optimizers, real, labels, targets, alpha, *, update_G, weights):
     """Updates D, and then G if update_G is true.
 
     Args:
+        networks: the generator and the discriminator.
+        optimizers: those of G and of D.
         real: images (B, C, H, W) in [-1, 1].
         labels: their attributes (B, A) in {0, 1}.
         targets: attributes (B, A) to translate to.
-        alpha: (B, 1, 1, 1) in [0, 1], the random points of the penalty.
+        alpha: (B, 1, 1, 1) in [0, 1], which places the points x^ of the penalty.
+        weights: the lambdas of the objective, {"gp", "cls", "rec"}.
 
     Returns:
         {"wasserstein", "penalty", "loss_D_cls"}, and with update_G also {"loss_G_adv",
         "loss_G_cls", "loss_rec"}, as unweighted Jittor scalars.
     """
+    generator, discriminator = networks
+    optimizer_G, optimizer_D = optimizers
+
     # D: real images against translations
     fake = generator(real, targets)
     fake_D = fake.detach()
@@ -326,11 +323,9 @@ def train_step(
     # One pass for both: without norms, images do not depend on each other.
     scores, logits = discriminator(jt.concat([real, fake_D], dim=0))
     wasserstein = scores[:n].mean() - scores[n:].mean()
-    penalty = gradient_penalty(
-        lambda images: discriminator(images)[0].sum((1, 2, 3)), real, fake_D, alpha
-    )
+    penalty = gradient_penalty(discriminator.total_score, real, fake_D, alpha)
     loss_D_cls = classification_loss(logits[:n], labels)
-    loss_D = -wasserstein + lambda_gp * penalty + lambda_cls * loss_D_cls
+    loss_D = -wasserstein + weights["gp"] * penalty + weights["cls"] * loss_D_cls
     optimizer_D.step(loss_D)  # Jittor: computes the gradients of D's parameters, and updates
     losses = {"wasserstein": wasserstein, "penalty": penalty, "loss_D_cls": loss_D_cls}
     if not update_G:
@@ -342,7 +337,7 @@ def train_step(
     loss_G_cls = classification_loss(logits, targets)
     reconstruction = generator(fake, labels)
     loss_rec = jt.abs(reconstruction - real).mean()
-    optimizer_G.step(loss_G_adv + lambda_cls * loss_G_cls + lambda_rec * loss_rec)
+    optimizer_G.step(loss_G_adv + weights["cls"] * loss_G_cls + weights["rec"] * loss_rec)
     losses["loss_G_adv"] = loss_G_adv
     losses["loss_G_cls"] = loss_G_cls
     losses["loss_rec"] = loss_rec
@@ -356,10 +351,12 @@ def train(run, args):
     data = load(args, "train")
     settle_attributes(args, data)
     fixed_images, fixed_labels = spread(load(args, "test"))
-    generator, discriminator = build(args)
-    betas = (args.b1, args.b2)
-    optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=betas)
-    optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=betas)
+    networks = build(args)
+    generator, discriminator = networks
+    optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
+    optimizers = (optimizer_G, optimizer_D)
+    weights = {"gp": args.lambda_gp, "cls": args.lambda_cls, "rec": args.lambda_rec}
 
     run.checkpoint(  # what checkpoint_last.npz holds
         generator=generator,
@@ -376,19 +373,16 @@ def train(run, args):
         for real, labels in run.batches(data):  # counts the steps; Ctrl-C saves and stops
             targets = run.permute(labels)  # those of other images of the batch
             alpha = run.uniform(args.batch_size, 1, 1, 1)
+            update_G = run.step % args.n_critic == 0
             losses = train_step(
-                generator,
-                discriminator,
-                optimizer_G,
-                optimizer_D,
+                networks,
+                optimizers,
                 real,
                 labels,
                 targets,
                 alpha,
-                update_G=run.step % args.n_critic == 0,
-                lambda_gp=args.lambda_gp,
-                lambda_cls=args.lambda_cls,
-                lambda_rec=args.lambda_rec,
+                update_G=update_G,
+                weights=weights,
             )
             run.log(losses)
             if run.every(args.sample_interval):
@@ -449,7 +443,7 @@ def generate(run, args):
         args.channels,
         multiple=4,
         tile=args.tile,
-        look=targets,
+        condition=targets,
     )
 
 

@@ -1,9 +1,10 @@
-"""Run by mpirun in each of its processes: scripts one after the other, in one import of Jittor.
+"""Run by mpirun in each process: scripts one after the other, with one import.
 
     mpirun -np 2 python run_under_mpi.py RUNS
 
-RUNS is a JSON file, [{"name": script, "argv": its flags, "log": path, "dies_at": step of process 1, or null}]. After
-every step each process asserts that all hold the same weights, and adds the step's number to `log` + its rank.
+RUNS is a JSON file, [{"name": script, "argv": its flags, "log": path, "dies_at": step
+of process 1, or null}]. After every step each process asserts that all hold the same
+weights, and adds the step's number to `log` + its rank.
 """
 
 import importlib
@@ -13,21 +14,24 @@ import sys
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import common
 
 import jittor as jt
 import numpy as np
 
-real_steps = common.Run.steps
+real_batches = common.Run.batches
 
 
-def checked_steps(log, dies_at):
-    """Run.steps with the assertion; it writes to a file, since several processes would mix their lines on a screen."""
+def checked_batches(log, dies_at):
+    """Run.batches with the assertion.
 
-    def steps(run, batches):
-        for batch in real_steps(run, batches):
+    It writes to a file: several processes would mix their lines on a screen.
+    """
+
+    def batches(run, data):
+        for batch in real_batches(run, data):
             yield batch
             for part in run.parts.values():
                 if isinstance(part, jt.nn.Module):
@@ -38,7 +42,7 @@ def checked_steps(log, dies_at):
             with open(f"{log}{jt.rank}", "a") as file:
                 file.write(f"{run.step}\n")
 
-    return steps
+    return batches
 
 
 def assert_equal(run, module):
@@ -50,7 +54,7 @@ def assert_equal(run, module):
 
 def main(runs):
     for each in runs:
-        common.Run.steps = checked_steps(each["log"], each["dies_at"])
+        common.Run.batches = checked_batches(each["log"], each["dies_at"])
         try:
             importlib.import_module(each["name"]).main(each["argv"])
         except BaseException:

@@ -1,6 +1,8 @@
-"""A run that is killed at any moment, saves included, goes on from its last checkpoint as if nothing had happened.
+"""A run that is killed at any moment continues from its last checkpoint.
 
-The long form, 50 kills over all scripts: python -m pytest -m slow tests/test_kills.py
+The long form, 50 kills over all scripts:
+
+    python -m pytest -m slow tests/common/test_kills.py
 """
 
 from common import checkpoint
@@ -16,12 +18,15 @@ from registry import ROOT, ROWS, SHARED, differences, make_data, run
 
 STEPS_PER_EPOCH = 4  # of the small runs; a checkpoint after each epoch
 
-# A run whose saves take long, so that kills hit them, and which says every step that it has finished.
+# A run whose saves take long, so that kills hit them, and which says every step that it
+# has finished.
 VICTIM = """
 import importlib, os, sys, time
 sys.path.insert(0, {root!r})
 import common
-real_sync, real_replace, real_steps = os.fsync, os.replace, common.Run.steps
+real_sync = os.fsync
+real_replace = os.replace
+real_batches = common.Run.batches
 
 def slow(real):
     def call(*args):
@@ -31,12 +36,12 @@ def slow(real):
 
 os.fsync, os.replace = slow(real_sync), slow(real_replace)
 
-def steps(run, batches):
-    for batch in real_steps(run, batches):
+def batches(run, data):
+    for batch in real_batches(run, data):
         yield batch
         print("STEP", run.step, flush=True)
 
-common.Run.steps = steps
+common.Run.batches = batches
 importlib.import_module({name!r}).main({argv!r})
 """
 
@@ -56,7 +61,11 @@ def saved_step(folder):
 
 
 def kill_once(name, argv, folder, seconds):
-    """Starts a run, kills it after so many seconds (of its loop), and checks what is left. Whether it was killed."""
+    """Kills a run after `seconds` of its loop, and checks what is left.
+
+    Returns:
+        Whether it was still running.
+    """
     before = saved_step(folder) if (folder / checkpoint.FILE_NAME).exists() else 0
     process = start(name, argv)
     for line in process.stdout:  # the clock starts with the loop, not with the import
@@ -74,7 +83,8 @@ def kill_once(name, argv, folder, seconds):
 
 
 def survives(name, n_kills, tmp_path, seed):
-    rng, data = random.Random(seed), make_data(name, tmp_path / "data")
+    rng = random.Random(seed)
+    data = make_data(name, tmp_path / "data")
     flags = ["--data_dir", data, *SHARED, *ROWS[name].flags, "--n_epochs", 4]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(name, *flags, "--out_dir", whole)
@@ -91,7 +101,7 @@ def survives(name, n_kills, tmp_path, seed):
     assert n_hit > 0
 
 
-def test_a_killed_run_goes_on(tmp_path):
+def test_a_killed_run_continues(tmp_path):
     survives("dcgan", 3, tmp_path, seed=0)
 
 

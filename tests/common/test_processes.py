@@ -1,4 +1,7 @@
-"""Every script with two processes under mpirun: equal weights, the numbers of one process, one writer."""
+"""Two processes under mpirun: equal weights, one process's numbers, one writer.
+
+By default for the four scripts of `registry.ARCHETYPES`, for all others with `-m slow`.
+"""
 
 from common import checkpoint
 
@@ -13,7 +16,15 @@ from pathlib import Path
 import jittor as jt
 import numpy as np
 import pytest
-from registry import ROOT, ROWS, assert_same_way, run, saved_arrays, weights_at_the_start
+from registry import (
+    EVERY_SCRIPT,
+    ROOT,
+    ROWS,
+    assert_same_movement,
+    run,
+    saved_arrays,
+    weights_at_the_start,
+)
 
 RATE = 1e-5
 SHORT = ["--n_epochs", 1, "--lr", RATE]
@@ -36,12 +47,15 @@ def mpirun(n, *argv, check=True, timeout=600):
 
 
 def run_all(folder, runs, check=True):
-    """What two processes print that run scripts one after the other; `runs` are those of run_under_mpi.py."""
+    """Runs scripts one after the other in two processes.
+
+    Args:
+        runs: as run_under_mpi.py takes them.
+    """
     folder.mkdir(exist_ok=True)
-    (folder / "runs.json").write_text(json.dumps(runs))
-    return mpirun(
-        2, Path(__file__).with_name("run_under_mpi.py"), folder / "runs.json", check=check
-    )
+    file = folder / "runs.json"
+    file.write_text(json.dumps(runs))
+    return mpirun(2, Path(__file__).with_name("run_under_mpi.py"), file, check=check)
 
 
 def one_run(name, flags, out_dir, dies_at=None):
@@ -52,48 +66,50 @@ def one_run(name, flags, out_dir, dies_at=None):
 def lines(folder, rank):
     """What a process has written to its log of a run."""
     path = Path(f"{folder}.log{rank}")
-    return (
-        path.read_text().splitlines()
-        if path.exists()
-        else ["it was not run: an earlier one has failed"]
-    )
+    if not path.exists():
+        return ["it was not run: an earlier one has failed"]
+    return path.read_text().splitlines()
 
 
 def flags_of(name, tiny):
-    """{key: flags} of the runs of a script: its own, and those of what is particular under mpirun."""
-    own = {name: [*tiny.flags, *ROWS[name].alone]}
-    return own | (
-        {MBD: [*tiny.flags, "--minibatch_discrimination", "20,2"]} if name == "dcgan" else {}
-    )
+    """{key: flags} of a script's runs."""
+    flags = {name: [*tiny.flags, *ROWS[name].alone]}
+    if name == "dcgan":
+        flags[MBD] = [*tiny.flags, "--minibatch_discrimination", "20,2"]
+    return flags
 
 
 @pytest.fixture(scope="module")
-def two_processes(tiny_runs, tmp_path_factory):
-    """The folder in which two processes have run everything, under the keys of `flags_of`; and what they printed."""
+def two_processes(request, tiny_runs, tmp_path_factory):
+    """(folder, output) of two processes that have run everything the tests ask for.
+
+    The runs lie in the folder under the keys of `flags_of`.
+    """
     folder = tmp_path_factory.mktemp("two")
-    flags = {key: value for name in ROWS for key, value in flags_of(name, tiny_runs(name)).items()}
-    runs = [
-        one_run(key.split("+")[0], [*each, *SHORT], folder / key) for key, each in flags.items()
-    ]
-    begun_by_one, tiny = (
-        shutil.copytree(tiny_runs("dcgan").half, folder / "of one, then of two"),
-        tiny_runs("dcgan"),
-    )
-    runs.append(one_run("dcgan", ["--resume", begun_by_one, "--n_epochs", 2], begun_by_one))
+    tests = [item for item in request.session.items if "two_processes" in item.fixturenames]
+    names = [item.callspec.params["name"] for item in tests if "name" in item.callspec.params]
+    runs = []
+    for name in dict.fromkeys([*names, "dcgan"]):
+        for key, flags in flags_of(name, tiny_runs(name)).items():
+            runs.append(one_run(name, [*flags, *SHORT], folder / key))
+    tiny = tiny_runs("dcgan")
+    started_by_one = shutil.copytree(tiny.half, folder / "of one, then of two")
+    runs.append(one_run("dcgan", ["--resume", started_by_one, "--n_epochs", 2], started_by_one))
     runs.append(one_run("dcgan", [*tiny.flags, "--n_epochs", 1], folder / "of two, then of one"))
     return folder, run_all(folder, runs, check=False).stdout
 
 
-@pytest.mark.parametrize("name", list(ROWS))
+@pytest.mark.parametrize("name", EVERY_SCRIPT)
 def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch, two_processes):
-    """Four steps on two halves of each batch are four steps on the whole, but for the order of sums.
+    """Four steps on halves of each batch equal four steps on the whole.
 
-    It holds for batch norm too, whose statistics Jittor takes over all processes. The rate is so small that weights
-    stay what they are for the next step's gradient; what is compared is how far they have come. Adam turns a gradient
-    that is zero but for rounding into a step of full length: such weights are a small part of each network. Another
-    kind of rounding has two outcomes as well: a ReLU whose input is zero but for it passes a gradient or not. cyclegan
-    has most of them, and in a network this small one can be 3 % of a gradient: PyTorch's in float64 jumps by as much
-    where weights change by a millionth, between the one process's value and the two's. Hence its tolerance.
+    It holds for batch norm too, whose statistics are taken over all processes. The
+    learning rate is so small that the weights stay what they are for the next step's
+    gradient; the movements are compared. They differ by the order of sums: Adam turns a
+    gradient that is zero but for rounding into a step of full length, and a ReLU whose
+    input is zero but for rounding passes a gradient or not. cyclegan.py has the most of
+    these, and in a network this small one can be 3 % of a gradient (PyTorch's in
+    float64 jumps by as much between the two results' weights). Hence its tolerance.
     """
     assert_trains_as_one(name, name, tiny, tmp_path, monkeypatch, two_processes)
 
@@ -102,55 +118,57 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch, two_proce
 def test_minibatch_discrimination_sees_the_whole_batch(
     name, tiny, tmp_path, monkeypatch, two_processes
 ):
-    """Seen by halves, the images would have half as many neighbours, and the gradients would not reach them all."""
+    """Seen by halves, the images would have half as many neighbours."""
     assert_trains_as_one(name, MBD, tiny, tmp_path, monkeypatch, two_processes)
 
 
 def assert_trains_as_one(name, key, tiny, tmp_path, monkeypatch, two_processes):
-    folder, printed = two_processes[0] / key, two_processes[1]
+    folder = two_processes[0] / key
+    printed = two_processes[1]
     before = weights_at_the_start(monkeypatch)
     run(name, *flags_of(name, tiny)[key], *SHORT, "--out_dir", tmp_path / "one")
     assert lines(folder, 0)[-1] == "4", lines(folder, 0)
     assert printed.count(f"Done; everything is in {folder}.") == 1
-    one, two = saved_arrays(tmp_path / "one"), saved_arrays(folder)
+
+    one = saved_arrays(tmp_path / "one")
+    two = saved_arrays(folder)
     assert one.keys() == two.keys()
-    assert_same_way(before, one, two, 0.2 if name == "cyclegan" else 0.1, ROWS[name].fixed)
+    tolerance = 0.2 if name == "cyclegan" else 0.1
+    assert_same_movement(before, one, two, tolerance, ROWS[name].fixed)
     assert_same_moments(one, two, ROWS[name].fixed)
-    logs = (
-        np.genfromtxt(run / "losses.csv", delimiter=",", skip_header=1)
-        for run in (tmp_path / "one", folder)
-    )
+    logs = []
+    for out in (tmp_path / "one", folder):
+        logs.append(np.genfromtxt(out / "losses.csv", delimiter=",", skip_header=1))
     assert np.allclose(*logs, rtol=1e-3, atol=1e-4, equal_nan=True)
-    assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(
-        f.name for f in folder.iterdir()
-    )
+    names = [sorted(file.name for file in out.iterdir()) for out in (tmp_path / "one", folder)]
+    assert names[0] == names[1]
 
 
 def assert_same_moments(one, two, fixed):
-    """The optimizers' averages agree, measured by their norms: of gradients to 6 %, of their squares to 12 %.
+    """The optimizers' moments agree: of gradients to 6 %, of their squares to 12 %.
 
-    All but cyclegan's agree to 1 %, and its own at the first step to 2e-6. One process's gradient in the place of
-    both's would differ by half and more.
-    Gradients that are zero but for rounding (of a bias before batch norm) are compared with the largest.
+    All but cyclegan's agree to 1 %, and its own at the first step to 2e-6. One
+    process's gradient instead of both's would differ by half and more. Gradients that
+    are zero but for rounding (of a bias before batch norm) are compared with the
+    largest.
     """
-    slots = {
-        key.split("/")[0] + key_slot
-        for key in one
-        for key_slot in ("/m/", "/values/")
-        if key_slot in key
-    }
-    assert slots
-    for slot in slots:
-        keys = [key for key in one if key.startswith(slot)]
+    prefixes = set()
+    for key in one:
+        optimizer, moment, *_ = key.split("/")
+        if moment in ("m", "values"):
+            prefixes.add(f"{optimizer}/{moment}/")
+    assert prefixes
+    for prefix in prefixes:
+        keys = [key for key in one if key.startswith(prefix)]
         largest = max(np.linalg.norm(one[key]) for key in keys)
-        assert (largest > 0) == (slot.split("/")[0] not in fixed)
-        tolerance = 0.06 if slot.endswith("/m/") else 0.12
+        assert (largest > 0) == (prefix.split("/")[0] not in fixed)
+        tolerance = 0.06 if prefix.endswith("/m/") else 0.12
         for key in keys:
             difference = np.linalg.norm(one[key] - two[key])
             assert difference <= tolerance * np.linalg.norm(one[key]) + 1e-4 * largest, key
 
 
-@pytest.mark.parametrize("name", list(ROWS))
+@pytest.mark.parametrize("name", EVERY_SCRIPT)
 def test_processes_hold_equal_weights_after_every_step(name, two_processes):
     """run_under_mpi.py asserts it, and counts the steps."""
     assert [lines(two_processes[0] / name, rank) for rank in "01"] == [["1", "2", "3", "4"]] * 2
@@ -178,15 +196,7 @@ def test_resuming_with_another_number_of_processes(two_processes, first):
 
 @pytest.mark.parametrize("name", ["cgan_mnist"])
 def test_batch_size_must_divide_among_processes(name, tiny, tmp_path):
-    argv = [
-        ROOT / f"{name}.py",
-        "--data_dir",
-        tiny.data,
-        "--out_dir",
-        tmp_path / "out",
-        "--batch_size",
-        9,
-    ]
-    done = mpirun(2, *argv, check=False)
+    flags = ["--data_dir", tiny.data, "--out_dir", tmp_path / "out", "--batch_size", 9]
+    done = mpirun(2, ROOT / f"{name}.py", *flags, check=False)
     assert done.returncode == 2
     assert "--batch_size 9 must be a multiple of 2 processes" in done.stderr

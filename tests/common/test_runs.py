@@ -1,4 +1,7 @@
-"""What must hold for the runs of every script: exact resuming, seeds, what is stored, losses that go wrong."""
+"""What must hold for every script's runs: exact resuming, seeds, what is stored.
+
+By default on the four scripts of `registry.ARCHETYPES`, on all others with `-m slow`.
+"""
 
 import common
 import common.run
@@ -17,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from registry import (
+    EVERY_SCRIPT,
     NOISE,
     ROWS,
     assert_same_run,
@@ -30,10 +34,11 @@ from registry import (
 
 from jittor_fast import nn
 
-every_script = pytest.mark.parametrize("name", list(ROWS))
-# For what no method changes: a script from noise, one with pools and two of each network, one of several phases.
+every_script = pytest.mark.parametrize("name", EVERY_SCRIPT)
+# For what no method changes: from noise, with pools and two of each network, of phases.
 some_scripts = pytest.mark.parametrize("name", ["dcgan", "cyclegan", "stackgan"])
-WHOLE, N_STEPS = 8, 4  # steps of a whole run, and of an epoch
+WHOLE = 8  # steps of a whole run
+N_STEPS = 4  # of an epoch
 
 
 @pytest.fixture(autouse=True)
@@ -43,21 +48,21 @@ def no_curves(monkeypatch):
 
 
 def before_step(monkeypatch, name, act):
-    """Calls act(n, args) before the script's n-th training step, with the step's arguments in a flat list."""
-    script, calls = load(name), []
+    """Calls act(n, arguments) before a script's n-th training step.
+
+    Tuples and lists among the step's arguments are given as their members.
+    """
+    script = load(name)
     real_step = script.train_step
+    n_calls = 0
 
     def step(*args, **kwargs):
-        calls.append(1)
-        values = [*args, *kwargs.values()]
-        act(
-            len(calls),
-            [
-                x
-                for value in values
-                for x in (value if isinstance(value, (tuple, list)) else [value])
-            ],
-        )
+        nonlocal n_calls
+        n_calls += 1
+        flat = []
+        for value in [*args, *kwargs.values()]:
+            flat += value if isinstance(value, (tuple, list)) else [value]
+        act(n_calls, flat)
         return real_step(*args, **kwargs)
 
     monkeypatch.setattr(script, "train_step", step)
@@ -78,10 +83,12 @@ def test_resuming_equals_an_undisturbed_run(name, tiny, tmp_path):
 
 
 def assert_a_stop_loses_nothing(name, tiny, tmp_path, monkeypatch, n_steps):
+    def stop(n, _):
+        if n == n_steps:
+            signal.raise_signal(signal.SIGTERM)
+
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        before_step(
-            patch, name, lambda n, _: signal.raise_signal(signal.SIGTERM) if n == n_steps else None
-        )
+        before_step(patch, name, stop)
         run(name, *tiny.flags, "--out_dir", tmp_path)
     assert stopped.value.code == 128 + signal.SIGTERM
     assert meta(tmp_path)["step"] == n_steps
@@ -104,7 +111,7 @@ def test_a_stop_around_the_end_of_an_epoch(name, tiny, tmp_path, monkeypatch, n_
 
 @every_script
 def test_a_kill_in_the_middle_of_an_epoch_loses_no_saved_step(name, tiny, tmp_path, monkeypatch):
-    """Where a checkpoint is due after every step, the one before the kill holds all steps but the one it broke off."""
+    """With a checkpoint after every step, only the step of the kill is lost."""
 
     def kill(n, _):
         if n == 7:
@@ -132,7 +139,7 @@ def test_a_numbered_checkpoint_resumes_as_the_last_one(name, tiny, tmp_path):
 
 @every_script
 def test_a_rate_that_has_fallen_stays_down(name, tiny, tmp_path, monkeypatch, capsys):
-    """A run of two epochs whose rate falls from the second on; resumed for two more, it never trains faster again."""
+    """Resumed for more epochs, a run whose rate has fallen never trains faster again."""
     if "decay_until" not in load(name).parse_args([]):
         pytest.skip("its rate does not fall")
     rates = []
@@ -159,7 +166,7 @@ def test_a_rate_that_has_fallen_stays_down(name, tiny, tmp_path, monkeypatch, ca
 @every_script
 def test_a_finished_run_says_so(name, tiny, tmp_path, capsys):
     run(name, "--resume", tiny.half, "--out_dir", tmp_path)
-    assert "trained for 1 epochs already" in capsys.readouterr().out
+    assert "already trained for 1 epochs" in capsys.readouterr().out
 
 
 # ---- seeds ----
@@ -170,21 +177,19 @@ def test_the_seed_decides(name, tiny, tmp_path):
     for folder, seed in (("same", 0), ("other", 1)):
         run(name, *tiny.flags, "--n_epochs", 1, "--out_dir", tmp_path / folder, "--seed", seed)
     assert_same_run(tiny.half, tmp_path / "same")
-    one, other = pictures(tiny.half), pictures(tmp_path / "other")
+    one = pictures(tiny.half)
+    other = pictures(tmp_path / "other")
     assert one.keys() == other.keys()
     assert [file for file in one if one[file] == other[file]] == []
     changed = differences(tiny.half, tmp_path / "other")
-    arrays = saved_arrays(
-        tiny.half
-    )  # those that are still 0, of an optimizer that has not run, are not drawn
-    matrices = {
-        key for key, value in arrays.items() if value.size > 10 and value.ndim > 1 and value.any()
-    }
-    assert matrices - set(changed) == set()
+    for key, value in saved_arrays(tiny.half).items():
+        # Moments that are still 0, of an optimizer that has not run, are equal.
+        if value.size > 10 and value.ndim > 1 and value.any():
+            assert key in changed
 
 
 def first_step(monkeypatch, name, argv):
-    """What a run draws from its seed until its first step: weights, the step's inputs, and a dropout mask."""
+    """What a run draws until its first step: weights, inputs, and a dropout mask."""
     seen = {}
 
     def see(n, args):
@@ -218,7 +223,7 @@ def test_the_seed_reaches_everything(name, tiny, tmp_path, monkeypatch):
 
 @every_script
 def test_the_seed_reaches_the_augmentation(name, tiny, tmp_path, monkeypatch):
-    """Of a folder with equal images, whose order shows nothing."""
+    """On a folder of equal images, whose order does not show."""
     if not ROWS[name].augments:
         pytest.skip("it augments nothing, or by mirroring alone")
     data = shutil.copytree(tiny.data, tmp_path / "data")
@@ -241,7 +246,8 @@ def test_the_seed_reaches_the_augmentation(name, tiny, tmp_path, monkeypatch):
 @every_script
 def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
     """Intervals that divide nothing, and a rate that is nobody's default."""
-    script, runs = load(name), []
+    script = load(name)
+    runs = []
     real_train = script.train
 
     def train(run, args):
@@ -250,14 +256,10 @@ def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(script, "train", train)
     given = {"log_interval": 3, "sample_interval": 5, "lr": 0.00037, "seed": 11}
-    given |= {"b2": 0.97} if "b2" in script.parse_args([]) else {}
-    run(
-        name,
-        *tiny.flags,
-        *[x for flag, value in given.items() for x in (f"--{flag}", value)],
-        "--out_dir",
-        tmp_path,
-    )
+    if "b2" in script.parse_args([]):
+        given["b2"] = 0.97
+    flags = [word for flag, value in given.items() for word in (f"--{flag}", value)]
+    run(name, *tiny.flags, *flags, "--out_dir", tmp_path)
     ((ran, args),) = runs
     stored = json.loads((tmp_path / "config.json").read_text())["args"]
     assert stored == meta(tmp_path)["args"]
@@ -266,9 +268,8 @@ def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
     for part_name, part in ran.parts.items():
         if isinstance(part, jt.optim.Optimizer):
             rate = given["lr"] * ROWS[name].rates.get(part_name, 1)
-            assert part.lr == pytest.approx(
-                rate, rel=1e-4
-            )  # gan.py's falls by 4e-6 of itself in each step
+            # gan.py's rate falls by 4e-6 of itself in each step.
+            assert part.lr == pytest.approx(rate, rel=1e-4)
             assert all(group.get("lr", part.lr) == part.lr for group in part.param_groups)
             assert not isinstance(part, jt.nn.Adam) or part.betas == (stored["b1"], given["b2"])
     with open(tmp_path / "losses.csv") as file:
@@ -278,7 +279,7 @@ def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
 
 @every_script
 def test_every_loss_is_logged_by_itself(name, tiny):
-    """From the step on that first has it: later lines are full, and earlier ones leave it open."""
+    """From the first step that has it on; earlier lines leave it empty."""
     with open(tiny.whole / "losses.csv") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, WHOLE + 1))
@@ -290,45 +291,66 @@ def test_every_loss_is_logged_by_itself(name, tiny):
 
 
 @every_script
-def test_exports_are_what_generates(name, tiny):
+def test_exports_are_the_networks(name, tiny):
+    """Each network's weights, or its average if it has one, for `jt.load`."""
+    networks = ROWS[name].networks
     written = {file.name.removesuffix("_last.pkl") for file in tiny.half.glob("*.pkl")}
-    assert written == set(ROWS[name].exports)
+    assert written == set(networks)
     arrays = saved_arrays(tiny.half)
-    for export, part in ROWS[name].exports.items():
-        weights = jt.load(str(tiny.half / f"{export}_last.pkl"))
+    for network, part in networks.items():
+        weights = jt.load(str(tiny.half / f"{network}_last.pkl"))
         assert weights
         for key, value in weights.items():
             assert np.array_equal(np.asarray(value), arrays[f"{part}/{key}"]), key
 
 
+@some_scripts
+@pytest.mark.parametrize("flags", [[], ["--sample_only"]])
+def test_a_finished_run_can_be_exported(name, tiny, tmp_path, flags):
+    """Also with --sample_only, then of the networks that it loads."""
+    run(name, "--resume", tiny.half, "--export_pkl", "--out_dir", tmp_path, *flags)
+    files = sorted(tmp_path.glob("*.pkl"))
+    assert files
+    if not flags:
+        assert len(files) == len(ROWS[name].networks)
+    for file in files:
+        expected = jt.load(str(tiny.half / file.name))
+        found = jt.load(str(file))
+        assert expected.keys() == found.keys()
+        for key, value in found.items():
+            assert np.array_equal(np.asarray(value), np.asarray(expected[key])), key
+
+
 @every_script
 def test_fine_tuning_takes_the_weights_alone(name, tiny, tmp_path, monkeypatch):
-    """--init_from: weights of the checkpoint, at step 0 with fresh optimizers, and averages that begin anew."""
-    parts, real_track = {}, common.Run.track
+    """--init_from: the checkpoint's weights, step 0, fresh optimizers and averages."""
+    runs = []
+    real_restore = common.Run.restore
 
-    def track(run, exports=None, **tracked):
-        real_track(run, exports, **tracked)
-        parts.update(run=run, **tracked)
+    def restore(run):
+        real_restore(run)
+        runs.append(run)
         raise Seen
 
-    monkeypatch.setattr(common.Run, "track", track)
+    monkeypatch.setattr(common.Run, "restore", restore)
     flags = ["--data_dir", tiny.data, "--batch_size", 2, "--out_dir", tmp_path / "out", "--seed", 5]
     with pytest.raises(Seen):  # without a flag of the architecture, which the checkpoint gives
         run(name, "--init_from", tiny.half, *flags)
-    tuned, stored = parts.pop("run"), meta(tiny.half)["args"]
+    (tuned,) = runs
     assert (tuned.step, tuned.epoch, tuned.losses, tuned.args.seed) == (0, 0, {}, 5)
-    assert tuned.args.img_size == stored["img_size"]
+    assert tuned.args.img_size == meta(tiny.half)["args"]["img_size"]
     arrays = saved_arrays(tiny.half)
-    for part_name, part in parts.items():
+    for part_name, part in tuned.parts.items():
         state = checkpoint.get_state(part)
+        if isinstance(part, common.EMA):
+            assert state.pop("n_updates") == 0
         for key, value in state.items():
             if isinstance(part, jt.nn.Module):
                 assert np.array_equal(value, arrays[f"{part_name}/{key}"]), key
             elif isinstance(part, jt.optim.Optimizer):
                 assert not np.any(value), key
-            elif isinstance(part, common.EMA) and key != "n_updates":
+            elif isinstance(part, common.EMA):
                 assert np.array_equal(value, part.source.state_dict()[key].numpy()), key
-        assert not isinstance(part, common.EMA) or state["n_updates"] == 0
 
 
 # ---- what goes wrong in a run ----
@@ -396,8 +418,9 @@ def test_sampling_needs_no_training_data(name, tiny, tmp_path):
     finally:
         data.rename(tiny.data)
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["result.png", "samples.npz"]
+    size = meta(tiny.half)["args"]["img_size"]
     with np.load(tmp_path / "out/samples.npz") as samples:
-        images, size = samples["images"], meta(tiny.half)["args"]["img_size"]
+        images = samples["images"]
     assert (images.shape, images.dtype) == ((7, size, size, 1), np.uint8)
     files = sorted((tmp_path / "png").iterdir())
     assert [file.name for file in files] == [f"{i:05d}.png" for i in range(7)]

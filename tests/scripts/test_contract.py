@@ -181,7 +181,7 @@ def test_paper_selects_the_published_setting(name):
     for flag, value in paper.items():
         assert (type(typed[flag]), typed[flag]) == (type(value), value)
 
-    # Flags that the paper does not set keep their defaults, but those that follow others.
+    # Flags that the paper does not set keep their defaults.
     for flag in set(usual) - set(paper) - {"paper", "decay_until"}:
         assert chosen[flag] == usual[flag] or flag.endswith("_channels"), flag
 

@@ -10,7 +10,7 @@ Two files of weights fit. Published FIDs belong to the first; numbers of the two
 
 from common import checkpoint
 from common.data.decode import to_float
-from common.data.torch_files import read_weights
+from tools.torch_files import read_weights
 from common.errors import UserError
 from common.networks import in_chunks
 

@@ -6,7 +6,7 @@ published FID or KID. The network is EfficientNet-B0 (Tan 2019, arXiv 1905.11946
 excitation and with ReLU6, as its authors describe at github.com/tensorflow/tpu, models/official/efficientnet/lite.
 """
 
-from common.data.torch_files import read_weights
+from tools.torch_files import read_weights
 from common.errors import UserError
 from common.networks import in_chunks
 
