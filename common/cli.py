@@ -92,7 +92,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         super().__init__(prog, max_help_position=28)
 
     def _get_help_string(self, action):
-        if action.default in (None, False) or "default" in (action.help or ""):
+        has_none = action.default is None or action.default is False
+        if has_none or "default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 

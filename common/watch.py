@@ -36,7 +36,7 @@ class Watch:
     def warn_once(self, topic, message):
         if topic not in self.warned:
             self.warned.add(topic)
-            warn(f"{message}; try another --loss, --lr or --seed")
+            warn(f"{message}; a lower --lr or another --seed may help")
 
     def see_losses(self, losses):
         """Takes the losses that were read, {name: float}."""

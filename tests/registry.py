@@ -111,7 +111,7 @@ SMALL = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10]
 TRANSLATOR = ["--img_size", 32, "--width", 4, "--batch_size", 2]
 AVERAGED_GAN = {"generator": "averaged", "discriminator": "discriminator"}
 GAN = {"generator": "generator", "discriminator": "discriminator"}
-CRITIC = {"generator": "averaged", "critic": "critic"}
+CRITIC = {"generator": "generator", "critic": "critic"}  # --ema_decay 0: no average
 
 ROWS = {
     "cgan_mnist": Script(

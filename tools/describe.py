@@ -143,7 +143,7 @@ EXAMPLES = {
 
 
 def n_parameters(network):
-    """How many numbers are trained: without the statistics of norms."""
+    """The number of trained parameters, without the statistics of norms."""
     return sum(
         parameter.numel()
         for name, parameter in network.named_parameters()
@@ -189,7 +189,7 @@ def output_shapes(network, inputs):
             outputs = network(*inputs)
     finally:
         for layer in layers.values():
-            del layer.execute  # the instance's, which hides that of its class
+            vars(layer).pop("execute", None)  # the class's own is visible again
     return flat_shapes(outputs), shapes
 
 
@@ -226,7 +226,7 @@ def describe(name, network, inputs=None):
         rows.append(("", "others", "", n_others))
 
     print(f"\n{title}")
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     for layer_name, kind, shape, count in rows:
         print(f"  {layer_name:{widths[0]}}  {kind:{widths[1]}}  {shape:{widths[2]}}  {count:>12,}")
     print(f"  {total:,} parameters ({total / 1e6:.3f} M)", flush=True)
@@ -264,6 +264,8 @@ def networks_and_inputs(script, args):
     if args.script == "stargan" and args.selected_attrs is None:
         args.selected_attrs = script.load(args, "test").names  # as its training does
     networks = script.build(args)
+    if isinstance(networks, dict):
+        return {name: (network, None) for name, network in networks.items()}
     if isinstance(networks, jt.nn.Module):
         networks = [networks]
     if args.script in EXAMPLES:
@@ -277,10 +279,12 @@ def networks_and_inputs(script, args):
 
 def main(argv=None):
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
         return
     try:
+        if not argv or argv[0].startswith("-"):
+            raise UserError("give a script, such as dcgan.py, and then its flags")
         script = load(argv[0])
         args = script.parse_args(argv[1:])
         for name, (network, inputs) in networks_and_inputs(script, args).items():

@@ -1,8 +1,9 @@
-"""Weights from a file of PyTorch's, without PyTorch, and without running what such a file may hold.
+"""Reads weights from a file of PyTorch, without PyTorch, and runs no code of the file.
 
-A `.pth` is a pickle, which can call any function when it is loaded. Here it can name only the few that a dict of
-tensors needs. Both formats are read: the zip archive of PyTorch 1.6 and later, and the older one, in which five pickles
-and then the numbers follow each other (torch/serialization.py, `_legacy_save`).
+A `.pth` is a pickle, which can call any function when it is loaded. The reader allows
+only the few names that a dict of tensors needs. It reads both formats: the zip archive
+of PyTorch 1.6 and later, and the older one, in which five pickles and then the numbers
+follow each other (torch/serialization.py, `_legacy_save`).
 """
 
 from common.errors import UserError
@@ -24,6 +25,7 @@ DTYPES = {
     "LongStorage": "<i8",
     "IntStorage": "<i4",
 }
+# What a damaged file may raise.
 DAMAGE = (
     OSError,
     EOFError,
@@ -39,33 +41,49 @@ DAMAGE = (
 
 
 class Storage:
-    """A row of numbers that tensors are views of; `numbers` is filled in once it has been read."""
+    """The numbers that tensors are views of.
+
+    Attributes:
+        numbers: a one-dimensional array, set once it has been read.
+    """
 
     def __init__(self, dtype):
-        self.dtype, self.numbers = dtype, None
+        self.dtype = dtype
+        self.numbers = None
 
 
 class Tensor:
-    """What the file says of a tensor: which part of a storage it is."""
+    """A view of a storage, as the file describes it.
+
+    Args:
+        offset: of its first number in the storage.
+        size: its shape.
+        stride: how far apart neighbours along each axis lie in the storage.
+    """
 
     def __init__(self, storage, offset, size, stride, *_):
-        self.storage, self.offset, self.size, self.stride = (
-            storage,
-            offset,
-            tuple(size),
-            tuple(stride),
-        )
+        self.storage = storage
+        self.offset = offset
+        self.size = tuple(size)
+        self.stride = tuple(stride)
 
     def array(self):
-        """A copy of the numbers, which lie `stride` apart in the storage: in another order, where it was permuted."""
-        last = self.offset + sum((side - 1) * step for side, step in zip(self.size, self.stride))
-        if min(self.offset, *self.size, *self.stride, 0) < 0 or len(self.size) != len(self.stride):
+        """A copy of the numbers, with the tensor's shape.
+
+        Raises:
+            ValueError: the shape is impossible, or reaches beyond the storage.
+        """
+        if len(self.size) != len(self.stride) or min(self.offset, *self.size, *self.stride, 0) < 0:
             raise ValueError("a tensor of no possible shape")
-        if 0 not in self.size and max(last + 1, math.prod(self.size)) > len(self.storage.numbers):
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride))
+        n_stored = len(self.storage.numbers)
+        # The product too: with a stride of 0, a few bytes could become gigabytes.
+        if 0 not in self.size and max(last + 1, math.prod(self.size)) > n_stored:
             raise ValueError("a tensor that is larger than its storage")
         numbers = self.storage.numbers[self.offset :]
         steps = [step * numbers.itemsize for step in self.stride]
-        return np.lib.stride_tricks.as_strided(numbers, self.size, steps, writeable=False).copy()
+        view = np.lib.stride_tricks.as_strided(numbers, self.size, steps, writeable=False)
+        return view.copy()
 
 
 class Unpickler(pickle.Unpickler):
@@ -95,10 +113,11 @@ class Unpickler(pickle.Unpickler):
 
 
 def read_weights(path):
-    """{name: array} of a state dict in a file of PyTorch's.
+    """{name: array} of a state dict in a file of PyTorch.
 
     Raises:
-        UserError: it is no such file, is damaged, or holds anything but tensors.
+        UserError: the file is of another format, is damaged, or holds anything other
+            than tensors.
     """
     try:
         with open(path, "rb") as file:
@@ -111,26 +130,29 @@ def read_weights(path):
 
 
 def read_zip(file):
+    """What an archive of PyTorch 1.6 or later holds."""
     with zipfile.ZipFile(file) as archive:
         (pickled,) = (name for name in archive.namelist() if Path(name).name == "data.pkl")
         unpickler = Unpickler(io.BytesIO(archive.read(pickled)))
         found = unpickler.load()
         for key, storage in unpickler.storages.items():
-            storage.numbers = np.frombuffer(
-                archive.read(pickled.replace("data.pkl", f"data/{key}")), storage.dtype
-            )
+            data = archive.read(pickled.replace("data.pkl", f"data/{key}"))
+            storage.numbers = np.frombuffer(data, storage.dtype)
     return found
 
 
 def read_legacy(file):
+    """What a file of the older format holds."""
     file.seek(0)
     if Unpickler(file).load() != LEGACY_MAGIC:
         raise ValueError("its first number is not PyTorch's")
-    Unpickler(file).load(), Unpickler(file).load()  # the version, and what the machine was
+    Unpickler(file).load()  # the version of the format
+    Unpickler(file).load()  # the machine that wrote it
     unpickler = Unpickler(file)
     found = unpickler.load()
     for key in Unpickler(file).load():
         storage = unpickler.storages[key]
         count = int(np.frombuffer(file.read(8), "<i8")[0])
-        storage.numbers = np.frombuffer(file.read(count * storage.dtype.itemsize), storage.dtype)
+        data = file.read(count * storage.dtype.itemsize)
+        storage.numbers = np.frombuffer(data, storage.dtype)
     return found

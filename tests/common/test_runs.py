@@ -139,7 +139,7 @@ def test_a_numbered_checkpoint_resumes_as_the_last_one(name, tiny, tmp_path):
 
 @every_script
 def test_a_rate_that_has_fallen_stays_down(name, tiny, tmp_path, monkeypatch, capsys):
-    """Resumed for more epochs, a run whose rate has fallen never trains faster again."""
+    """Resumed for more epochs, a run whose rate has fallen stays slow."""
     if "decay_until" not in load(name).parse_args([]):
         pytest.skip("its rate does not fall")
     rates = []

@@ -10,6 +10,7 @@ from PIL import Image
 
 import vae as script
 from jittor_fast import Adagrad, nn
+from tools.describe import n_parameters
 
 TINY = [
     *("--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10),
@@ -131,10 +132,6 @@ def test_kl_by_hand(mu, sigma, expected):
 
 
 # ---- the paper, and one step against PyTorch ----
-
-
-def n_parameters(network):
-    return sum(p.numel() for p in network.parameters())
 
 
 def test_parameters_of_the_paper():

@@ -8,6 +8,7 @@ from registry import run
 
 import dcgan
 import wgan as script
+from tools.describe import n_parameters
 
 twins = pytest.importorskip("tools.twins")
 TINY = ["--img_size", "16", "--latent_dim", "6", "--width", "4", "--channels", "3"]
@@ -171,11 +172,6 @@ def test_rmsprop_by_hand():
 
 
 # ---- the authors' networks ----
-
-
-def n_parameters(network):
-    """How many weights are trained; batch norm's running statistics are not."""
-    return sum(p.numel() for p in twins.trained(network).values())
 
 
 def test_parameters_of_the_paper():

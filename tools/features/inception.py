@@ -10,7 +10,6 @@ Two files of weights fit. Published FIDs belong to the first; numbers of the two
 
 from common import checkpoint
 from common.data.decode import to_float
-from tools.torch_files import read_weights
 from common.errors import UserError
 from common.networks import in_chunks
 
@@ -19,6 +18,7 @@ from pathlib import Path
 import jittor as jt
 
 from jittor_fast import nn
+from tools.torch_files import read_weights
 
 SIZE, N_FEATURES = 299, 2048
 N_CLASSES = {

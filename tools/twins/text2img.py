@@ -8,40 +8,58 @@ from tools.twins import update
 
 def encode_text(m, texts):
     h = m.layers(m.embedding(texts).transpose(1, 2).unsqueeze(2))
-    code = m.output((h * (texts > 0)[:, None, None]).amax(3).flatten(1))
+    is_text = (texts > 0)[:, None, None]
+    code = m.output((h * is_text).amax(3).flatten(1))
     return F.normalize(code, dim=1) * code.shape[1] ** 0.5
 
 
 def generate(m, z, text):
-    return m.layers(torch.cat([z, m.project(text)], 1)[:, :, None, None])
+    h = torch.cat([z, m.project(text)], 1)
+    return m.layers(h[:, :, None, None])
 
 
-def judge(m, images, *texts):
-    h = m.body(images)
-    tiled = [m.project(text)[:, :, None, None].expand(-1, -1, 4, 4) for text in texts]
-    return tuple(m.head(torch.cat([h, text], 1)).flatten() for text in tiled)
+def discriminate(m, images, *texts):
+    """Logits (B,) of the images with each of the texts."""
+    features = m.body(images)
+    logits = []
+    for text in texts:
+        projected = m.project(text)[:, :, None, None].expand(-1, -1, 4, 4)
+        logits.append(m.head(torch.cat([features, projected], 1)).flatten())
+    return logits
 
 
-FORWARD = {"TextEncoder": encode_text, "Generator": generate, "Discriminator": judge}
+FORWARD = {
+    "TextEncoder": encode_text,
+    "Generator": generate,
+    "Discriminator": discriminate,
+}
 
 
 def cross_entropy(logits, is_real):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(is_real)))
 
 
-def train_step(G, D, optimizer_G, optimizer_D, real, texts, noise, with_wrong, interpolate):
+def train_step(G, D, optimizer_G, optimizer_D, real, texts, z, *, with_wrong, interpolate):
     text, wrong = texts
+    z_D, z_G = z
+
     with torch.no_grad():
-        fake = G(noise[0], text)
+        fake = G(z_D, text)
     right_logits, wrong_logits = D(real, text, wrong)
-    fakes = [wrong_logits, *D(fake, text)] if with_wrong else D(fake, text)
-    loss_D = cross_entropy(right_logits, True) + sum(cross_entropy(x, False) for x in fakes) / len(
-        fakes
-    )
+    (fake_logits,) = D(fake, text)
+    loss_fake = cross_entropy(fake_logits, False)
+    if with_wrong:
+        loss_fake = (cross_entropy(wrong_logits, False) + loss_fake) / 2
+    loss_D = cross_entropy(right_logits, True) + loss_fake
     update(optimizer_D, loss_D)
-    losses = {"loss_G": cross_entropy(*D(G(noise[1], text), text), True)}
+
+    (logits,) = D(G(z_G, text), text)
+    loss_G = cross_entropy(logits, True)
+    losses = {"loss_D": loss_D, "loss_G": loss_G}
     if interpolate:
         between = torch.lerp(text, wrong, 0.5)
-        losses["loss_G_between"] = cross_entropy(*D(G(noise[1], between), between), True)
-    update(optimizer_G, sum(losses.values()))
-    return {"loss_D": loss_D, **losses}
+        (logits,) = D(G(z_G, between), between)
+        losses["loss_G_between"] = cross_entropy(logits, True)
+        loss_G = loss_G + losses["loss_G_between"]
+    update(optimizer_G, loss_G)
+    return losses
