@@ -26,9 +26,11 @@ Method
     the end of this file.
 
 What to expect
-    Digits fit their labels after 30 epochs. In the pictures of samples/ the columns are
-    the digits 0 to 9. loss_D near 0.25 means that D guesses. Figures beside the same
-    training in PyTorch: docs/scripts/cgan_mnist.md.
+    Digits fit their labels after 30 epochs. At the end a digit classifier reads 98.7 %
+    of them as the label that was asked for; the FID in its features is 1.23, and 1.58
+    for the same training in PyTorch (docs/scripts/cgan_mnist.md). In the pictures of
+    samples/ the columns are the digits 0 to 9. A loss_D near 0.25 means that D guesses;
+    near 0, D has won.
 
 Differences from the contest's code
     * samples are drawn from averaged weights (--ema_decay; --paper undoes this)
@@ -66,8 +68,7 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=100, batch_size=64, lr=0.0002)
     parser.set_defaults(sample_interval=1000, log_interval=100)
@@ -185,11 +186,13 @@ class Discriminator(nn.Module):
 
 def build(args):
     if args.arch == "conv":
-        Networks = (ConvGenerator, ProjectionDiscriminator)
+        generator_class = ConvGenerator
+        discriminator_class = ProjectionDiscriminator
     else:
-        Networks = (Generator, Discriminator)
-    generator = Networks[0](args.latent_dim, args.n_classes, args.img_size, args.channels)
-    discriminator = Networks[1](args.n_classes, args.img_size, args.channels, args.dropout)
+        generator_class = Generator
+        discriminator_class = Discriminator
+    generator = generator_class(args.latent_dim, args.n_classes, args.img_size, args.channels)
+    discriminator = discriminator_class(args.n_classes, args.img_size, args.channels, args.dropout)
     generator.train()
     discriminator.train()  # Jittor's dropout is off until .train()
     return generator, discriminator
@@ -210,9 +213,8 @@ def discriminator_loss(real_scores, fake_scores, wrong_scores, loss):
 
     Args:
         wrong_scores: of real images with wrong labels, for matching; otherwise None.
-        The
-            two kinds of fakes together weigh as much as the real pairs (Reed 2016,
-            algorithm 1).
+            They count as fake: both types of fakes together weigh as much as the real
+            pairs (Reed 2016, algorithm 1).
     """
     common.check_same_shape(real_scores, fake_scores)
     fakes = [adversarial_loss(fake_scores, 0.0, loss)]
@@ -267,7 +269,7 @@ def train_step(networks, optimizers, real, labels, z, fake_labels, wrong_labels,
 def train(run, args):
     data = load_digits(args.data_dir, args.img_size, args.channels, args.n_classes)
     generator, discriminator = build(args)
-    averaged = common.EMA(generator, args.ema_decay)
+    averaged = common.EMA(generator, args.ema_decay)  # samples are drawn from its weights
     optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
 
@@ -289,7 +291,7 @@ def train(run, args):
         for real, labels in run.batches(data):  # counts the steps; Ctrl-C saves and stops
             z = run.noise("normal", args.batch_size, args.latent_dim)
             fake_labels = run.integers(0, n_classes, args.batch_size)
-            # A shift of 1 to n_classes - 1 never gives the right label.
+            # For matching: a shift of 1 to n_classes - 1 never gives the right label.
             wrong_labels = (labels + run.integers(1, n_classes, args.batch_size)) % n_classes
             losses = train_step(
                 networks, optimizers, real, labels, z, fake_labels, wrong_labels, loss=args.loss

@@ -18,6 +18,8 @@ Method
 
     G and D consist of convolutions, with batch norm everywhere except at G's output and
     D's input, ReLU in G, leaky ReLU in D, and tanh at G's output (section 3).
+    --minibatch_discrimination, which is not in the paper, lets D compare the images of
+    a batch; its layer is at the end of this file.
 
 What to expect
     Digits appear after 5 epochs. At the end the FID in a digit classifier's features is
@@ -34,6 +36,9 @@ Differences from the paper (--paper undoes all of them)
     * z is normal, not uniform (--noise): a walk between two points can follow the
       sphere
     * samples are drawn from averaged weights (--ema_decay)
+
+With --paper too, kernels are 4 x 4 and there is no weight decay, as in
+github.com/soumith/dcgan.torch. The authors' code has 5 x 5 and a decay of 1e-5.
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
@@ -47,9 +52,8 @@ import jittor as jt
 
 from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
 
-# Radford 2015, section 4. The width is that of the authors' code
-# (github.com/Newmu/dcgan_code, train_uncond_dcgan.py), the epochs are those of
-# github.com/soumith/dcgan.torch (main.lua).
+# Radford 2015, section 4. Width and epochs are those of the authors' code
+# (github.com/Newmu/dcgan_code, faces/train_uncond_dcgan.py).
 PAPER = {
     "n_epochs": 25,
     "batch_size": 128,
@@ -67,8 +71,7 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=60, batch_size=32, lr=0.0006)
     parser.add_adam(b1=0.5, b2=0.999)
@@ -92,7 +95,10 @@ def parse_args(argv=None):
         "--ema_decay", type=float, default=0.999, below=1, help="EMA decay of G (0 disables it)"
     )
     parser.add_architecture(
-        "--minibatch_discrimination", type=kernels, metavar="B,C", help="see the class"
+        "--minibatch_discrimination",
+        type=kernels,
+        metavar="B,C",
+        help="let D compare the images of a batch, by B kernels of C dimensions, such as 100,5",
     )
 
     # Training
@@ -180,10 +186,13 @@ def initialize(network):
 
 def build(args):
     generator = Generator(args.latent_dim, args.img_size, args.channels, args.width)
-    discrimination = (0, 0)  # none
-    if args.minibatch_discrimination is not None:
-        discrimination = [int(number) for number in args.minibatch_discrimination.split(",")]
-    discriminator = Discriminator(args.img_size, args.channels, args.width, *discrimination)
+    n_kernels = 0
+    kernel_dim = 0
+    if args.minibatch_discrimination is not None:  # the text "B,C"
+        B, C = args.minibatch_discrimination.split(",")
+        n_kernels = int(B)
+        kernel_dim = int(C)
+    discriminator = Discriminator(args.img_size, args.channels, args.width, n_kernels, kernel_dim)
     for network in (generator, discriminator):
         initialize(network)
         network.train()
@@ -194,7 +203,10 @@ def build(args):
 
 
 def discriminator_loss(real_logits, fake_logits):
-    """L_D of logits (B,): -log s(x) = softplus(-x), -log(1 - s(x)) = softplus(x)."""
+    """L_D of logits (B,).
+
+    For a logit d, -log s(d) = softplus(-d) and -log(1 - s(d)) = softplus(d).
+    """
     common.check_same_shape(real_logits, fake_logits)
     return nn.softplus(-real_logits).mean() + nn.softplus(fake_logits).mean()
 
@@ -216,7 +228,7 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_
         {"loss_D", "loss_G"} as Jittor scalars.
     """
     # D: real images against generated ones
-    with jt.no_grad():
+    with jt.no_grad():  # this update needs no gradient of G
         fake = generator(z_D)
     loss_D = discriminator_loss(discriminator(blur(real)), discriminator(blur(fake)))
     optimizer_D.step(loss_D)  # Jittor: computes the gradients of D's parameters, and updates
@@ -234,7 +246,7 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_
 def train(run, args):
     data = load_images(args.data_dir, args.img_size, args.channels)
     generator, discriminator = build(args)
-    averaged = common.EMA(generator, args.ema_decay)
+    averaged = common.EMA(generator, args.ema_decay)  # samples are drawn from its weights
     optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
 
@@ -247,13 +259,14 @@ def train(run, args):
     )
     run.restore()  # from --resume or --init_from, if given
 
-    def blur(images):
+    def blur(images):  # instance noise, drawn again for each batch that D sees
         if args.instance_noise == 0:
             return images
         return images + args.instance_noise * run.normal(args.batch_size, *images.shape[1:])
 
     fixed_z = run.fixed_noise(args.noise, 100, args.latent_dim)
     for _ in run.epochs():  # saves a checkpoint at --checkpoint_interval
+        # A batch of digits also has labels (*_), which this method does not use.
         for real, *_ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
             z_D = run.noise(args.noise, args.batch_size, args.latent_dim)
             z_G = run.noise(args.noise, args.batch_size, args.latent_dim)
@@ -309,6 +322,7 @@ class MinibatchDiscrimination(nn.Module):
         n_features, n_kernels, kernel_dim = self.weight.shape
         products = jt.matmul(features, self.weight.reshape(n_features, -1))
         M = products.reshape(-1, 1, n_kernels, kernel_dim)  # (N, 1, B, C)
+        # whole_batch gives M itself, unless several processes share the batch.
         others = whole_batch(M).transpose(1, 0, 2, 3)  # (1, N, B, C)
         distances = jt.abs(M - others).sum(3)  # (N, N, B)
         return jt.concat([features, jt.exp(-distances).sum(1)], dim=1)

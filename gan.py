@@ -30,15 +30,22 @@ Method
     rate that falls a little with each update.
 
 What to expect
-    Digits appear after about 60 of the 200 epochs; at the end most can be read. A
-    loss_D of log 2 = 0.69 means that D cannot distinguish real from generated images.
-    Figures beside the same training in PyTorch: docs/scripts/gan.md.
+    Digits appear after about 60 of the 200 epochs; at the end most can be read. Their
+    FID in a digit classifier's features is 11.8, and 10.8 for the same training in
+    PyTorch (docs/scripts/gan.md). A loss_D of log 2 = 0.69 means that D cannot
+    distinguish real from generated images; near 0, D has won and G no longer learns.
 
 Differences from the authors' code
     * G has 400 units in a layer instead of 1200, with initial weights twice as large
       for that, and D has 100 maxout units instead of 240 (--paper undoes this)
-    * the code updates both networks at once and on the same noise; here the updates are
-      those of algorithm 1, with --paper too
+
+With --paper too:
+    * the updates are those of algorithm 1; the code updates both networks at once and
+      on the same noise
+    * z is N(0, 1); in mnist.yaml it is uniform in [-sqrt(3), sqrt(3)], which has the
+      same variance
+    * an epoch of --download has all 60,000 images of MNIST; the code keeps 10,000 of
+      them for validation
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
@@ -49,8 +56,8 @@ import numpy as np
 
 from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
 
-# The authors' mnist.yaml. Their training is stopped by hand; after 250 epochs its
-# momentum has risen.
+# The authors' mnist.yaml. Their training is stopped by hand; this one ends when the
+# momentum has risen, after 250 epochs.
 PAPER = {
     "n_epochs": 250,
     "batch_size": 100,
@@ -73,8 +80,7 @@ PIECES = 5  # linear functions in a maxout unit
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=200, batch_size=100, lr=0.1, checkpoint_interval=10)
     parser.add_sampling()
@@ -147,7 +153,7 @@ class Generator(nn.Module):
 
     def execute(self, z):
         logits = self.output(self.hidden(z))
-        images = self.tanh(logits / 2)  # a sigmoid in [-1, 1]: 2 s(h) - 1
+        images = self.tanh(logits / 2)  # a sigmoid in [-1, 1]: 2 s(h) - 1 = tanh(h / 2)
         return images.reshape(-1, *self.shape)
 
 
@@ -160,7 +166,8 @@ class Maxout(nn.Module):
         self.linear = nn.Linear(n_in, n_out * PIECES)
 
     def execute(self, x):
-        return self.linear(x).reshape(-1, self.n_out, PIECES).max(dim=2)
+        pieces = self.linear(x).reshape(-1, self.n_out, PIECES)
+        return pieces.max(dim=2)  # Jittor's max gives no indices
 
 
 class Discriminator(nn.Module):
@@ -219,7 +226,10 @@ def build(args):
 
 
 def discriminator_loss(real_logits, fake_logits):
-    """-V / 2 of logits (B,): -log s(x) = softplus(-x), -log(1 - s(x)) = softplus(x)."""
+    """-V / 2 of logits (B,).
+
+    For a logit d, -log s(d) = softplus(-d) and -log(1 - s(d)) = softplus(d).
+    """
     common.check_same_shape(real_logits, fake_logits)
     return (nn.softplus(-real_logits).mean() + nn.softplus(fake_logits).mean()) / 2
 
@@ -240,7 +250,7 @@ def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_
         {"loss_D", "loss_G"} as Jittor scalars.
     """
     # D: real images against generated ones
-    with jt.no_grad():
+    with jt.no_grad():  # this update needs no gradient of G
         fake = generator(z_D)
     loss_D = discriminator_loss(discriminator(real), discriminator(fake))
     optimizer_D.step(loss_D)  # Jittor: computes the gradients of D's parameters, and updates
@@ -269,7 +279,7 @@ def momentum(epoch, args):
 def train(run, args):
     data = load_images(args.data_dir, args.img_size, args.channels)
     generator, discriminator = build(args)
-    images, *_ = data.batch(np.arange(min(5000, len(data))))
+    images, *_ = data.batch(np.arange(min(5000, len(data))))  # enough for their mean
     start_at_mean(generator, images)
     optimizer_G = nn.SGD(generator.parameters(), lr=args.lr, momentum=args.momentum)
     optimizer_D = nn.SGD(discriminator.parameters(), lr=args.lr, momentum=args.momentum)
@@ -284,6 +294,7 @@ def train(run, args):
 
     fixed_z = run.fixed_noise("normal", 100, args.latent_dim)
     for epoch in run.epochs():  # saves a checkpoint at --checkpoint_interval
+        # A batch of digits also has labels (*_), which this method does not use.
         for real, *_ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
             for optimizer in (optimizer_G, optimizer_D):
                 optimizer.lr = learning_rate(run.step, args)

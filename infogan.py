@@ -4,8 +4,9 @@ Chen et al. 2016, https://arxiv.org/abs/1606.03657
 
     python infogan.py                      # digits, 4 minutes on two CPU cores
     python infogan.py --paper --download   # the authors' setting, on full MNIST
-    python infogan.py --resume results/infogan --sample_only --code 3 --continuous -1.5
-    0.5 python tools/evaluate.py infogan results/infogan
+    python infogan.py --resume results/infogan --sample_only --code 3
+    python infogan.py --resume results/infogan --sample_only --continuous -1.5 0.5
+    python tools/evaluate.py infogan results/infogan
 
 Method
     Beside noise z, a generator G takes codes c: a category c_1, and continuous codes
@@ -31,15 +32,18 @@ Method
     (github.com/openai/InfoGAN), which fixes the standard deviations at 1.
 
 What to expect
-    Categories become digits within 20 epochs. In three trainings they classified 68, 79
-    and 84 % of unseen digits correctly, since some digits share a category; the
-    continuous codes are slant and width (docs/scripts/infogan.md). In result.png and
-    samples/ (figure 2 of the paper) the category changes from left to right in the
-    first five rows, c_2 from -2 to 2 in the next five, then c_3; all else is equal in a
-    row.
+    Categories become digits within 20 epochs. In two trainings they classified 68 and
+    84 % of unseen digits correctly, and 79 % in the same training in PyTorch, since
+    some digits share a category; the continuous codes are slant and width
+    (docs/scripts/infogan.md). In result.png and samples/ (figure 2 of the paper) the
+    category changes from left to right in the first five rows, c_2 from -2 to 2 in the
+    next five, then c_3; all else is equal in a row.
 
 Differences from the paper (--paper undoes all of them)
     * half of the width and of the batch, and 60 epochs of the bundled digits
+
+With --paper too, Q's standard deviations are learned, as in the paper, and their codes
+have a lambda of 0.1 (--lambda_continuous); the authors' code has 1 for both.
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
@@ -73,8 +77,7 @@ N_ROWS = 5  # of each panel in a picture
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=60, batch_size=64, lr=0.0002)
     parser.add_adam(b1=0.5, b2=0.999)
@@ -98,7 +101,11 @@ def parse_args(argv=None):
 
     # Training
     parser.add_argument(
-        "--lr_ratio", type=float, default=5.0, above=0, help="G's learning rate over D's --lr"
+        "--lr_ratio",
+        type=float,
+        default=5.0,
+        above=0,
+        help="learning rate of G, as a multiple of --lr, which is that of D and Q",
     )
     parser.add_argument(
         "--lambda_category", type=float, default=1.0, help="weight of the category's information"
@@ -157,7 +164,7 @@ class Generator(nn.Module):
         self.n_categories = n_categories
         self.shape = (2 * width, img_size // 4, img_size // 4)
         n_features = math.prod(self.shape)
-        self.dense = nn.Sequential(
+        self.dense = nn.Sequential(  # noise and codes -> (B, n_features)
             nn.Linear(latent_dim + n_categories + n_continuous, 16 * width, bias=False),
             nn.BatchNorm(16 * width),
             nn.ReLU(),
@@ -192,7 +199,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.n_categories = n_categories
         self.n_continuous = n_continuous
-        self.body = nn.Sequential(
+        self.body = nn.Sequential(  # (B, channels, S, S) -> (B, 16 width)
             nn.Conv(channels, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.1),
             nn.Conv(width, 2 * width, 4, stride=2, padding=1, bias=False),
@@ -253,7 +260,10 @@ def build(args):
 
 
 def discriminator_loss(real_logits, fake_logits):
-    """loss_D of logits (B,): -log s(x) = softplus(-x), -log(1 - s(x)) = softplus(x)."""
+    """loss_D of logits (B,).
+
+    For a logit d, -log s(d) = softplus(-d) and -log(1 - s(d)) = softplus(d).
+    """
     common.check_same_shape(real_logits, fake_logits)
     return nn.softplus(-real_logits).mean() + nn.softplus(fake_logits).mean()
 
@@ -301,7 +311,7 @@ def train_step(
 
     # D and Q: real images against generated ones, and the codes of the generated ones
     _, categories, continuous = latent_D
-    with jt.no_grad():
+    with jt.no_grad():  # this update needs no gradient of G
         fake = generator(*latent_D)
     fake_logits, *posterior = discriminator(fake)
     real_logits, *_ = discriminator(real)
@@ -356,6 +366,7 @@ def panels(rng, args):
     k = args.n_categories
     n_panels = 1 + args.n_continuous
     row_starts = fixed_latent(rng, N_ROWS * n_panels, args)
+    # Each of them k times: equal inputs for the k images of a row.
     z, categories, continuous = (x.repeat(k, axis=0) for x in row_starts)
 
     size = N_ROWS * k  # images of a panel
@@ -387,6 +398,7 @@ def train(run, args):
     fixed = panels(run.fixed_rng(), args)
     lambdas = (args.lambda_category, args.lambda_continuous)
     for _ in run.epochs():  # saves a checkpoint at --checkpoint_interval
+        # A batch of digits also has labels (*_), which this method does not use.
         for real, *_ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
             latent_D = random_latent(run, args)
             latent_G = random_latent(run, args)

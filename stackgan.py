@@ -493,7 +493,7 @@ def adam(network, args):
 def train_encoders(run, args, data, encoders, optimizer):
     for _ in run.epochs():  # saves a checkpoint at --checkpoint_interval
         for real, text, _ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
-            small = nn.avg_pool2d(real, args.scale, args.scale, 0)  # to the size of stage I
+            small = nn.avg_pool2d(real, args.scale)  # to the size of stage I
             matching = encoders(small, text)
             optimizer.step(matching)
             run.log({"matching": matching})
@@ -513,7 +513,7 @@ def train_stage1(run, args, data, encoders, stage):
                 discriminator,
                 optimizer_G,
                 optimizer_D,
-                nn.avg_pool2d(real, args.scale, args.scale, 0),
+                nn.avg_pool2d(real, args.scale),
                 [codes(text), codes(wrong_text)],
                 z,
                 e,

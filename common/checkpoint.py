@@ -226,6 +226,10 @@ class Reader:
             raise damaged
         if any(type(value) is not float for value in meta["losses"].values()):
             raise damaged
+        if any(type(value) is not dict for value in meta["values"].values()):
+            raise damaged
+        if min(meta["step"], meta["epoch"], meta["n_images"]) < 0:
+            raise damaged
         return meta
 
     def read_array(self, archive, name, shape, dtype):
@@ -337,7 +341,7 @@ def read_npz(path):
         UserError: the file is missing, damaged, or of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(Path(path).expanduser(), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (*DAMAGE, *HEADER_DAMAGE, AttributeError, TypeError) as error:
         raise UserError(f"{path} cannot be read as an .npz file: {error}") from error

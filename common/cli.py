@@ -65,6 +65,9 @@ def with_limits(options, at_most=None):
     """The keyword arguments of `add_argument`, with its limits turned into a type.
 
     Without limits of its own, an int is at least 1 and a float at least 0.
+
+    Args:
+        at_most: of an int without such a limit.
     """
     options = dict(options)
     limits = {}
@@ -74,7 +77,7 @@ def with_limits(options, at_most=None):
     if options.get("type") in (int, float) and "choices" not in options:
         if "at_least" not in limits and "above" not in limits:
             limits["at_least"] = 1 if options["type"] is int else 0
-        if at_most is not None:
+        if at_most is not None and options["type"] is int:
             limits.setdefault("at_most", at_most)
         options["type"] = number(options["type"], **limits)
     return options
@@ -305,8 +308,7 @@ class Parser(argparse.ArgumentParser):
 
         Args:
             stored: False for a flag of one call, such as what to draw: a checkpoint
-            does
-                not store it.
+                does not store it.
             options: as argparse's, and the limits of numbers (see the class).
         """
         action = self.method_group.add_argument(*names, **with_limits(options))
@@ -488,11 +490,15 @@ class Parser(argparse.ArgumentParser):
         elif isinstance(value, list):
             if action.nargs not in ("+", "*"):
                 self.error(f"argument --{name}: must be one value, got {value!r}")
+            if action.nargs == "+" and not value:
+                self.error(f"argument --{name}: must be a list of one value or more, got []")
             value = [self.checked_text(action, item) for item in value]
         elif action.nargs in ("+", "*") and value is not None:
             self.error(f"argument --{name}: must be a list, got {value!r}")
         elif value is not None:
             value = self.checked_text(action, value)
+        elif action.default is not None:
+            self.error(f"argument --{name}: must be a value, got {value!r}")
         self.source = ""
         return value
 

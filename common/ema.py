@@ -58,6 +58,8 @@ class EMA:
 
     def load_state_dict(self, state):
         self.n_updates = int(state["n_updates"])
+        if self.n_updates < 0:
+            raise ValueError(f"{self.n_updates} updates of an average")
         if self.decay > 0:
             weights = {name: state[name] for name in self.module.state_dict()}
             load_module(self.module, weights)

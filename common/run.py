@@ -11,6 +11,7 @@ from common.seeds import mixed_seed
 from common.watch import Watch
 
 import math
+import operator
 import signal
 import sys
 import threading
@@ -25,6 +26,8 @@ from jittor_fast import set_seed
 from jittor_setup import compile_in_parallel
 
 CHECKPOINT_SECONDS = 600  # longer epochs are saved in their middle too
+# What numpy raises for a damaged state of a random generator, and `restore_position`.
+DAMAGED_STATE = (KeyError, TypeError, ValueError, OverflowError)
 
 
 @dataclass
@@ -45,6 +48,27 @@ class Phase:
 
     def is_over(self, epoch, n_images):
         return epoch >= self.last_epoch or n_images >= self.last_image
+
+
+@dataclass
+class StoredPhase:
+    """Where a checkpoint's run was in its phase and in its data.
+
+    Attributes:
+        name, first_epoch: of the `Phase`.
+        position, start_of_epoch: see `Batches`.
+        batch_size: of the phase, over all processes.
+    """
+
+    name: str
+    first_epoch: int
+    position: int
+    batch_size: int
+    start_of_epoch: dict
+
+    def order(self):
+        """The state of the `Batches`."""
+        return {"start_of_epoch": self.start_of_epoch, "position": self.position}
 
 
 class Run:
@@ -76,8 +100,7 @@ class Run:
         self.rng = np.random.default_rng([args.seed, 2])  # the noise of the training
         self.order_rng = np.random.default_rng([args.seed, 1])
         self.order = None  # the batches of the present data set
-        self.stored_order = None
-        self.stored_phase = None
+        self.stored = None  # the checkpoint's phase and order, until its phase continues
         self.watch = Watch()
         self.log_file = None
         self.saved_at = time.monotonic()
@@ -126,12 +149,19 @@ class Run:
         if self.args.sample_only:
             return
         self.losses = meta["losses"]
-        self.stored_order = meta["order"]
-        self.stored_phase = meta["phase"]
         try:
             self.rng.bit_generator.state = meta["rng"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.args.resume}: the state of the noise is damaged") from error
+            self.order_rng.bit_generator.state = meta["order"]["rng"]
+            self.stored = StoredPhase(
+                name=meta["phase"],
+                first_epoch=operator.index(meta["first_epoch"]),
+                position=operator.index(meta["order"]["position"]),
+                batch_size=operator.index(meta["order"]["batch_size"]),
+                start_of_epoch=meta["order"]["start_of_epoch"],
+            )
+        except DAMAGED_STATE as error:
+            message = f"{self.args.resume}: the state of the noise or of the data order is damaged"
+            raise UserError(f"{message} ({error})") from error
 
     def __exit__(self, kind, error, traceback):
         for name, handler in self.old_handlers.items():
@@ -215,9 +245,14 @@ class Run:
             "epoch": self.epoch,
             "n_images": self.n_images,
             "phase": self.phase.name,
+            "first_epoch": self.phase.first_epoch,
             "losses": self.losses,
             "rng": self.rng.bit_generator.state,
-            "order": self.order.state_dict(),
+            "order": {
+                **self.order.state_dict(),
+                "batch_size": self.order.batch_size,
+                "rng": self.order_rng.bit_generator.state,
+            },
             "jittor": jt.__version__,
         }
         checkpoint.save(self.out_dir / checkpoint.FILE_NAME, self.parts, meta)
@@ -241,7 +276,9 @@ class Run:
         """Yields the names of the phases that are still to train, in order.
 
         `epochs` then yields the epochs of that phase. Call `checkpoint` and `restore`
-        within a phase if its networks are its own.
+        within a phase if its networks are its own. After --resume the first phase is
+        the checkpoint's, even if it has no epoch left: its networks are restored, and
+        the next phase begins with them. Each phase begins with a new epoch of its data.
 
         Args:
             lengths: {name: length}, in epochs, or in images with `in_images`. A phase
@@ -253,18 +290,38 @@ class Run:
             start = end
             end += length or 0
             self.phase = self.phase_of(name, start, length, in_images)
-            if self.phase.is_over(self.epoch, self.n_images):
+            is_stored = self.stored is not None and self.stored.name == name
+            if is_stored and in_images:
+                self.phase.first_epoch = self.stored.first_epoch
+            elif not is_stored and self.phase.is_over(self.epoch, self.n_images):
                 continue
-            is_inside = (self.n_images if in_images else self.epoch) > start
-            if is_inside and self.stored_phase not in (None, name):
-                raise UserError(
-                    f"{self.args.resume} was saved in the phase {self.stored_phase}, and these "
-                    f"flags put it into {name}: give the phases the lengths of its training"
-                )
-            self.stored_phase = None
+            if self.stored is not None:  # `batches` has not continued it
+                self.check_phase(self.stored, start, in_images)
+            if not is_stored:
+                self.stored = None
+            self.order = None
             yield name
         if self.args.resume and self.log_file is None:
             self.say_finished()
+
+    def check_phase(self, stored, start, in_images):
+        """Refuses a phase that the checkpoint's epochs or images do not lead to.
+
+        Args:
+            stored: the checkpoint's `StoredPhase`, after which nothing was trained.
+            start: epochs or images of the run after which `phase` begins.
+        """
+        if stored.name == self.phase.name:
+            fits = stored.first_epoch == self.phase.first_epoch
+        elif in_images:  # the last batch of a phase may exceed its length
+            fits = 0 <= self.n_images - start < stored.batch_size
+        else:
+            fits = self.epoch == start and stored.position == 0
+        if not fits:
+            raise UserError(
+                f"{self.args.resume} was saved in the phase {stored.name}, and these flags put it "
+                f"into {self.phase.name}: give the phases the lengths of its training"
+            )
 
     def phase_of(self, name, start, length, in_images=False):
         """The `Phase` that begins at `start`; see `phases`."""
@@ -287,7 +344,7 @@ class Run:
         Saves a checkpoint and draws losses.png at --checkpoint_interval, and at the
         end.
         """
-        if self.phase.is_over(self.epoch, self.n_images):
+        if self.phase.is_over(self.epoch, self.n_images) and not self.phase.name:
             self.say_finished()
         while not self.phase.is_over(self.epoch, self.n_images):
             yield self.epoch - self.phase.first_epoch + 1
@@ -300,7 +357,13 @@ class Run:
                     path = self.out_dir / checkpoint.FILE_NAME
                     checkpoint.keep_numbered(path, self.step, self.args.keep)
                 self.plot(pause=30)
+            if self.ends_in_images():
+                self.between_steps()
         self.plot()
+
+    def ends_in_images(self):
+        """Whether this step was the last one, of a length in images."""
+        return self.n_images >= self.phase.last_image
 
     def say_finished(self):
         say(
@@ -328,7 +391,8 @@ class Run:
             self.begin_step(arrays)
             yield tuple(jt.array(array) for array in arrays)
             self.end_step()
-            if self.n_images >= self.phase.last_image:
+            n_given = self.order.position
+            if self.ends_in_images() and n_given < len(self.order) * self.order.batch_size:
                 break
 
     def begin_step(self, arrays):
@@ -350,7 +414,8 @@ class Run:
             compile_in_parallel(False)
         if self.log_file is not None:
             self.log_file.tick()
-        self.between_steps()
+        if not self.ends_in_images():  # otherwise `epochs` saves, after the page's last lines
+            self.between_steps()
 
     def order_of(self, data, batch_size):
         """The batches of a data set, in the order of the run's seed."""
@@ -358,21 +423,21 @@ class Run:
         if order is not None and order.data is data and order.batch_size == batch_size:
             return order
         order = Batches(data, batch_size, self.order_rng)
-        if self.stored_order is not None:
+        if self.stored is not None:
             try:
-                order.load_state_dict(self.stored_order)
-            except (KeyError, TypeError, ValueError) as error:
+                order.load_state_dict(self.stored.order())
+            except DAMAGED_STATE as error:
                 message = f"{self.args.resume}: the state of the data order is damaged ({error})"
                 raise UserError(message) from error
-            self.stored_order = None
+            self.stored = None
         return order
 
     def open_log(self):
         """Opens losses.csv, and tells it how many steps the run will have."""
         if self.log_file is None:
             self.log_file = Log(self.out_dir, self.step)
-        if self.args.n_images is not None:
-            n_left = -(-(self.args.n_images - self.n_images) // self.order.batch_size)
+        if self.phase.last_image < math.inf:
+            n_left = -(-(self.phase.last_image - self.n_images) // self.order.batch_size)
             self.log_file.set_length(self.step + n_left, None)
         else:
             done = self.order.position // self.order.batch_size

@@ -29,6 +29,7 @@ class Watch:
 
     def __init__(self):
         self.real = []
+        self.real_shape = None
         self.real_distance = None
         self.n_low = dict.fromkeys(DISCRIMINATOR_LOSSES, 0)
         self.warned = set()
@@ -53,11 +54,15 @@ class Watch:
 
     def see_real(self, arrays):
         """Takes a training batch, whose last array (B, C, H, W) holds real images."""
-        if self.real_distance is not None:
-            return
         batches = [array for array in arrays if np.ndim(array) == 4]
         if not batches:
             self.real_distance = 0.0  # there are no images to compare samples with
+            return
+        if batches[-1].shape[1:] != self.real_shape:  # at first, or in a phase of another size
+            self.real = []
+            self.real_shape = batches[-1].shape[1:]
+            self.real_distance = None
+        if self.real_distance is not None:
             return
         self.real += list(batches[-1])
         if len(self.real) >= N_REAL:

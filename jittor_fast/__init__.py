@@ -1,6 +1,7 @@
 """`jittor.nn` on all CPU cores, and what Jittor lacks; see the README beside this file.
 
 * `from jittor_fast import nn` instead of `from jittor import nn`
+* `chunk` instead of `jt.chunk`
 * `Adagrad` and `SpectralNorm`, which Jittor lacks
 * `ema_update` and `set_seed`, for the code around a training loop
 """
@@ -8,6 +9,7 @@
 from jittor_fast import nn
 from jittor_fast.dropout import set_seed
 from jittor_fast.optim import Adagrad, ema_update
+from jittor_fast.slices import chunk
 from jittor_fast.spectral import SpectralNorm
 
-__all__ = ["Adagrad", "SpectralNorm", "ema_update", "nn", "set_seed"]
+__all__ = ["Adagrad", "SpectralNorm", "chunk", "ema_update", "nn", "set_seed"]

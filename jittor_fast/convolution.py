@@ -276,40 +276,19 @@ def stride_and_padding(layer):
     return stride, padding
 
 
-def convolve(layer, x, weight, bias):
-    """x's convolution with weights (O, C, k, l) and a bias (O,) or None.
-
-    Strides and paddings are the layer's.
-    """
-    y = [x.shape[0], weight.shape[0]]
-    for side, k, s, p in zip(x.shape[2:], layer.kernel_size, layer.stride, layer.padding):
-        y.append((side + 2 * p - k) // s + 1)
-    shapes = Shapes(tuple(x.shape), tuple(weight.shape), tuple(y), *stride_and_padding(layer))
-    return add_bias(Forward(shapes, x, weight)(x, weight), bias)
-
-
-def together(x, *layers):
-    """The outputs of several `Conv` for one input, joined along the channels.
-
-    The layers have biases, and equal kernel sizes, strides and paddings. They run as
-    one convolution, so that x and the gradient for it pass through memory once.
-    """
-    # `common.describe` replaces `execute`, since it has to see each layer run.
-    watched = any("execute" in vars(layer) for layer in layers)
-    if watched or not all(fits_layer(layer, x) for layer in layers):
-        return jt.concat([layer(x) for layer in layers], dim=1)
-    weight = jt.concat([layer.weight for layer in layers])
-    bias = jt.concat([layer.bias for layer in layers])
-    return convolve(layers[0], x, weight, bias)
-
-
 class Conv(nn.Conv):
     """`jittor.nn.Conv`."""
 
     def execute(self, x):
         if not fits_layer(self, x):
             return super().execute(x)
-        return convolve(self, x, self.weight, self.bias)
+        y = [x.shape[0], self.out_channels]
+        for side, k, s, p in zip(x.shape[2:], self.kernel_size, self.stride, self.padding):
+            y.append((side + 2 * p - k) // s + 1)
+        shapes = Shapes(
+            tuple(x.shape), tuple(self.weight.shape), tuple(y), *stride_and_padding(self)
+        )
+        return add_bias(Forward(shapes, x, self.weight)(x, self.weight), self.bias)
 
 
 class ConvTranspose(nn.ConvTranspose):

@@ -28,7 +28,5 @@ Leaky_relu = LeakyReLU
 Relu = ReLU
 
 # Until the pages are converted: what Jittor lacks belongs in `jittor_fast`, not here.
-from jittor_fast.convolution import together  # noqa: E402
-from jittor_fast.modulate import modulate  # noqa: E402
 from jittor_fast.optim import Adagrad  # noqa: E402
 from jittor_fast.spectral import SpectralNorm  # noqa: E402

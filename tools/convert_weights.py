@@ -27,11 +27,12 @@ def parse_args(argv=None):
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", help="a state dict that PyTorch has saved")
-    parser.add_argument("target", help="the .npz file to write")
+    parser.error = lambda message: parser.exit(2, f"convert_weights.py: error: {message}\n")
+    parser.add_argument("source", metavar="SOURCE", help="a state dict that PyTorch has saved")
+    parser.add_argument("target", metavar="TARGET", help="the .npz file to write")
     args = parser.parse_args(argv)
     if not args.target.endswith(".npz"):
-        parser.exit(2, f"convert_weights.py: error: {args.target}: the target ends in .npz\n")
+        parser.error(f"{args.target}: the target ends in .npz")
     return args
 
 

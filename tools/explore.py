@@ -1,4 +1,4 @@
-"""Walks through the latent space of a trained model: any script that draws images from noise.
+"""Walks through the latent space of a trained model that draws images from noise.
 
     python tools/explore.py results/dcgan --walk interpolate
     python tools/explore.py results/dcgan --walk arithmetic --plus 3,17,22 --minus 4,5,9
@@ -6,76 +6,89 @@
     python tools/explore.py results/began --walk real
     python tools/explore.py results/cgan_mnist --walk interpolate --label 7
 
-interpolate: eight rows, each from one random point to another. Normal noise lies near a sphere, so the way follows the
-    arc between the two (White 2016, https://arxiv.org/abs/1609.04468); of uniform noise it is the straight line.
-arithmetic: the mean of --plus minus the mean of --minus, added to --base (Radford 2015, section 6.3.2). The samples are
-    numbered by row, from 0, in the grids of `samples/`. Four rows: minus, plus, base, result.
-direction: five samples, each in two rows: along the direction in which an attribute changes most surely, found by
-    logistic regression on 2,000 samples, and along one at right angles to it, for comparison. Nine steps from -4 to 4.
-real: eight rows, each from one image of the data to another (Berthelot 2017, section 4.3): between the two images stand
-    what the model draws nearest to either, from noise that Adam has found, and the way from one to the other. It shows
-    what the model cannot draw. Images are of the test part, where the data has one.
+The walks are
 
-The picture is OUT/walk_<name>.png; OUT is the run's own folder, unless --out_dir names another.
+    interpolate  Eight rows, each from one random point to another. Normal noise lies
+                 near a sphere, so the path follows the arc between the two points
+                 (White 2016, https://arxiv.org/abs/1609.04468); for uniform noise it is
+                 the straight line.
+    arithmetic   The mean of --plus minus the mean of --minus, added to --base (Radford
+                 2015, section 6.3.2). Samples are counted row by row, from 0, in the
+                 grids of `samples/`. Four rows: minus, plus, base, result.
+    direction    Five samples, each in two rows: along the direction in which an
+                 attribute changes most reliably, found by logistic regression on 2,000
+                 samples; and along one at right angles to it, for comparison. Nine
+                 steps from -4 to 4.
+    real         Eight rows, each from one image of the data to another (Berthelot 2017,
+                 section 4.3). Between the two images stand the nearest images that the
+                 model draws, from noise that Adam has found, and the path from one to
+                 the other. It shows what the model cannot draw. The images are of the
+                 test split, if the data have one.
+
+The picture is walk_<name>.png in the run's own folder, or in --out_dir.
 """
 
 import argparse
-import importlib
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
-from common import checkpoint
+from common.cli import HelpFormatter, number
 from common.data import load_images
+from common.run import latent_noise
 
-from tools.embed import nearest_noise
+import jittor as jt
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools.features.embed import nearest_noise
+from tools.runs import open_run
+
 GRID = 100  # samples in a grid of `samples/`
-N_CANDIDATES = 500  # random z, of which the nearest is where the search for an image begins
+N_CANDIDATES = 500  # random z; the search for an image starts from the nearest
+UNIFORM = ("began", "infogan")  # scripts with uniform noise and without a flag for it
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
-        "explore.py", description=__doc__, formatter_class=common.flags.HelpFormatter
+        "explore.py", description=__doc__, formatter_class=HelpFormatter
     )
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
-    add = parser.add_argument
-    add("run", help="the out_dir of a run, or a checkpoint")
-    add(
+    parser.add_argument("run", help="the out_dir of a run, or a checkpoint")
+    parser.add_argument(
         "--walk",
         choices=("interpolate", "arithmetic", "direction", "real"),
         required=True,
         help="what to show",
     )
-    add("--out_dir", help="where the picture goes")
-    add(
+    parser.add_argument("--out_dir", help="folder of the picture (default: the run's own)")
+    parser.add_argument(
         "--base",
-        help="arithmetic: samples to start from, such as 0,1,2; by default the grid's first row",
+        help="arithmetic: samples to start from, such as 0,1,2 (default: the grid's first row)",
     )
-    add("--plus", help="arithmetic: samples whose mean is added, such as 3,17,22")
-    add("--minus", help="arithmetic: samples whose mean is subtracted, such as 4,5,9")
-    add(
+    parser.add_argument("--plus", help="arithmetic: samples whose mean is added, such as 3,17,22")
+    parser.add_argument(
+        "--minus", help="arithmetic: samples whose mean is subtracted, such as 4,5,9"
+    )
+    parser.add_argument(
         "--attribute",
         choices=tuple(ATTRIBUTES),
         default="thickness",
         help="direction: what changes along it",
     )
-    add(
+    parser.add_argument(
         "--label",
         type=int,
         default=0,
-        help="of all images, for a model with labels or with categories",
+        help="label or category of all images, for a model that has them",
     )
-    add(
-        "--seed",
-        type=common.number(int, at_least=0),
-        help="of the noise; the run's own, unless given",
+    parser.add_argument(
+        "--seed", type=number(int, at_least=0), help="seed of the noise (default: the run's own)"
     )
     args = parser.parse_args(argv)
     if args.walk == "arithmetic" and not (args.plus and args.minus):
@@ -89,24 +102,30 @@ def parse_args(argv=None):
 
 
 def parse_indices(parser, name, text):
-    """ "3,17,22" as a list of numbers of samples in a grid."""
+    """The text "3,17,22" as a list of indices of samples in a grid."""
     if not text:
         return None
     parts = text.split(",")
     if not all(part.isascii() and part.isdigit() and int(part) < GRID for part in parts):
         parser.error(
-            f"--{name} must be numbers of samples from 0 to {GRID - 1}, such as 3,17,22; got {text!r}"
+            f"--{name} must be samples from 0 to {GRID - 1}, such as 3,17,22; got {text!r}"
         )
     return [int(part) for part in parts]
 
 
-# ---- walks: what noise to draw from ----
+# ---- walks: which noise to draw from ----
 
 
 def slerp(a, b, steps):
-    """(steps, d) points from a to b on the arc between their directions; the norm goes evenly from one to the other."""
-    norm_a, norm_b = np.linalg.norm(a), np.linalg.norm(b)
-    u, v, t = a / norm_a, b / norm_b, np.linspace(0, 1, steps)[:, None]
+    """Points (steps, d) from a to b, on the arc between their directions.
+
+    The norm changes linearly from that of a to that of b.
+    """
+    norm_a = np.linalg.norm(a)
+    norm_b = np.linalg.norm(b)
+    u = a / norm_a
+    v = b / norm_b
+    t = np.linspace(0, 1, steps)[:, None]
     angle = math.acos(np.clip(u @ v, -1, 1))
     if angle < 1e-4:
         arc = (1 - t) * u + t * v
@@ -116,24 +135,34 @@ def slerp(a, b, steps):
 
 
 def line(a, b, steps):
-    """(steps, d) points from a to b on the straight line."""
+    """Points (steps, d) from a to b, on the straight line."""
     t = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
     return (1 - t) * a + t * b
 
 
 def arithmetic(z, base, plus, minus):
-    """z[base] - mean z[minus] + mean z[plus], (n, d); several base samples are averaged too, if given.
+    """z[base] - mean z[minus] + mean z[plus], (n, d).
 
-    The mean of three samples is more stable than one (Radford 2015, section 6.3.2).
+    Several base samples are averaged, too: the mean of three samples is more stable
+    than one (Radford 2015, section 6.3.2). Without base samples, n is 10: it is done
+    for each of the first ten.
     """
     start = z[base].mean(0, keepdims=True) if base else z[:10]
     return start - z[minus].mean(0) + z[plus].mean(0)
 
 
 def attribute_direction(z, values, steps=500, rate=1.0):
-    """The unit vector (d,) along which logistic regression finds above-median values of an attribute."""
+    """The direction (d,), of length 1, along which an attribute rises above its median.
+
+    It is found by logistic regression.
+
+    Args:
+        z: noise (N, d).
+        values: (N,) of the attribute in the images of z.
+    """
     target = (values > np.median(values)).astype(np.float64)
-    w, b = np.zeros(z.shape[1]), 0.0
+    w = np.zeros(z.shape[1])
+    b = 0.0
     for _ in range(steps):
         error = 1 / (1 + np.exp(-(z @ w + b))) - target
         w -= rate * (z.T @ error / len(z) + 1e-3 * w)
@@ -141,34 +170,37 @@ def attribute_direction(z, values, steps=500, rate=1.0):
     return (w / np.linalg.norm(w)).astype(np.float32)
 
 
-def points_along(starts, direction):
-    """(len(starts) * 9, d): nine points about each start, from -4 to 4 along a unit vector."""
+def points_along(start, direction):
+    """Nine points (9, d) around a start (d,), from -4 to 4 along a direction."""
     distances = np.linspace(-4, 4, 9, dtype=np.float32)[:, None]
-    return [start + distances * direction for start in starts]
+    return start + distances * direction
 
 
 # ---- attributes of (N, C, H, W) images in [-1, 1] ----
 
 
 def ink(images):
-    """(N, H, W) in [0, 1]."""
+    """The mean of the channels, (N, H, W) in [0, 1]."""
     return (images.mean(1) + 1) / 2
 
 
 def brightness(images):
-    """Mean of the pixels, in [0, 1]."""
+    """The mean of the pixels, in [0, 1]."""
     return ink(images).mean((1, 2))
 
 
 def thickness(images):
-    """Width of the strokes in pixels: a line of width w has area w for every 2 pixels of its two edges."""
+    """The width of the strokes in pixels.
+
+    A line of width w has an area of w for each 2 pixels of its two edges.
+    """
     x = ink(images)
     edges = np.abs(np.diff(x, axis=1)).sum((1, 2)) + np.abs(np.diff(x, axis=2)).sum((1, 2))
     return 2 * x.sum((1, 2)) / np.maximum(edges, 1e-6)
 
 
 def slant(images):
-    """Lean to the right: columns to the right for every row up, by second moments."""
+    """The lean to the right, in columns for each row upwards, by second moments."""
     x = ink(images)
     rows, columns = np.mgrid[: x.shape[1], : x.shape[2]]
     total = np.maximum(x.sum((1, 2)), 1e-6)[:, None, None]
@@ -180,127 +212,180 @@ def slant(images):
 ATTRIBUTES = {"thickness": thickness, "slant": slant, "brightness": brightness}
 
 
+# ---- the model ----
+
+
+@dataclass
+class Model:
+    """A trained model that draws images from noise.
+
+    Attributes:
+        network: the generator, averaged if the run has an average, or the decoder.
+        draw: a function of noise (N, latent_dim) that returns images (N, C, H, W) in
+            [-1, 1], both numpy.
+        takes_noise_alone: whether `network` itself draws images from noise alone.
+        kind: "normal" or "uniform", of its noise.
+        latent_dim: the length of its noise.
+        rng: the numpy generator of the noise, in the state that it has for the grids in
+            `samples/`.
+    """
+
+    network: Any
+    draw: Callable
+    takes_noise_alone: bool
+    kind: str
+    latent_dim: int
+    rng: np.random.Generator
+
+    def noise(self, n):
+        """New noise (n, latent_dim); at first with n = GRID, that of the grids."""
+        return latent_noise(self.rng, self.kind, n, self.latent_dim)
+
+    def path_between(self, a, b, steps):
+        path = line if self.kind == "uniform" else slerp
+        return path(a, b, steps)
+
+
+def is_explorable(reader, flags):
+    """Whether a checkpoint holds a generator of noise, or of noise and labels."""
+    parts = reader.meta["values"]
+    draws = "generator" in parts or "decoder" in parts
+    return draws and hasattr(flags, "latent_dim") and not hasattr(flags, "text_dim")
+
+
+def load_model(run, script, flags, label):
+    """The `Model` of a run that resumes its checkpoint.
+
+    Args:
+        label: of the images, for a model with labels or categories.
+    """
+    parts = run.reader.meta["values"]
+    networks = script.build(flags)
+    if "decoder" in parts:
+        _, network = networks
+        run.checkpoint(decoder=network)
+    else:
+        network, *_ = networks
+        loaded = {"generator": network}
+        if "averaged" in parts:
+            averaged = common.EMA(network, flags.ema_decay)
+            network = averaged.module
+            loaded["averaged"] = averaged
+        run.checkpoint(**loaded)
+    run.restore()
+
+    conditions = conditions_of(flags, label)
+
+    def draw(z):
+        if "decoder" in parts:
+            return script.decode(network, z)
+        repeated = [np.repeat(condition, len(z), axis=0) for condition in conditions]
+        return common.predict(network, z, *repeated)
+
+    return Model(
+        network=network,
+        draw=draw,
+        takes_noise_alone="decoder" not in parts and not conditions,
+        kind=getattr(flags, "noise", "uniform" if flags.script in UNIFORM else "normal"),
+        latent_dim=flags.latent_dim,
+        rng=run.fixed_rng(),
+    )
+
+
+def conditions_of(flags, label):
+    """What a generator takes beside noise, as a list of arrays (1, ...).
+
+    Continuous codes of infogan.py are 0.
+
+    Raises:
+        UserError: the model has no such label.
+    """
+    n_labels = getattr(flags, "n_classes", getattr(flags, "n_categories", None))
+    if n_labels is None:
+        return []
+    if not 0 <= label < n_labels:
+        raise common.UserError(f"--label {label}: the model's labels are 0 to {n_labels - 1}")
+    conditions = [np.array([label], np.int32)]
+    if hasattr(flags, "n_continuous"):
+        conditions.append(np.zeros((1, flags.n_continuous), np.float32))
+    return conditions
+
+
 # ---- pictures ----
 
 
-def walk(args, draw, latent, path_between):
-    """The images (N, C, H, W) of a walk, and how many stand in a row.
-
-    Args:
-        draw: images of (N, d) noise.
-        latent: (n, d) noise; its first call gives the noise of the grids in `samples/`.
-        path_between: `slerp` or `line`.
-    """
-    z = latent(GRID)
+def walk(args, model):
+    """The images (N, C, H, W) of a walk, and the number of images in a row."""
+    z = model.noise(GRID)
     if args.walk == "interpolate":
-        return draw(
-            np.concatenate([path_between(a, b, 10) for a, b in zip(latent(8), latent(8))])
-        ), 10
+        starts = model.noise(8)
+        ends = model.noise(8)
+        paths = [model.path_between(start, end, 10) for start, end in zip(starts, ends)]
+        return model.draw(np.concatenate(paths)), 10
     if args.walk == "arithmetic":
-        rows = [z[args.minus], z[args.plus], z[args.base] if args.base else z[:10]]
-        columns = max(map(len, rows))
-        rows.append(arithmetic(z, args.base, args.plus, args.minus))
-        return draw(
-            np.concatenate([np.resize(row, (columns, z.shape[1])) for row in rows])
-        ), columns
-    points = latent(2000)
-    along = attribute_direction(points, ATTRIBUTES[args.attribute](draw(points)))
-    off = latent(1)[0]
-    off -= off @ along * along
-    off /= np.linalg.norm(off)
-    rows = [
-        row
-        for start in z[:5]
-        for direction in (along, off)
-        for row in points_along([start], direction)
-    ]
-    return draw(np.concatenate(rows)), 9
+        base = z[args.base] if args.base else z[:10]
+        result = arithmetic(z, args.base, args.plus, args.minus)
+        rows = [z[args.minus], z[args.plus], base, result]
+        n_columns = max(len(row) for row in rows)
+        repeated = [np.resize(row, (n_columns, z.shape[1])) for row in rows]
+        return model.draw(np.concatenate(repeated)), n_columns
+    points = model.noise(2000)
+    values = ATTRIBUTES[args.attribute](model.draw(points))
+    along = attribute_direction(points, values)
+    across = model.noise(1)[0]
+    across -= across @ along * along
+    across /= np.linalg.norm(across)
+    rows = []
+    for start in z[:5]:
+        rows += [points_along(start, along), points_along(start, across)]
+    return model.draw(np.concatenate(rows)), 9
 
 
-def walk_between_images(run, flags, latent, path_between):
+def walk_between_images(model, flags):
     """As `walk`, from each of eight images of the data to another."""
-    if (
-        "generator" not in run.parts
-        or hasattr(flags, "n_classes")
-        or hasattr(flags, "n_categories")
-    ):
+    if not model.takes_noise_alone:
         raise common.UserError(
             f"--walk real is for generators of images from noise alone, not for {flags.script}.py"
         )
-    stacked = getattr(flags, "stacked", False)
-    data = load_images(
-        flags.data_dir, flags.img_size, flags.channels, split="test", stacked=stacked
-    )
-    chosen = run.sample_rng.choice(len(data), 16, replace=len(data) < 16)
+    data = load_images(flags.data_dir, flags.img_size, flags.channels, split="test")
+    chosen = model.rng.choice(len(data), 16, replace=len(data) < 16)
     images = data.batch(chosen)[0]
-    generator = run.parts["ema"].module if "ema" in run.parts else run.parts["generator"]
-    z, first, last = nearest_noise(generator, images, latent(N_CANDIDATES))
+    z, first, last = nearest_noise(model.network, images, model.noise(N_CANDIDATES))
     print(
-        f"|x - G(z)|: {first.mean():.4f} for the nearest of {N_CANDIDATES} random z, {last.mean():.4f} when found."
+        f"|x - G(z)|: {first.mean():.4f} for the nearest of {N_CANDIDATES} random z, "
+        f"{last.mean():.4f} when found."
     )
     rows = []
     for i in range(0, 16, 2):
-        between = common.in_chunks(generator, path_between(z[i], z[i + 1], 10))
+        between = model.draw(model.path_between(z[i], z[i + 1], 10))
         rows += [images[i : i + 1], between, images[i + 1 : i + 2]]
     return np.concatenate(rows), 12
 
 
-def load(args):
-    """The script that wrote a checkpoint, and the arguments with which it samples from it."""
-    path = checkpoint.find(args.run)
-    name = checkpoint.Reader(path).meta["script"]
-    if (
-        not (ROOT / f"{name}.py").is_file() or not name.isidentifier()
-    ):  # the file may come from a stranger
-        raise common.UserError(f"{path} was written by {name}.py, which is not here")
-    script = importlib.import_module(name)
-    if not hasattr(script, "load_generator"):
-        raise common.UserError(
-            f"{name}.py draws no images from noise, so it has no latent space to walk through"
-        )
-    flags = ["--resume", str(path), "--sample_only"]
-    flags += [] if args.out_dir is None else ["--out_dir", args.out_dir]
-    return script, script.parse_args(
-        flags + ([] if args.seed is None else ["--seed", str(args.seed)])
-    )
-
-
-def explore(run, args, script, flags):
-    draw = script.load_generator(run, flags)
-    n_classes = getattr(flags, "n_classes", getattr(flags, "n_categories", None))
-    if n_classes is not None:
-        if not 0 <= args.label < n_classes:
-            raise common.UserError(
-                f"--label {args.label}: the model's labels are 0 to {n_classes - 1}"
-            )
-        draw_labelled = draw
-
-        def draw(z):
-            return draw_labelled(z, np.full(len(z), args.label, np.int32))
-
-    uniform = getattr(flags, "noise", getattr(script, "NOISE", "normal")) == "uniform"
-
-    def latent(n):
-        if uniform:
-            return run.sample_rng.uniform(-1, 1, (n, flags.latent_dim)).astype(np.float32)
-        return run.sample_rng.standard_normal((n, flags.latent_dim), dtype=np.float32)
-
-    path_between = line if uniform else slerp
-    if args.walk == "real":
-        images, nrow = walk_between_images(run, flags, latent, path_between)
-    else:
-        images, nrow = walk(args, draw, latent, path_between)
-    common.save_image(images, run.out_dir / f"walk_{args.walk}.png", nrow=nrow)
-
-
 def main(argv=None):
     args = parse_args(argv)
+    flags = []
+    if args.out_dir is not None:
+        flags += ["--out_dir", args.out_dir]
+    if args.seed is not None:
+        flags += ["--seed", str(args.seed)]
     try:
-        script, flags = load(args)
+        script, run_args, reader = open_run(args.run, flags=flags)
+        if not is_explorable(reader, run_args):
+            raise common.UserError(
+                f"{run_args.script}.py draws no images from noise, or from noise and a label: "
+                "it has no latent space to walk through"
+            )
     except common.UserError as error:
         args.error(str(error))
-    with common.Run(flags) as run:
-        explore(run, args, script, flags)
+    jt.flags.use_cuda = common.choose_device(run_args.device)
+    with common.Run(run_args) as run:
+        model = load_model(run, script, run_args, args.label)
+        if args.walk == "real":
+            images, nrow = walk_between_images(model, run_args)
+        else:
+            images, nrow = walk(args, model)
+        common.save_image(images, run.out_dir / f"walk_{args.walk}.png", nrow=nrow)
 
 
 if __name__ == "__main__":

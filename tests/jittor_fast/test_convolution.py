@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jittor import nn as jittor_nn
 
-from jittor_fast import algorithms, call, convolution, nn, winograd
+from jittor_fast import algorithms, convolution, nn, winograd
 
 # images, inputs, height, width, outputs, kernel, stride, padding
 SHAPES = [
@@ -138,7 +138,7 @@ def assert_close(got, expected):
 
 
 @pytest.mark.parametrize("layer", ["Conv", "ConvTranspose"])
-@pytest.mark.parametrize(("shape", "name"), cases())
+@pytest.mark.parametrize(("shape", "name"), list(cases()))
 def test_values_and_both_derivatives(layer, shape, name, monkeypatch):
     torch = pytest.importorskip("torch", reason="PyTorch is the reference of this test")
     calls = taking(name, monkeypatch)
@@ -247,29 +247,3 @@ def test_equal_calls_give_equal_bits(name, monkeypatch):
     for result in results[1:]:
         for got, expected in zip(result, results[0]):
             np.testing.assert_array_equal(got, expected)
-
-
-# ---- until the pages are converted ----
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_together_is_each_layer_alone(enabled, monkeypatch):
-    """Outputs and all gradients, against PyTorch's separate layers."""
-    torch = pytest.importorskip("torch", reason="PyTorch is the reference of this test")
-    monkeypatch.setattr(call, "enabled", enabled)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 4, 6, 7), dtype=np.float32)
-    d = rng.standard_normal((2, 8, 6, 7), dtype=np.float32)
-    ours = [nn.Conv(4, outputs, 3, padding=1) for outputs in (5, 3)]
-    theirs = [torch.nn.Conv2d(4, outputs, 3, padding=1) for outputs in (5, 3)]
-    for a, b in zip(ours, theirs):
-        copy_weights(a, b, torch)
-    a = jt.array(x)
-    y = nn.together(a, *ours)
-    t = torch.tensor(x, requires_grad=True)
-    z = torch.cat([layer(t) for layer in theirs], dim=1)
-    parameters = [p for layer in ours for p in (layer.weight, layer.bias)]
-    their_parameters = [p for layer in theirs for p in (layer.weight, layer.bias)]
-    got = jt.grad((y * jt.array(d)).sum(), [a, *parameters])
-    expected = torch.autograd.grad((z * torch.tensor(d)).sum(), [t, *their_parameters])
-    assert_close([y, *got], [z, *expected])

@@ -8,7 +8,7 @@ from jittor import nn as jittor_nn
 from jittor_fast import call, nn
 
 # To be deleted with the aliases in nn.py when the pages are converted.
-TRANSITIONAL = {"Adagrad", "SpectralNorm", "modulate", "together"}
+TRANSITIONAL = {"Adagrad", "SpectralNorm"}
 
 
 def public(module):

@@ -1,7 +1,8 @@
-"""infogan.py: the step against PyTorch, information by hand, table 1 of the paper; codes asked for; that it learns."""
+"""infogan.py: information by hand, a step against PyTorch, table 1, the codes drawn."""
 
 import common
-from common.networks import n_parameters
+
+import csv
 
 import jittor as jt
 import numpy as np
@@ -12,268 +13,316 @@ from registry import run
 
 import infogan as script
 from jittor_fast import nn
+from tools.describe import n_parameters
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    jt.set_global_seed(987654321)
+TINY = ["--img_size", 8, "--width", 2, "--latent_dim", 6, "--n_categories", 3, "--batch_size", 10]
 
 
 def parse(*flags):
     return script.parse_args([str(flag) for flag in flags])
 
 
-TINY = ["--img_size", 8, "--width", 2, "--latent_dim", 6, "--n_categories", 3, "--batch_size", 10]
-
-
-# ---- the step ----
-
-
-def test_step_is_pytorchs():
-    pytest.importorskip("torch")
-    from tools.twins import Twin, assert_same_losses, assert_same_step
-
-    rng, args = np.random.default_rng(0), parse(*TINY)
-    G, D = script.build(args)
-    for module in (
-        G,
-        D,
-    ):  # of weights with a deviation of 0.02 alone, the codes would hardly reach the image
-        for p in module.parameters():
-            if not p.is_stop_grad():
-                p.assign(p * 5)
-    optimizer_G, optimizer_D = (
-        nn.Adam(m.parameters(), lr=0.01, betas=(0.5, 0.999)) for m in (G, D)
-    )
-    real = jt.array(rng.uniform(-1, 1, (8, 1, 8, 8)).astype(np.float32))
-    latents = [tuple(map(jt.array, script.latent(rng, 8, args))) for _ in range(2)]
-    step, twin = (
-        (G, D, optimizer_G, optimizer_D, real, *latents, (0.7, 0.3)),
-        Twin("infogan", write_back=False),
-    )
-    expected = twin.train_step(*step)
-    assert_same_losses(script.train_step(*step), expected)
-    assert_same_step(D, twin.module(D), optimizer_D)
-    assert_same_step(G, twin.module(G), optimizer_G)
-
-
-def test_the_weights_of_information_reach_both_updates():
-    """D and Q, and G, move otherwise with a lambda than without; Q's last layer has no gradient but information's."""
-    moved = {}
-    for lambdas in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
-        jt.set_global_seed(987654321)
-        args, rng = parse(*TINY), np.random.default_rng(0)
-        G, D = script.build(args)
-        optimizer_G, optimizer_D = (jt.nn.SGD(m.parameters(), lr=1.0) for m in (G, D))
-        head, bottom = D.Q[-1].weight.numpy().copy(), G.dense[0].weight.numpy().copy()
-        latents = [tuple(map(jt.array, script.latent(rng, 8, args))) for _ in range(2)]
-        script.train_step(G, D, optimizer_G, optimizer_D, jt.zeros((8, 1, 8, 8)), *latents, lambdas)
-        moved[lambdas] = D.Q[-1].weight.numpy() - head, G.dense[0].weight.numpy() - bottom
-    k, n = args.n_categories, args.n_continuous
-    assert not moved[0.0, 0.0][0].any()
-    of_category, of_continuous = moved[1.0, 0.0][0], moved[0.0, 1.0][0]
-    assert of_category[:k].any() and not of_category[k:].any()
-    assert (
-        of_continuous[k : k + n].any()
-        and of_continuous[k + n :].any()
-        and not of_continuous[:k].any()
-    )
-    assert not np.allclose(moved[1.0, 0.0][1], moved[0.0, 0.0][1])
-    assert not np.allclose(moved[0.0, 1.0][1], moved[0.0, 0.0][1])
+def random_latents(n, args):
+    """G's inputs of the two updates, as Jittor variables."""
+    rng = np.random.default_rng(0)
+    latents = []
+    for _ in range(2):
+        arrays = script.fixed_latent(rng, n, args)
+        latents.append(tuple(jt.array(array) for array in arrays))
+    return latents
 
 
 # ---- information, in nats ----
 
 
-def of_category(logits, categories):
+def category_information(logits, categories):
+    """Of Q's logits (B, K), and the categories (B,) that G was given."""
     zeros = jt.zeros((len(logits), 1))
-    return script.information(
-        (jt.array(np.float32(logits)), zeros, zeros), jt.array(categories), zeros
-    )[0].item()
+    posterior = (jt.array(np.float32(logits)), zeros, zeros)
+    info_category, _ = script.information(posterior, jt.array(categories), zeros)
+    return info_category.item()
 
 
 def test_information_of_a_category_by_hand():
-    """Certain and right: log K. Without an idea: 0. Probabilities 1/2 and 1/4 of the right ones of three: the rest."""
-    assert np.isclose(of_category([[50, 0, 0], [0, 0, 50]], [0, 2]), np.log(3))
-    assert np.isclose(of_category([[7, 7, 7]], [1]), 0, atol=1e-6)
+    """If Q is certain and right it is log K, and 0 if all K are equally likely.
+
+    Otherwise it is log K + log Q(c|x), which is negative if Q is certain and wrong.
+    """
+    assert np.isclose(category_information([[50, 0, 0], [0, 0, 50]], [0, 2]), np.log(3))
+    assert np.isclose(category_information([[7, 7, 7]], [1]), 0, atol=1e-6)
     logits = np.log([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]])
-    assert np.isclose(of_category(logits, [0, 1]), np.log(3) - (np.log(2) + np.log(4)) / 2)
-    assert of_category([[50, 0, 0]], [1]) < -40  # sure and wrong: a lower bound may be negative
+    expected = np.log(3) + (np.log(1 / 2) + np.log(1 / 4)) / 2
+    assert np.isclose(category_information(logits, [0, 1]), expected)
+    assert category_information([[50, 0, 0]], [1]) < -40
 
 
-def test_information_of_continuous_codes_by_hand():
-    """log 2 + log N(c; mean, deviation) for each of two codes; a deviation that halves with the error adds log 2."""
+def continuous_information(error, deviation):
+    """Of two codes, with Q's means `error` away from them."""
+    mean = jt.full((3, 2), 0.2)
+    log_deviation = jt.full((3, 2), float(np.log(deviation)))
+    posterior = (jt.zeros((3, 4)), mean, log_deviation)
+    _, info = script.information(posterior, jt.zeros((3,), "int32"), mean + error)
+    return info.item()
 
-    def info(error, deviation):
-        mean, log_deviation = jt.full((3, 2), 0.2), jt.full((3, 2), float(np.log(deviation)))
-        logits, categories = jt.zeros((3, 4)), jt.zeros((3,), "int32")
-        return script.information((logits, mean, log_deviation), categories, mean + error)[1].item()
 
-    for error, deviation in ((0.0, 1.0), (0.3, 0.5), (-0.3, 0.1)):
-        density = np.exp(-(error**2) / (2 * deviation**2)) / (deviation * np.sqrt(2 * np.pi))
-        assert np.isclose(info(error, deviation), 2 * np.log(2 * density), rtol=1e-5)
-    assert np.isclose(info(0.05, 0.1) - info(0.1, 0.2), 2 * np.log(2), rtol=1e-4)
+@pytest.mark.parametrize(("error", "deviation"), [(0.0, 1.0), (0.3, 0.5), (-0.3, 0.1)])
+def test_information_of_continuous_codes_by_hand(error, deviation):
+    """log 2, the entropy of U(-1, 1), + log N(c; mean, deviation^2), for each code."""
+    density = np.exp(-(error**2) / (2 * deviation**2)) / (deviation * np.sqrt(2 * np.pi))
+    expected = 2 * np.log(2 * density)
+    assert np.isclose(continuous_information(error, deviation), expected, rtol=1e-5)
+
+
+def test_half_the_error_is_log_2_more_information():
+    gain = continuous_information(0.05, 0.1) - continuous_information(0.1, 0.2)
+    assert np.isclose(gain, 2 * np.log(2), rtol=1e-4)
+
+
+def test_information_refuses_shapes_that_would_broadcast():
+    posterior = (jt.zeros((4, 3)), jt.zeros((4, 2)), jt.zeros((4, 2)))
+    with pytest.raises(ValueError, match="different shapes"):
+        script.information(posterior, jt.zeros(4), jt.zeros((4, 1)))
+
+
+# ---- the adversarial losses and one step ----
 
 
 def test_losses_by_hand():
-    """At logits of 0 nothing is told apart: 2 log 2. At 2 and 1/2: -log s(2) - log(1 - s(1/2))."""
-    assert np.isclose(script.discriminator_loss(jt.zeros(3), jt.zeros(3)).item(), 2 * np.log(2))
-    loss = script.discriminator_loss(jt.array([2.0]), jt.array([0.5])).item()
-    assert np.isclose(loss, np.log1p(np.exp(-2)) + np.log1p(np.exp(0.5)))
+    """Logits of 0 are guesses: 2 log 2. At 2 and 1/2: -log s(2) - log(1 - s(1/2))."""
+    loss = script.discriminator_loss(jt.zeros(3), jt.zeros(3))
+    assert np.isclose(loss.item(), 2 * np.log(2))
+    loss = script.discriminator_loss(jt.array([2.0]), jt.array([0.5]))
+    assert np.isclose(loss.item(), np.log1p(np.exp(-2)) + np.log1p(np.exp(0.5)))
+    loss = script.generator_loss(jt.array([0.5]))
+    assert np.isclose(loss.item(), np.log1p(np.exp(-0.5)))
 
 
-def test_what_would_broadcast_is_refused():
+def test_losses_refuse_shapes_that_would_broadcast():
     with pytest.raises(ValueError, match="different shapes"):
         script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)))
-    with pytest.raises(ValueError, match="different shapes"):
-        script.information(
-            (jt.zeros((4, 3)), jt.zeros((4, 2)), jt.zeros((4, 2))), jt.zeros(4), jt.zeros((4, 1))
-        )
+
+
+def test_step_against_pytorch():
+    twins = pytest.importorskip("tools.twins")
+    args = parse(*TINY)
+    generator, discriminator = script.build(args)
+    # With the initial deviation of 0.02, the codes would hardly reach the image.
+    for network in (generator, discriminator):
+        for parameter in network.parameters():
+            if not parameter.is_stop_grad():
+                parameter.assign(5 * parameter)
+    optimizer_G = nn.Adam(generator.parameters(), lr=0.01, betas=(0.5, 0.999))
+    optimizer_D = nn.Adam(discriminator.parameters(), lr=0.01, betas=(0.5, 0.999))
+    networks = (generator, discriminator, optimizer_G, optimizer_D)
+    real = np.random.default_rng(1).uniform(-1, 1, (8, 1, 8, 8)).astype(np.float32)
+    tensors = (jt.array(real), *random_latents(8, args))
+
+    twin = twins.Twin("infogan", write_back=False)
+    expected = twin.train_step(*networks, *tensors, lambdas=(0.7, 0.3))
+    found = script.train_step(*networks, *tensors, lambdas=(0.7, 0.3))
+    twins.assert_same_losses(found, expected)
+    twins.assert_same_step(discriminator, twin.module(discriminator), optimizer_D)
+    twins.assert_same_step(generator, twin.module(generator), optimizer_G)
+
+
+def movements(lambdas):
+    """How far a step of SGD moves Q's last layer and G's first one."""
+    jt.set_global_seed(987654321)
+    args = parse(*TINY)
+    generator, discriminator = script.build(args)
+    optimizer_G = jt.nn.SGD(generator.parameters(), lr=1.0)
+    optimizer_D = jt.nn.SGD(discriminator.parameters(), lr=1.0)
+    networks = (generator, discriminator, optimizer_G, optimizer_D)
+    weights = (discriminator.Q[-1].weight, generator.dense[0].weight)
+    before = [weight.numpy().copy() for weight in weights]
+    real = jt.zeros((8, 1, 8, 8))
+    script.train_step(*networks, real, *random_latents(8, args), lambdas=lambdas)
+    return [weight.numpy() - start for weight, start in zip(weights, before)]
+
+
+def test_information_reaches_both_updates():
+    """Q's last layer has no other gradient.
+
+    It gives 3 logits, 2 means and 2 deviations.
+    """
+    Q_without, G_without = movements((0.0, 0.0))
+    Q_category, G_category = movements((1.0, 0.0))
+    Q_continuous, G_continuous = movements((0.0, 1.0))
+    assert not Q_without.any()
+    assert Q_category[:3].any()
+    assert not Q_category[3:].any()
+    assert not Q_continuous[:3].any()
+    assert Q_continuous[3:5].any()
+    assert Q_continuous[5:].any()
+    assert not np.allclose(G_category, G_without)
+    assert not np.allclose(G_continuous, G_without)
 
 
 # ---- the paper ----
 
 
-def test_counts_of_table_1():
-    """Chen 2016, table 1 and section C.1: 74 numbers to G; Q gives 10 logits, 2 means and 2 deviations.
+def test_parameters_of_table_1():
+    """Chen 2016, table 1 and section C.1: G has 74 inputs.
 
-    No bias beside batch norm, whose scale and shift count.
+    Q gives 10 logits, 2 means and 2 deviations. There is no bias beside batch norm,
+    whose scale and shift count.
     """
-    G, D = script.build(parse("--paper"))
-    norms = 2 * (1024 + 7 * 7 * 128 + 64)
+    generator, discriminator = script.build(parse("--paper"))
     dense = 74 * 1024 + 1024 * 7 * 7 * 128
-    assert n_parameters(G) == dense + 16 * 128 * 64 + (16 * 64 * 1 + 1) + norms
+    norms = 2 * (1024 + 7 * 7 * 128 + 64)
+    upwards = 16 * 128 * 64 + (16 * 64 * 1 + 1)
+    assert n_parameters(generator) == dense + upwards + norms
+
     body = (16 * 64 + 64) + 16 * 64 * 128 + 7 * 7 * 128 * 1024
     heads = (1024 + 1) + 1024 * 128 + (128 * 14 + 14)
-    assert n_parameters(D) == body + heads + 2 * (128 + 1024 + 128)
+    norms = 2 * (128 + 1024 + 128)
+    assert n_parameters(discriminator) == body + heads + norms
 
 
 def test_settings_of_the_paper():
-    """Appendix C: rates of 2e-4 and 1e-3, lambda 1, leaky rate 0.1. The authors' launcher: 5,000 batches of 128."""
+    """Appendix C; the length is that of the authors' code: 5,000 batches of 128."""
     args = parse("--paper")
-    assert (args.lr, args.lr * args.lr_ratio) == (0.0002, 0.001)
-    assert (args.lambda_category, args.b1, args.batch_size) == (1, 0.5, 128)
-    assert abs(args.n_epochs * (60000 // 128) - 5000) <= 60000 // 128 / 2
-    slopes = {
-        layer.scale
-        for layer in script.build(parse(*TINY))[1].modules()
-        if isinstance(layer, nn.LeakyReLU)
-    }
-    assert slopes == {0.1}
+    assert args.lr == 0.0002
+    assert args.lr * args.lr_ratio == 0.001
+    assert args.lambda_category == 1
+    assert args.b1 == 0.5
+    assert args.batch_size == 128
+    updates_in_epoch = 60000 // 128
+    assert abs(args.n_epochs * updates_in_epoch - 5000) <= updates_in_epoch / 2
 
 
-def test_first_weights_are_the_authors():
-    """Deviations of 0.02 (custom_ops.py), about 0 and, of the norms' scales, 1."""
-    G, D = script.build(parse("--width", 16))
-    for layer in (G.dense[3], D.body[6]):
+def test_leaky_relus_of_the_paper():
+    """Appendix C: a slope of 0.1."""
+    _, discriminator = script.build(parse(*TINY))
+    slopes = [m.scale for m in discriminator.modules() if isinstance(m, nn.LeakyReLU)]
+    assert slopes == [0.1] * 4
+
+
+def test_initial_weights_are_those_of_the_authors_code():
+    """custom_ops.py: a deviation of 0.02 around 0, or around 1 for norms' scales."""
+    generator, discriminator = script.build(parse("--width", 16))
+    for layer in (generator.dense[3], discriminator.body[6]):
         assert np.isclose(layer.weight.numpy().std(), 0.02, rtol=0.02)
-    assert not D.Q[-1].bias.numpy().any()
-    scales = G.dense[4].weight.numpy()
-    assert np.isclose(scales.std(), 0.02, rtol=0.1) and abs(scales.mean() - 1) < 0.002
+    assert not discriminator.Q[-1].bias.numpy().any()
+    scales = generator.dense[4].weight.numpy()
+    assert np.isclose(scales.std(), 0.02, rtol=0.1)
+    assert abs(scales.mean() - 1) < 0.002
 
 
-def test_the_latent_has_its_distributions():
-    args = parse("--latent_dim", 50)
-    z, categories, continuous = script.latent(np.random.default_rng(0), 2000, args)
-    for uniform, d in ((z, 50), (continuous, 2)):
-        assert (uniform.shape, uniform.dtype) == ((2000, d), np.float32)
-        assert np.abs(uniform).max() <= 1 and abs(uniform.mean()) < 0.03
+# ---- G's inputs ----
+
+
+def assert_distributions(z, categories, continuous):
+    """Of 2,000 inputs with z of 50."""
+    for uniform, dim in ((z, 50), (continuous, 2)):
+        assert uniform.shape == (2000, dim)
+        assert uniform.dtype == np.float32
+        assert np.abs(uniform).max() <= 1
+        assert abs(uniform.mean()) < 0.03
         assert np.isclose(uniform.std(), 3**-0.5, rtol=0.03)
-    assert (categories.shape, categories.dtype) == ((2000,), np.int32)
+    assert categories.shape == (2000,)
+    assert categories.dtype == np.int32
     assert np.bincount(categories, minlength=10).min() > 150
 
 
-def test_g_sees_each_code_by_itself():
-    """Another category, or another number, changes the image, and each in its own way."""
-    G, _ = script.build(parse(*TINY))
+def test_distributions_of_the_inputs(tmp_path):
+    """In training, and for samples."""
+    args = parse("--latent_dim", 50, "--batch_size", 2000, "--out_dir", tmp_path)
+    with common.Run(args) as open_run:
+        latent = script.random_latent(open_run, args)
+        assert_distributions(*[variable.numpy() for variable in latent])
+        assert_distributions(*script.fixed_latent(open_run.fixed_rng(), 2000, args))
+
+
+def test_every_code_changes_the_image():
+    """The category and both continuous codes do, each differently."""
+    generator, _ = script.build(parse(*TINY))
     z = np.zeros((5, 6), np.float32)
     categories = np.int32([0, 1, 2, 0, 0])
     continuous = np.float32([[0, 0], [0, 0], [0, 0], [1, 0], [0, 1]])
-    images = common.in_chunks(G, z, categories, continuous)
+    images = common.predict(generator, z, categories, continuous)
     assert images.shape == (5, 1, 8, 8)
     distances = np.abs(images[:, None] - images).max((2, 3, 4))
     assert (distances[~np.eye(5, dtype=bool)] > 0).all()
 
 
-# ---- pictures and samples ----
-
-
 def test_panels_are_those_of_figure_2():
-    """Rows of equal noise: of all categories, then of each number from -2 to 2."""
+    """Images of a row have the same noise; its category, c_2 or c_3 changes."""
     args = parse("--n_categories", 4, "--latent_dim", 3)
-    z, categories, continuous = script.panels(np.random.default_rng(0), args)
-    z, categories, continuous = (x.reshape(3, 5, 4, -1) for x in (z, categories, continuous))
+    inputs = script.panels(np.random.default_rng(0), args)
+    z, categories, continuous = (x.reshape(3, 5, 4, -1) for x in inputs)
     assert (z == z[:, :, :1]).all()
-    assert len(np.unique(z[:, :, 0, 0])) == 15
+    assert len(np.unique(z[:, :, 0, 0])) == 15  # another noise in each row
     assert categories[0, :, :, 0].tolist() == [[0, 1, 2, 3]] * 5
     assert (continuous[0] == continuous[0][:, :1]).all()
     for i in (1, 2):
-        assert np.allclose(continuous[i, ..., i - 1], [[-2, -2 / 3, 2 / 3, 2]] * 5)
-        assert (continuous[i, ..., 2 - i] == continuous[i, :, :1, 2 - i]).all()
+        changing = continuous[i, ..., i - 1]
+        other = continuous[i, ..., 2 - i]
+        assert np.allclose(changing, [[-2, -2 / 3, 2 / 3, 2]] * 5)
+        assert (other == other[:, :1]).all()
         assert (categories[i] == categories[i][:, :1]).all()
 
 
-def test_what_is_asked_is_drawn(tiny_runs, tmp_path, monkeypatch):
-    half, seen, real = tiny_runs("infogan").half, [], common.in_chunks
-    monkeypatch.setattr(
-        common, "in_chunks", lambda network, *arrays: seen.append(arrays) or real(network, *arrays)
-    )
-    resume = ["--resume", half, "--sample_only", "--n_samples", 7]
-    run("infogan", *resume, "--code", 2, "--continuous", -1.5, 0.5, "--out_dir", tmp_path / "both")
+# ---- samples ----
+
+
+def test_samples_have_the_codes_that_were_asked_for(tiny_runs, tmp_path, monkeypatch):
+    seen = []
+    real_predict = common.predict
+
+    def predict(network, *arrays):
+        seen.append(arrays)
+        return real_predict(network, *arrays)
+
+    monkeypatch.setattr(common, "predict", predict)
+    flags = ["--resume", tiny_runs("infogan").half, "--sample_only", "--n_samples", 7]
+    flags += ["--code", 2, "--continuous", -1.5, 0.5]
+    run("infogan", *flags, "--out_dir", tmp_path)
     assert [len(z) for z, *_ in seen] == [100, 7]
     for _, categories, continuous in seen:
-        assert (categories == 2).all() and (continuous == np.float32([-1.5, 0.5])).all()
-    assert Image.open(tmp_path / "both/result.png").size == (3 * 10 + 2, 34 * 10 + 2)
-    with np.load(tmp_path / "both/samples.npz") as samples:
+        assert (categories == 2).all()
+        assert (continuous == np.float32([-1.5, 0.5])).all()
+    assert Image.open(tmp_path / "result.png").size == (3 * 10 + 2, 34 * 10 + 2)
+    with np.load(tmp_path / "samples.npz") as samples:
         assert samples["codes"].tolist() == [2] * 7
         assert np.array_equal(samples["continuous"], np.float32([[-1.5, 0.5]] * 7))
-    run("infogan", *resume, "--out_dir", tmp_path / "none")
-    with np.load(tmp_path / "none/samples.npz") as samples:
-        assert len(set(samples["codes"])) > 1
-        assert np.abs(samples["continuous"]).max() <= 1 and samples["continuous"].std() > 0.2
+
+
+def test_samples_have_random_codes_otherwise(tiny_runs, tmp_path):
+    flags = ["--resume", tiny_runs("infogan").half, "--sample_only", "--n_samples", 50]
+    run("infogan", *flags, "--out_dir", tmp_path)
+    with np.load(tmp_path / "samples.npz") as samples:
+        assert set(samples["codes"]) == {0, 1, 2}
+        assert np.abs(samples["continuous"]).max() <= 1
+        assert samples["continuous"].std() > 0.2
 
 
 # ---- it learns ----
 
 
-def test_categories_become_the_kinds_of_image(tmp_path):
-    """Of images with a bright left or a bright right half, each category comes to draw one kind; Q tells them all."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 40, size=(200, 8, 8))
-    for side in (0, 1):
-        pixels[side::2, :, 4 * side : 4 * side + 4] += 180
+def test_categories_become_types_of_images(tmp_path):
+    """The left or the right half of an image is bright.
+
+    After 600 updates each category draws one of the two, and Q recognizes it.
+    """
+    pixels = np.random.default_rng(0).integers(0, 40, size=(200, 8, 8))
+    pixels[0::2, :, :4] += 180
+    pixels[1::2, :, 4:] += 180
     data = write_idx_folder(tmp_path / "data", pixels.astype(np.uint8), np.zeros(200, np.uint8))
-    flags = [
-        "--img_size",
-        8,
-        "--width",
-        4,
-        "--latent_dim",
-        6,
-        "--n_categories",
-        2,
-        "--batch_size",
-        20,
-        "--lr",
-        0.001,
-    ]
-    out = [
-        "--n_epochs",
-        60,
-        "--log_interval",
-        100,
-        "--n_samples",
-        200,
-        "--out_dir",
-        tmp_path / "out",
-    ]
-    losses = run("infogan", "--data_dir", data, *flags, *out)
-    assert 0.6 < losses["info_category"] <= np.log(2) + 1e-6
-    with np.load(tmp_path / "out/samples.npz") as samples:
-        images, codes = samples["images"][..., 0] / 255, samples["codes"]
+    flags = ["--img_size", 8, "--width", 4, "--latent_dim", 6, "--n_categories", 2]
+    flags += ["--batch_size", 20, "--lr", 0.001, "--n_epochs", 60, "--log_interval", 100]
+    out = tmp_path / "out"
+    run("infogan", *flags, "--data_dir", data, "--n_samples", 200, "--out_dir", out)
+    with (out / "losses.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert 0.6 < float(last["info_category"]) <= np.log(2) + 1e-6
+    with np.load(out / "samples.npz") as samples:
+        images = samples["images"][..., 0] / 255
+        codes = samples["codes"]
     is_left = images[:, :, :4].mean((1, 2)) > images[:, :, 4:].mean((1, 2))
-    shares = [is_left[codes == k].mean() for k in (0, 1)]
-    assert min(shares) < 0.1 and max(shares) > 0.9, shares
+    shares = sorted(is_left[codes == category].mean() for category in (0, 1))
+    assert shares[0] < 0.1
+    assert shares[1] > 0.9
 
 
 # ---- bad input ----
@@ -304,9 +353,8 @@ def test_bad_flags(fails, flags, message):
         (["--continuous", "x", 1], "--continuous: must be a number"),
     ],
 )
-def test_codes_that_the_model_does_not_know(fails, tiny_runs, flags, message):
-    code, line = fails(
-        script.main, ["--resume", tiny_runs("infogan").half, "--sample_only", *flags]
-    )
+def test_codes_that_the_model_does_not_have(fails, tiny_runs, flags, message):
+    resume = ["--resume", tiny_runs("infogan").half, "--sample_only"]
+    code, line = fails(script.main, [*resume, *flags])
     assert code == 2
     assert message in line

@@ -1,7 +1,9 @@
-"""One's own pictures through pix2pix.py, cyclegan.py and stargan.py: where they go, and what cannot be translated."""
+"""What pix2pix.py, cyclegan.py and stargan.py share: own pictures, learning rates."""
 
 import shutil
 
+import jittor as jt
+import numpy as np
 import pytest
 from PIL import Image
 from registry import images, load, run
@@ -11,6 +13,9 @@ TRANSLATE = {"pix2pix": [], "cyclegan": ["--direction", "BtoA"], "stargan": ["--
 pytestmark = pytest.mark.parametrize("name", list(TRANSLATE))
 
 
+# ---- translating one's own pictures ----
+
+
 def test_one_image_and_no_out_dir(name, tiny, tmp_path):
     trained = shutil.copytree(tiny.half, tmp_path / "run")
     Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
@@ -18,8 +23,23 @@ def test_one_image_and_no_out_dir(name, tiny, tmp_path):
     assert Image.open(trained / "translated/x.png").size == (32, 32)
 
 
-def test_a_model_of_rectangles(name, tiny, tmp_path):
-    """It trains, and translates upright and lying pictures at their own aspect ratio, scaled to cover its shape."""
+def test_a_folder_becomes_a_folder_of_the_same_names(name, tiny, tmp_path):
+    mine = tmp_path / "mine"
+    out = tmp_path / "out"
+    images(mine / "deep", 1, (90, 45))
+    Image.new("L", (20, 40), 7).save(mine / "grey.jpg")
+    before = (tiny.half / "checkpoint_last.npz").read_bytes()
+    flags = ["--input", mine, "--out_dir", out, *TRANSLATE[name]]
+    run(name, "--resume", tiny.half, "--sample_only", *flags)
+    sizes = {}
+    for file in out.rglob("*.*"):
+        sizes[str(file.relative_to(out))] = Image.open(file).size
+    assert sizes == {"deep/0.png": (64, 32), "grey.jpg": (32, 64)}
+    assert (tiny.half / "checkpoint_last.npz").read_bytes() == before
+
+
+def test_networks_of_rectangles(name, tiny, tmp_path):
+    """They translate upright and lying pictures, scaled to cover the trained shape."""
     shape = ["--img_height", 32, "--img_width", 64]
     run(name, *tiny.flags, *shape, "--n_epochs", 1, "--out_dir", tmp_path / "run")
     Image.new("RGB", (40, 80)).save(tmp_path / "upright.png")
@@ -30,46 +50,39 @@ def test_a_model_of_rectangles(name, tiny, tmp_path):
         assert Image.open(tmp_path / f"run/translated/{picture}.png").size == size
 
 
-def test_tiles(name, tiny, tmp_path, fails):
-    """A picture keeps its size, larger or smaller than a tile; a tile is as an image must be, and needs a picture."""
-    call = [
-        "--resume",
-        tiny.half,
-        "--sample_only",
-        "--input",
-        tmp_path,
-        "--out_dir",
-        tmp_path / "out",
-        "--tile",
-    ]
-    for picture, size in (("large", (70, 50)), ("small", (20, 30))):
-        Image.new("RGB", size, (200, 100, 50)).save(tmp_path / f"{picture}.png")
-    run(name, *call, 32, *TRANSLATE[name])
-    assert [Image.open(tmp_path / f"out/{x}.png").size for x in ("large", "small")] == [
-        (70, 50),
-        (20, 30),
-    ]
-    code, line = fails(load(name).main, [*call, 42, *TRANSLATE[name]])
+def test_tiles_keep_the_size_of_a_picture(name, tiny, tmp_path):
+    """Of one that is larger than a tile, and of one that is smaller."""
+    Image.new("RGB", (70, 50), (200, 100, 50)).save(tmp_path / "large.png")
+    Image.new("RGB", (20, 30), (200, 100, 50)).save(tmp_path / "small.png")
+    flags = ["--input", tmp_path, "--out_dir", tmp_path / "out", "--tile", 32, *TRANSLATE[name]]
+    run(name, "--resume", tiny.half, "--sample_only", *flags)
+    assert Image.open(tmp_path / "out/large.png").size == (70, 50)
+    assert Image.open(tmp_path / "out/small.png").size == (20, 30)
+
+
+def test_a_tile_that_the_network_cannot_take(name, tiny, tmp_path, fails):
+    flags = ["--input", tmp_path, "--tile", 42, *TRANSLATE[name]]
+    code, line = fails(load(name).main, ["--resume", tiny.half, "--sample_only", *flags])
     assert code == 2
     assert "--tile 42: it must be a multiple of" in line
 
 
 def test_drawn_digits_cannot_be_rectangles(name, tmp_path, fails):
-    code, line = fails(
-        load(name).main, ["--img_width", 64, "--img_height", 32, "--out_dir", tmp_path]
-    )
+    flags = ["--img_width", 64, "--img_height", 32, "--out_dir", tmp_path]
+    code, line = fails(load(name).main, flags)
     assert code == 2
     assert "digits are square, not 32 x 64" in line
 
 
 def test_an_input_is_never_overwritten(name, tiny, tmp_path, fails):
-    images(tmp_path / "mine", 1)
-    before = (tmp_path / "mine/0.png").read_bytes()
-    flags = ["--input", tmp_path / "mine", "--out_dir", tmp_path / "mine", *TRANSLATE[name]]
+    mine = tmp_path / "mine"
+    images(mine, 1)
+    before = (mine / "0.png").read_bytes()
+    flags = ["--input", mine, "--out_dir", mine, *TRANSLATE[name]]
     code, line = fails(load(name).main, ["--resume", tiny.half, "--sample_only", *flags])
     assert code == 2
-    assert "overwritten" in line
-    assert (tmp_path / "mine/0.png").read_bytes() == before
+    assert "overwrite" in line
+    assert (mine / "0.png").read_bytes() == before
 
 
 def test_nothing_to_translate(name, tiny, tmp_path, fails):
@@ -78,3 +91,31 @@ def test_nothing_to_translate(name, tiny, tmp_path, fails):
         code, line = fails(load(name).main, ["--resume", tiny.half, "--sample_only", *flags])
         assert code == 2
         assert str(path) in line
+
+
+# ---- learning rates ----
+
+
+def optimizers_of(arguments):
+    """The optimizers among the arguments of a training step, some of them in tuples."""
+    found = []
+    for argument in arguments:
+        items = argument if isinstance(argument, tuple) else (argument,)
+        found += [item for item in items if isinstance(item, jt.optim.Optimizer)]
+    return found
+
+
+def test_a_run_that_is_resumed_for_more_epochs_keeps_its_rates(name, tiny, tmp_path, monkeypatch):
+    """The second of two epochs has half of the rate; two more have it as well."""
+    script = load(name)
+    real_step = script.train_step
+    rates = []
+
+    def train_step(*args, **kwargs):
+        rates.append([optimizer.lr for optimizer in optimizers_of(args)])
+        return real_step(*args, **kwargs)
+
+    monkeypatch.setattr(script, "train_step", train_step)
+    run(name, *tiny.flags, "--lr", 0.004, "--decay_epoch", 1, "--out_dir", tmp_path / "run")
+    run(name, "--resume", tmp_path / "run", "--n_epochs", 4)
+    assert np.allclose(rates, [[0.004] * 2] * 4 + [[0.002] * 2] * 12)

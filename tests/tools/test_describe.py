@@ -14,7 +14,7 @@ EVERY = pytest.mark.parametrize("name", list(ROWS))
 
 
 def counts(section):
-    """The parameters of each layer in a section of the output, which ends with a sum."""
+    """The parameters of each layer in a section of the output, without the sum."""
     _, *layers, _ = section.strip().splitlines()
     return [int(line.split()[-1].replace(",", "")) for line in layers]
 

@@ -1,4 +1,4 @@
-"""tools/explore.py: the content of each walk, on noise and generators made by hand."""
+"""tools/explore.py: what each walk shows, on noise and generators made by hand."""
 
 from common.data import load_images
 
@@ -11,50 +11,45 @@ from PIL import Image
 from registry import meta
 
 from tools import explore
-from tools.embed import nearest_noise
+from tools.features.embed import nearest_noise
 
 
 def normal(n, d, seed=0):
-    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
 
 
 # ---- interpolate ----
 
 
 def test_slerp_by_hand():
-    """From (1, 0) to (0, 1): the middle lies on the circle at 45 degrees. From (2, 0) to (0, 4): at a norm of 3."""
-    middle = [np.sqrt(0.5), np.sqrt(0.5)]
+    """From (1, 0) to (0, 1) the middle lies on the circle, at 45 degrees.
+
+    From (2, 0) to (0, 4) it has a norm of 3.
+    """
+    middle = np.array([np.sqrt(0.5), np.sqrt(0.5)])
     path = explore.slerp(np.float32([1, 0]), np.float32([0, 1]), 3)
     assert np.allclose(path, [[1, 0], middle, [0, 1]], atol=1e-6)
-    assert np.allclose(
-        explore.slerp(np.float32([2, 0]), np.float32([0, 4]), 3)[1], 3 * np.array(middle), atol=1e-6
-    )
-    assert np.allclose(explore.slerp(np.float32([1, 2]), np.float32([1, 2]), 3), [[1, 2]] * 3)
+    path = explore.slerp(np.float32([2, 0]), np.float32([0, 4]), 3)
+    assert np.allclose(path[1], 3 * middle, atol=1e-6)
+    path = explore.slerp(np.float32([1, 2]), np.float32([1, 2]), 3)
+    assert np.allclose(path, [[1, 2]] * 3)
 
 
-def test_every_point_of_an_interpolation_keeps_the_noises_norm():
-    """The chord between two points of 100 normal numbers would dip to 0.7 of their norm in its middle."""
-    starts, ends = normal(20, 100), normal(20, 100, seed=1)
-    for a, b in zip(starts, ends):
+def test_every_point_of_an_interpolation_keeps_the_norm_of_the_noise():
+    """The middle of a straight line would have 0.7 of the norm, in 100 dimensions."""
+    for a, b in zip(normal(20, 100), normal(20, 100, seed=1)):
         path = explore.slerp(a, b, 10)
-        assert np.allclose(
-            np.linalg.norm(path, axis=1),
-            np.linspace(*np.linalg.norm([a, b], axis=1), 10),
-            rtol=1e-5,
-        )
-        steps = np.linalg.norm(
-            np.diff(path / np.linalg.norm(path, axis=1)[:, None], axis=0), axis=1
-        )
+        norms = np.linalg.norm(path, axis=1)
+        assert np.allclose(norms, np.linspace(norms[0], norms[-1], 10), rtol=1e-5)
+        steps = np.linalg.norm(np.diff(path / norms[:, None], axis=0), axis=1)
         assert np.allclose(steps, steps[0], rtol=1e-3)  # of equal length
-        assert np.linalg.norm(explore.line(a, b, 11)[5]) < 0.85 * np.linalg.norm(path, axis=1).min()
+        middle = explore.line(a, b, 11)[5]
+        assert np.linalg.norm(middle) < 0.85 * norms.min()
 
 
-def test_uniform_noise_goes_straight():
-    assert explore.line(np.float32([0, 1]), np.float32([1, -1]), 3).tolist() == [
-        [0, 1],
-        [0.5, 0],
-        [1, -1],
-    ]
+def test_uniform_noise_takes_the_straight_line():
+    path = explore.line(np.float32([0, 1]), np.float32([1, -1]), 3)
+    assert path.tolist() == [[0, 1], [0.5, 0], [1, -1]]
 
 
 # ---- arithmetic ----
@@ -62,52 +57,62 @@ def test_uniform_noise_goes_straight():
 
 def test_arithmetic_by_hand():
     z = np.float32([[1, 0], [0, 1], [2, 2], [4, 6]])
-    assert explore.arithmetic(z, base=[3], plus=[0, 1], minus=[2]).tolist() == [
-        [4 + 0.5 - 2, 6 + 0.5 - 2]
-    ]
-    assert explore.arithmetic(z, base=[2, 3], plus=[0], minus=[1]).tolist() == [
-        [3 + 1 - 0, 4 + 0 - 1]
-    ]
+    found = explore.arithmetic(z, base=[3], plus=[0, 1], minus=[2])
+    assert found.tolist() == [[4 + 0.5 - 2, 6 + 0.5 - 2]]
+    found = explore.arithmetic(z, base=[2, 3], plus=[0], minus=[1])
+    assert found.tolist() == [[3 + 1 - 0, 4 + 0 - 1]]
 
 
 class Recorder:
-    """A generator whose images hold the noise itself, and which remembers it."""
+    """A generator that remembers its noise.
+
+    Args:
+        draw: a function of noise (default: the images hold the noise itself).
+    """
 
     def __init__(self, draw=None):
-        self.seen, self.draw = [], draw
+        self.seen = []
+        self.draw = draw
 
     def __call__(self, z):
         self.seen.append(z)
-        return self.draw(z) if self.draw else z.reshape(len(z), 1, 1, -1)
+        if self.draw is None:
+            return z.reshape(len(z), 1, 1, -1)
+        return self.draw(z)
 
 
 def walk(draw, d, *flags):
-    args = explore.parse_args(["run", *flags])
-    rng = np.random.default_rng(3)
-    grid = np.random.default_rng(3).standard_normal((explore.GRID, d), dtype=np.float32)
-    images, nrow = explore.walk(
-        args, draw, lambda n: rng.standard_normal((n, d), dtype=np.float32), explore.slerp
+    """The images of a walk, the number of them in a row, and the noise of the grids."""
+    model = explore.Model(
+        network=None,
+        draw=draw,
+        takes_noise_alone=True,
+        kind="normal",
+        latent_dim=d,
+        rng=np.random.default_rng(3),
     )
-    return images, nrow, grid
+    images, nrow = explore.walk(explore.parse_args(["run", *flags]), model)
+    return images, nrow, normal(explore.GRID, d, seed=3)
 
 
-def test_the_arithmetics_picture_shows_its_parts_and_its_result():
+def test_the_picture_of_an_arithmetic_shows_its_terms_and_its_result():
     draw = Recorder()
     flags = ("--walk", "arithmetic", "--plus", "3,17", "--minus", "4", "--base", "0,1")
     _, nrow, z = walk(draw, 5, *flags)
     minus, plus, base, result = draw.seen[0].reshape(4, nrow, 5)
     assert nrow == 2
-    assert np.array_equal(minus, z[[4, 4]])  # repeated to the row's length
+    assert np.array_equal(minus, z[[4, 4]])  # repeated to the length of a row
     assert np.array_equal(plus, z[[3, 17]])
     assert np.array_equal(base, z[[0, 1]])
-    assert np.allclose(result, [(z[0] + z[1]) / 2 + (z[3] + z[17]) / 2 - z[4]] * 2, atol=1e-6)
+    expected = (z[0] + z[1]) / 2 + (z[3] + z[17]) / 2 - z[4]
+    assert np.allclose(result, [expected] * 2, atol=1e-6)
 
 
 # ---- direction ----
 
 
 def bar(width, lean=0.0, brightness=1.0):
-    """(1, 1, 32, 32): a bar of 20 rows on black, `lean` columns to the right for every row up."""
+    """(1, 1, 32, 32): a bar of 20 rows on black, which leans to the right."""
     image = np.full((1, 1, 32, 32), -1.0, np.float32)
     for row in range(6, 26):
         left = round(16 - width / 2 + lean * (15.5 - row))
@@ -116,9 +121,10 @@ def bar(width, lean=0.0, brightness=1.0):
 
 
 def test_thickness_is_the_width_of_a_bar():
-    # A bar of w x 20 pixels has area 20 w and edges of 2 * 20 + 2 w pixels.
+    # A bar of w x 20 pixels has an area of 20 w and edges of 2 * 20 + 2 w pixels.
     for w in (2, 4, 6):
-        assert np.isclose(explore.thickness(bar(w))[0], 2 * 20 * w / (40 + 2 * w), rtol=1e-5)
+        expected = 2 * 20 * w / (40 + 2 * w)
+        assert np.isclose(explore.thickness(bar(w))[0], expected, rtol=1e-5)
 
 
 def test_slant_is_the_lean_of_a_bar():
@@ -127,11 +133,13 @@ def test_slant_is_the_lean_of_a_bar():
 
 
 def test_brightness_is_the_mean():
-    assert np.isclose(explore.brightness(bar(4, brightness=0.5))[0], 0.5 * 4 * 20 / 32**2)
+    found = explore.brightness(bar(4, brightness=0.5))[0]
+    assert np.isclose(found, 0.5 * 4 * 20 / 32**2)
 
 
-def test_direction_finds_the_axis_that_decides():
-    z, w = normal(2000, 5), np.float32([0.6, 0, -0.8, 0, 0])
+def test_the_direction_is_the_axis_that_decides():
+    z = normal(2000, 5)
+    w = np.float32([0.6, 0, -0.8, 0, 0])
     direction = explore.attribute_direction(z, np.exp(z @ w))
     assert np.isclose(np.linalg.norm(direction), 1, atol=1e-6)
     assert direction @ w > 0.99
@@ -142,22 +150,24 @@ def sigmoid(x):
 
 
 def bars(z):
-    """A generator of blurred bars: three axes of (B, 6) noise change their width, lean and brightness."""
+    """A generator of blurred bars from noise (B, 6).
+
+    Three axes change their width, lean and brightness.
+    """
     rows, columns = np.mgrid[-15.5:16, -15.5:16]
     axes = [(0.6 * z[:, i] + 0.8 * z[:, i + 3])[:, None, None] for i in range(3)]
-    width, lean, brightness = (
-        2 + np.exp(0.4 * axes[0]),
-        0.4 * np.tanh(axes[1]),
-        sigmoid(1 + axes[2]),
-    )
+    width = 2 + np.exp(0.4 * axes[0])
+    lean = 0.4 * np.tanh(axes[1])
+    brightness = sigmoid(1 + axes[2])
     inside = sigmoid(2 * (width - np.abs(columns + lean * rows))) * (np.abs(rows) < 11)
     return (2 * brightness * inside - 1)[:, None].astype(np.float32)
 
 
 @pytest.mark.parametrize("attribute", ["thickness", "slant", "brightness"])
-def test_the_attribute_is_monotone_along_its_direction(attribute):
-    """From each of 50 starts, nine steps along the direction never take the attribute back, and far overall."""
-    z, measure = normal(2000, 6), explore.ATTRIBUTES[attribute]
+def test_an_attribute_is_monotone_along_its_direction(attribute):
+    """From each of 50 starts, it rises in all of nine steps, and far overall."""
+    z = normal(2000, 6)
+    measure = explore.ATTRIBUTES[attribute]
     spread = measure(bars(z)).std()
     along = explore.attribute_direction(z, measure(bars(z)))
     values = np.stack([measure(bars(z[:50] + d * along)) for d in np.linspace(-2, 2, 9)])
@@ -170,9 +180,10 @@ def test_a_walk_along_a_direction_and_one_across_it():
     images, nrow, z = walk(draw, 6, "--walk", "direction", "--attribute", "slant")
     walked = draw.seen[-1].reshape(5, 2, 9, 6)
     assert (images.shape, nrow) == ((90, 1, 32, 32), 9)
-    assert np.allclose(walked[:, :, 4], z[:5, None], atol=1e-5)  # the starts stand in the middle
-    along, off = (walked[0, i, 8] - walked[0, i, 0] for i in (0, 1))
-    assert np.allclose([along @ along, off @ off, along @ off], [64, 64, 0], atol=1e-3)
+    assert np.allclose(walked[:, :, 4], z[:5, None], atol=1e-5)  # the starts, in the middle
+    along, across = (walked[0, i, 8] - walked[0, i, 0] for i in range(2))
+    products = [along @ along, across @ across, along @ across]
+    assert np.allclose(products, [64, 64, 0], atol=1e-3)
     slants = explore.slant(images).reshape(5, 2, 9)
     assert (np.diff(slants[:, 0], axis=1) > 0).all()
     assert np.ptp(slants[:, 1], axis=1).max() < 0.5 * np.ptp(slants[:, 0], axis=1).min()
@@ -183,85 +194,84 @@ def test_a_walk_along_a_direction_and_one_across_it():
 
 @pytest.fixture
 def trained(tiny_runs):
-    """A function of a script's name that gives the folder of a short run."""
+    """A function of a script's name that returns the folder of a short run."""
     return lambda name: tiny_runs(name).half
 
 
 @pytest.mark.parametrize(
     "name", ["began", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"]
 )
-def test_every_script_with_a_latent_can_be_explored(trained, tmp_path, name):
+def test_every_script_with_a_latent_space_can_be_explored(trained, tmp_path, name):
     flags = {"cgan_mnist": ["--label", "7"], "infogan": ["--label", "2"]}.get(name, [])
-    explore.main(
-        [str(trained(name)), "--walk", "interpolate", "--out_dir", str(tmp_path / "walk"), *flags]
-    )
-    (picture,) = (tmp_path / "walk").iterdir()
-    size = meta(trained(name))["args"]["img_size"]
+    out = tmp_path / "walk"
+    explore.main([str(trained(name)), "--walk", "interpolate", "--out_dir", str(out), *flags])
+    (picture,) = out.iterdir()
     assert picture.name == "walk_interpolate.png"
+    size = meta(trained(name))["args"]["img_size"]
     assert Image.open(picture).size == ((size + 2) * 10 + 2, (size + 2) * 8 + 2)
 
 
 @pytest.mark.parametrize("name", ["began", "dcgan"])
-def test_walk_between_real_images(trained, tmp_path, capsys, name):
-    """At both ends of a row stand images of the data; the search has brought G's nearer to them."""
+def test_a_walk_between_real_images(trained, tmp_path, capsys, name):
+    """Each row starts and ends with a real image; the search brings G nearer."""
     explore.main([str(trained(name)), "--walk", "real", "--out_dir", str(tmp_path)])
-    size = meta(trained(name))["args"]["img_size"]
+    args = meta(trained(name))["args"]
+    size = args["img_size"]
     picture = np.asarray(Image.open(tmp_path / "walk_real.png"))
     assert picture.shape == ((size + 2) * 8 + 2, (size + 2) * 12 + 2)
-    pixels = load_images(meta(trained(name))["args"]["data_dir"], size, 1, split="test").images[
-        :, 0
-    ]
+    pixels = load_images(args["data_dir"], size, 1, split="test").images[:, 0]
     for row in range(8):
         for column in (0, 11):
-            top, left = (size + 2) * row + 2, (size + 2) * column + 2
-            assert (picture[top : top + size, left : left + size] == pixels).all((1, 2)).any()
-    first, last = map(
-        float,
-        re.search(r": ([0-9.]+) for .* ([0-9.]+) when found", capsys.readouterr().out).groups(),
-    )
-    assert last < first
+            top = (size + 2) * row + 2
+            left = (size + 2) * column + 2
+            shown = picture[top : top + size, left : left + size]
+            assert (shown == pixels).all((1, 2)).any()
+    printed = capsys.readouterr().out
+    first, last = re.search(r": ([0-9.]+) for .* ([0-9.]+) when found", printed).groups()
+    assert float(last) < float(first)
 
 
 class Grid(jt.nn.Module):
+    """(B, 16)  ->  images (B, 1, 4, 4)."""
+
     def execute(self, x):
         return x.reshape(-1, 1, 4, 4)
 
 
 def test_the_noise_of_an_image_is_found():
-    """A linear generator, whose images come from known noise: the search ends there, and leaves the weights alone."""
-    jt.set_global_seed(987654321)
+    """The images of a linear generator come from known noise, which the search finds.
+
+    The generator's weights stay as they are.
+    """
     rng = np.random.default_rng(0)
     generator = jt.nn.Sequential(jt.nn.Linear(3, 16), Grid())
     weight = generator[0].weight.numpy().copy()
-    z, candidates = (rng.uniform(-1, 1, (n, 3)).astype(np.float32) for n in (5, 50))
-    found, first, last = nearest_noise(generator, generator(jt.array(z)).numpy(), candidates)
+    z = rng.uniform(-1, 1, (5, 3)).astype(np.float32)
+    candidates = rng.uniform(-1, 1, (50, 3)).astype(np.float32)
+    images = generator(jt.array(z)).numpy()
+    found, first, last = nearest_noise(generator, images, candidates)
     assert np.allclose(found, z, atol=0.02)
     assert (last < 0.2 * first).all()
     assert np.array_equal(generator[0].weight.numpy(), weight)
 
 
-def test_a_model_with_labels_has_no_walk_between_images(trained, fails):
-    code, line = fails(explore.main, [trained("cgan_mnist"), "--walk", "real"])
+@pytest.mark.parametrize("name", ["cgan_mnist", "vae"])
+def test_a_model_of_more_than_noise_has_no_walk_between_images(trained, fails, name):
+    code, line = fails(explore.main, [trained(name), "--walk", "real"])
     assert code == 2
     assert "from noise alone" in line
 
 
-def test_samples_are_numbered_as_in_the_grids(trained, tmp_path):
-    """Sample 0 of the arithmetic is the upper left one of result.png, minus and plus itself."""
+def test_samples_are_counted_as_in_the_grids(trained, tmp_path):
+    """Sample 0, with the same minus and plus, is the upper left image of result.png."""
     flags = ["--plus", "5", "--minus", "5", "--base", "0", "--out_dir", str(tmp_path)]
     explore.main([str(trained("dcgan")), "--walk", "arithmetic", *flags])
-    walk, grid = (
-        np.asarray(Image.open(f))
-        for f in (tmp_path / "walk_arithmetic.png", trained("dcgan") / "result.png")
-    )
+    walk = np.asarray(Image.open(tmp_path / "walk_arithmetic.png")).astype(int)
+    grid = np.asarray(Image.open(trained("dcgan") / "result.png"))
     size = meta(trained("dcgan"))["args"]["img_size"]
     top = 3 * (size + 2) + 2
-    assert (
-        np.abs(
-            walk[top : top + size, 2 : 2 + size].astype(int) - grid[2 : 2 + size, 2 : 2 + size]
-        ).max()
-        <= 1
-    )
+    result = walk[top : top + size, 2 : 2 + size]
+    assert np.abs(result - grid[2 : 2 + size, 2 : 2 + size]).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -271,7 +281,7 @@ def test_samples_are_numbered_as_in_the_grids(trained, tmp_path):
         (["--walk", "arithmetic", "--plus", "1"], "--plus and --minus"),
         (
             ["--walk", "arithmetic", "--plus", "1,x", "--minus", "2"],
-            "--plus must be numbers of samples from 0 to 99",
+            "--plus must be samples from 0 to 99",
         ),
         (["--walk", "arithmetic", "--plus", "1", "--minus", "100"], "--minus must be"),
         (["--walk", "direction", "--attribute", "colour"], "--attribute"),
@@ -284,15 +294,15 @@ def test_bad_flags(fails, tmp_path, flags, message):
     assert message in line
 
 
-def test_a_translator_has_no_latent_space(trained, fails):
-    code, line = fails(explore.main, [trained("pix2pix"), "--walk", "interpolate"])
+@pytest.mark.parametrize("name", ["pix2pix", "text2img"])
+def test_a_model_of_images_or_texts_has_no_latent_space(trained, fails, name):
+    code, line = fails(explore.main, [trained(name), "--walk", "interpolate"])
     assert code == 2
     assert "draws no images from noise" in line
 
 
-def test_a_label_that_the_model_does_not_know(trained, fails):
-    code, line = fails(
-        explore.main, [trained("cgan_mnist"), "--walk", "interpolate", "--label", "10"]
-    )
+def test_a_label_that_the_model_does_not_have(trained, fails):
+    flags = ["--walk", "interpolate", "--label", "10"]
+    code, line = fails(explore.main, [trained("cgan_mnist"), *flags])
     assert code == 2
     assert "labels are 0 to 9" in line

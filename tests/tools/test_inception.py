@@ -1,12 +1,8 @@
-"""tools/inception.py and efficientnet.py against PyTorch on the same weights; torch_files.py on files of PyTorch's."""
+"""tools/features against PyTorch with the same weights."""
 
-from common.data import torch_files
 from common.data.decode import to_float
-from common.data.torch_files import read_weights
 from common.errors import UserError
 from common.networks import n_parameters
-
-import pickle
 
 import numpy as np
 import pytest
@@ -19,65 +15,6 @@ F = torch.nn.functional
 
 def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
-
-
-def test_weights_from_both_formats_without_pytorch(tmp_path):
-    state = torch.nn.Sequential(torch.nn.Conv2d(2, 3, (1, 2)), torch.nn.BatchNorm2d(3)).state_dict()
-    state["permuted"] = torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1)
-    state["part"] = torch.arange(24.0).reshape(4, 6)[1:3, 2:4]
-    for legacy in (True, False):
-        torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-        found = read_weights(tmp_path / "w.pth")
-        assert found.keys() == state.keys()
-        assert all(np.array_equal(found[name], value.numpy()) for name, value in state.items())
-
-
-@pytest.mark.parametrize(
-    ("offset", "size", "stride"),
-    [
-        (0, (3,), (2,)),
-        (3, (2,), (1,)),
-        (0, (10**9,), (0,)),
-        (-1, (2,), (1,)),
-        (0, (2,), (-1,)),
-        (0, (2, 2), (1,)),
-    ],
-)
-def test_a_tensor_beyond_its_storage(offset, size, stride):
-    """Of four numbers; one that repeats a number takes memory that no file has."""
-    storage = torch_files.Storage(np.dtype("<f4"))
-    storage.numbers = np.arange(4, dtype=np.float32)
-    with pytest.raises(ValueError, match="a tensor"):
-        torch_files.Tensor(storage, offset, size, stride).array()
-
-
-class Harmful:
-    def __reduce__(self):
-        return eval, ("open('harm', 'w')",)
-
-
-def test_a_file_that_would_run_code_runs_none(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for legacy in (True, False):
-        torch.save({"weight": Harmful()}, "w.pth", _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(UserError, match="eval"):
-            read_weights("w.pth")
-    (tmp_path / "w.pth").write_bytes(pickle.dumps(Harmful()))
-    with pytest.raises(UserError, match="eval"):
-        read_weights("w.pth")
-    assert not (tmp_path / "harm").exists()
-
-
-@pytest.mark.parametrize("legacy", [True, False])
-def test_damaged_weights_are_one_error(tmp_path, legacy):
-    torch.save(
-        {"a": torch.arange(1000.0)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy
-    )
-    data = (tmp_path / "w.pth").read_bytes()
-    for end in (0, 10, len(data) // 2, len(data) - 30):
-        (tmp_path / "w.pth").write_bytes(data[:end])
-        with pytest.raises(UserError, match="cannot be read"):
-            read_weights(tmp_path / "w.pth")
 
 
 class TorchInception:

@@ -1,36 +1,41 @@
-"""Finds the noise from which a generator draws what is nearest to given images."""
+"""Finds the noise from which a generator draws the nearest images to given ones."""
 
-from common.networks import in_chunks
+from common.predict import predict
 
 import jittor as jt
 import numpy as np
 
 from jittor_fast import nn
 
-N_STEPS, RATE = 400, 0.05
+N_STEPS = 400
+RATE = 0.05  # learning rate of Adam
 
 
 def nearest_noise(generator, images, candidates):
-    """Noise z whose images G(z) are near to `images` x: Adam minimizes |x - G(z)|, the mean over pixels, for each x.
+    """Noise z whose images G(z) are near given images x.
 
-    Each z begins as the candidate whose image is nearest.
+    For each x, Adam minimizes |x - G(z)|, the mean over its pixels. It starts from the
+    candidate whose image is the nearest.
 
     Args:
-        generator: a module of (N, d) noise; it is left in eval mode.
+        generator: a module of noise (N, d); it is left in eval mode.
         images: (N, C, H, W) numpy, in [-1, 1].
-        candidates: (M, d) numpy noise.
+        candidates: noise (M, d), numpy.
 
     Returns:
-        z (N, d) numpy, and the distances (N,) of the beginning and of the end.
+        z (N, d) numpy, and the distances (N,) before and after the search.
     """
     generator.eval()
-    drawn = in_chunks(generator, candidates)
+    drawn = predict(generator, candidates)
     distances = np.stack([np.abs(drawn - image).mean((1, 2, 3)) for image in images])  # (N, M)
-    target, z = jt.array(images), jt.array(candidates[distances.argmin(1)])
+    target = jt.array(images)
+    z = jt.array(candidates[distances.argmin(1)])
     z.start_grad()
     optimizer = nn.Adam([z], lr=RATE, betas=(0.9, 0.999))
     for _ in range(N_STEPS):
-        optimizer.step(jt.abs(target - generator(z)).mean((1, 2, 3)).sum())
+        loss = jt.abs(target - generator(z)).mean((1, 2, 3)).sum()
+        optimizer.step(loss)
         jt.sync_all()
     found = z.numpy()
-    return found, distances.min(1), np.abs(in_chunks(generator, found) - images).mean((1, 2, 3))
+    last = np.abs(predict(generator, found) - images).mean((1, 2, 3))
+    return found, distances.min(1), last

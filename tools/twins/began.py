@@ -24,12 +24,14 @@ FORWARD = {
 }
 
 
-def train_step(G, D, optimizer_G, optimizer_D, real, z_D, z_G, k):
+def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, *, k):
     with torch.no_grad():
-        fake = G(z_D)
-    loss_real, loss_fake = F.l1_loss(D(real), real), F.l1_loss(D(fake), fake)
+        fake = generator(z_D)
+    loss_real = F.l1_loss(discriminator(real), real)
+    loss_fake = F.l1_loss(discriminator(fake), fake)
     update(optimizer_D, loss_real - k * loss_fake)
-    fake = G(z_G)
-    loss_G = F.l1_loss(D(fake), fake)
+
+    fake = generator(z_G)
+    loss_G = F.l1_loss(discriminator(fake), fake)
     update(optimizer_G, loss_G)
     return {"loss_real": loss_real, "loss_fake": loss_fake, "loss_G": loss_G}

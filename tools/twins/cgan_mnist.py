@@ -10,18 +10,30 @@ def with_label(m, x, labels):
     return torch.cat([x.flatten(1), m.label_embedding(labels)], 1)
 
 
-def projection(m, images, labels):
+def generate(m, z, labels):
+    return m.layers(with_label(m, z, labels)).unflatten(1, m.shape)
+
+
+def discriminate(m, images, labels):
+    return m.layers(with_label(m, images, labels)).squeeze(1)
+
+
+def generate_by_convolutions(m, z, labels):
+    h = m.project(with_label(m, z, labels))
+    return m.layers(h.unflatten(1, (m.n_features, 4, 4)))
+
+
+def discriminate_by_projection(m, images, labels):
     h = m.features(images)
-    return m.realism(h).squeeze(1) + torch.einsum("bi,bi->b", m.label_embedding(labels), h)
+    projection = torch.einsum("bi,bi->b", m.label_embedding(labels), h)
+    return m.psi(h).squeeze(1) + projection
 
 
 FORWARD = {
-    "Generator": lambda m, z, labels: m.layers(with_label(m, z, labels)).unflatten(1, m.shape),
-    "Discriminator": lambda m, images, labels: m.layers(with_label(m, images, labels)).squeeze(1),
-    "ConvGenerator": lambda m, z, labels: m.layers(
-        m.project(with_label(m, z, labels)).unflatten(1, (m.top, 4, 4))
-    ),
-    "ProjectionDiscriminator": projection,
+    "Generator": generate,
+    "Discriminator": discriminate,
+    "ConvGenerator": generate_by_convolutions,
+    "ProjectionDiscriminator": discriminate_by_projection,
 }
 
 
@@ -30,13 +42,20 @@ def adversarial_loss(scores, target, loss):
     return criterion(scores, torch.full_like(scores, target))
 
 
-def train_step(G, D, optimizer_G, optimizer_D, real, labels, z, wanted, wrong_labels, loss):
-    fake = G(z, wanted)
-    loss_G = adversarial_loss(D(fake, wanted), 1.0, loss)
+def train_step(networks, optimizers, real, labels, z, fake_labels, wrong_labels, *, loss):
+    generator, discriminator = networks
+    optimizer_G, optimizer_D = optimizers
+
+    fake = generator(z, fake_labels)
+    loss_G = adversarial_loss(discriminator(fake, fake_labels), 1.0, loss)
     update(optimizer_G, loss_G)
-    fakes = [adversarial_loss(D(fake.detach(), wanted), 0.0, loss)]
+
+    fake_scores = discriminator(fake.detach(), fake_labels)
+    loss_fake = adversarial_loss(fake_scores, 0.0, loss)
     if loss == "matching":
-        fakes.append(adversarial_loss(D(real, wrong_labels), 0.0, loss))
-    loss_D = (adversarial_loss(D(real, labels), 1.0, loss) + sum(fakes) / len(fakes)) / 2
+        wrong_scores = discriminator(real, wrong_labels)
+        loss_fake = (loss_fake + adversarial_loss(wrong_scores, 0.0, loss)) / 2
+    loss_real = adversarial_loss(discriminator(real, labels), 1.0, loss)
+    loss_D = (loss_real + loss_fake) / 2
     update(optimizer_D, loss_D)
     return {"loss_G": loss_G, "loss_D": loss_D}

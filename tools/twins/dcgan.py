@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from tools.twins import update
 
 
-def discriminate(m, features):
+def append_nearness(m, features):
     M = torch.einsum("na,abc->nbc", features, m.weight)
     distances = (M[:, None] - M[None]).abs().sum(3)
     return torch.cat([features, torch.exp(-distances).sum(1)], 1)
@@ -14,26 +14,30 @@ def discriminate(m, features):
 
 FORWARD = {
     "Generator": lambda m, z: m.layers(z.view(len(z), -1, 1, 1)),
-    "MinibatchDiscrimination": discriminate,
+    "MinibatchDiscrimination": append_nearness,
     "Discriminator": lambda m, images: m.layers(images).view(-1),
 }
 
 
-def one_sided(logits, is_real, loss):
+def cross_entropy(logits, is_real):
     target = torch.full_like(logits, float(is_real))
-    if loss == "bce":
-        return F.binary_cross_entropy_with_logits(logits, target)
-    if loss == "lsgan":
-        return F.mse_loss(logits, target) / 2
-    return F.relu(1 - logits if is_real else 1 + logits).mean()
+    return F.binary_cross_entropy_with_logits(logits, target)
 
 
-def train_step(G, D, optimizer_G, optimizer_D, real, z_D, z_G, noise, loss):
+def train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G, *, blur):
+    def blurred(images):
+        # blur computes in Jittor, which PyTorch's gradient cannot pass. It adds noise,
+        # so that blurred zeros are the noise.
+        return images + blur(torch.zeros_like(images))
+
     with torch.no_grad():
-        fake = G(z_D)
-    loss_D = one_sided(D(real + noise()), True, loss) + one_sided(D(fake + noise()), False, loss)
+        fake = generator(z_D)
+    loss_real = cross_entropy(discriminator(blurred(real)), True)
+    loss_fake = cross_entropy(discriminator(blurred(fake)), False)
+    loss_D = loss_real + loss_fake
     update(optimizer_D, loss_D)
-    logits = D(G(z_G) + noise())
-    loss_G = -logits.mean() if loss == "hinge" else one_sided(logits, True, loss)
+
+    fake = generator(z_G)
+    loss_G = cross_entropy(discriminator(blurred(fake)), True)
     update(optimizer_G, loss_G)
     return {"loss_D": loss_D, "loss_G": loss_G}

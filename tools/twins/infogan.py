@@ -1,4 +1,4 @@
-"""infogan.py's training step in PyTorch."""
+"""infogan.py's training step in PyTorch, by PyTorch's own distributions."""
 
 import math
 
@@ -11,46 +11,56 @@ from tools.twins import update
 
 def generate(m, z, categories, continuous):
     one_hot = F.one_hot(categories.long(), m.n_categories).float()
-    h = m.dense(torch.cat([z, one_hot, continuous], 1)).unflatten(1, m.shape)
-    return 2 * torch.sigmoid(m.upwards(h)) - 1
+    h = m.dense(torch.cat([z, one_hot, continuous], 1))
+    return 2 * torch.sigmoid(m.upwards(h.unflatten(1, m.shape))) - 1
 
 
-def judge(m, images):
+def discriminate(m, images):
     h = m.body((images + 1) / 2)
-    return m.D(h).squeeze(1), *m.Q(h).split([m.n_categories, m.n_continuous, m.n_continuous], 1)
+    posterior = m.Q(h).split([m.n_categories, m.n_continuous, m.n_continuous], 1)
+    return m.D(h).squeeze(1), *posterior
 
 
-FORWARD = {"Generator": generate, "Discriminator": judge}
+FORWARD = {"Generator": generate, "Discriminator": discriminate}
 
 
 def cross_entropy(logits, is_real):
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(is_real)))
+    target = torch.full_like(logits, float(is_real))
+    return F.binary_cross_entropy_with_logits(logits, target)
 
 
-def bounds(posterior, latent):
+def information(posterior, categories, continuous):
     logits, mean, log_deviation = posterior
-    of_category = (
-        math.log(logits.shape[1]) + Categorical(logits=logits).log_prob(latent[1].long()).mean()
-    )
-    of_continuous = math.log(2) + Normal(mean, log_deviation.exp()).log_prob(latent[2])
-    return of_category, of_continuous.sum(1).mean()
+    log_Q = Categorical(logits=logits).log_prob(categories.long())
+    info_category = math.log(logits.shape[1]) + log_Q.mean()
+
+    log_Q = Normal(mean, log_deviation.exp()).log_prob(continuous)
+    info_continuous = (math.log(2) + log_Q).sum(1).mean()
+    return info_category, info_continuous
 
 
-def train_step(G, D, optimizer_G, optimizer_D, real, latent_D, latent_G, lambdas):
-    def weighted(information):
-        return sum(weight * bound for weight, bound in zip(lambdas, information))
+def train_step(
+    generator, discriminator, optimizer_G, optimizer_D, real, latent_D, latent_G, *, lambdas
+):
+    lambda_category, lambda_continuous = lambdas
 
     with torch.no_grad():
-        fake = G(*latent_D)
-    fake_logits, *posterior = D(fake)
-    loss_D = cross_entropy(D(real)[0], True) + cross_entropy(fake_logits, False)
-    update(optimizer_D, loss_D - weighted(bounds(posterior, latent_D)))
-    fake_logits, *posterior = D(G(*latent_G))
-    loss_G, information = cross_entropy(fake_logits, True), bounds(posterior, latent_G)
-    update(optimizer_G, loss_G - weighted(information))
+        fake = generator(*latent_D)
+    fake_logits, *posterior = discriminator(fake)
+    real_logits, *_ = discriminator(real)
+    loss_D = cross_entropy(real_logits, True) + cross_entropy(fake_logits, False)
+    info_category, info_continuous = information(posterior, *latent_D[1:])
+    gain = lambda_category * info_category + lambda_continuous * info_continuous
+    update(optimizer_D, loss_D - gain)
+
+    fake_logits, *posterior = discriminator(generator(*latent_G))
+    loss_G = cross_entropy(fake_logits, True)
+    info_category, info_continuous = information(posterior, *latent_G[1:])
+    gain = lambda_category * info_category + lambda_continuous * info_continuous
+    update(optimizer_G, loss_G - gain)
     return {
         "loss_D": loss_D,
         "loss_G": loss_G,
-        "info_category": information[0],
-        "info_continuous": information[1],
+        "info_category": info_category,
+        "info_continuous": info_continuous,
     }
