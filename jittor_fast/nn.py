@@ -1,6 +1,7 @@
 """`jittor.nn`, with faster layers and mended functions under Jittor's names.
 
-A script that imports this module runs with `from jittor import nn` too.
+A script that imports this module runs with `from jittor import nn` too: what Jittor
+lacks is in `jittor_fast` itself.
 """
 
 # Everything here is imported for those who import this module.
@@ -26,7 +27,3 @@ InstanceNorm1d = InstanceNorm2d
 InstanceNorm3d = InstanceNorm2d
 Leaky_relu = LeakyReLU
 Relu = ReLU
-
-# Until the pages are converted: what Jittor lacks belongs in `jittor_fast`, not here.
-from jittor_fast.optim import Adagrad  # noqa: E402
-from jittor_fast.spectral import SpectralNorm  # noqa: E402

@@ -26,7 +26,7 @@ class Chunk(jt.Function):
 def chunk(x, chunks, dim=0):
     """`jt.chunk`: a list of slices along a dimension; the last one may be smaller.
 
-    The gradient is one concatenation. Jittor's own makes a gradient of x's size from that
-    of each slice, filled up with zeros, and adds them.
+    The gradient is one concatenation. Jittor's own makes a gradient of x's size from
+    that of each slice, filled up with zeros, and adds them.
     """
     return Chunk(chunks, dim)(x)

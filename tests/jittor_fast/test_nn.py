@@ -7,9 +7,6 @@ from jittor import nn as jittor_nn
 
 from jittor_fast import call, nn
 
-# To be deleted with the aliases in nn.py when the pages are converted.
-TRANSITIONAL = {"Adagrad", "SpectralNorm"}
-
 
 def public(module):
     return {name: value for name, value in vars(module).items() if not name.startswith("_")}
@@ -44,7 +41,7 @@ def test_what_is_replaced():
 
 def test_nothing_is_there_that_jittor_lacks():
     """So a page runs with `from jittor import nn` too."""
-    assert public(nn).keys() - public(jittor_nn).keys() == TRANSITIONAL
+    assert public(nn).keys() == public(jittor_nn).keys()
 
 
 @pytest.mark.parametrize("name", replaced())

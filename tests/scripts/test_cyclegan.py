@@ -40,17 +40,21 @@ def test_parameters_of_the_paper():
     ("identity", "upsample"), [(0.5, "transpose"), (0.0, "transpose"), (0.5, "resize")]
 )
 def test_step_against_pytorch(identity, upsample):
-    """The domains and the pools differ, so a swapped direction would be found."""
+    """The domains and the pools differ, so a swapped direction would be found.
+
+    The L1 distance and ReLU have kinks, where rounding decides about a gradient. With
+    these seeds no value lies so near to one.
+    """
     twins = pytest.importorskip("tools.twins")
     networks = script.build(script.parse_args([*TINY, "--upsample", upsample]))
     G, F, D_A, D_B = networks
     betas = (0.5, 0.999)
     optimizer_G = nn.Adam(G.parameters() + F.parameters(), lr=0.01, betas=betas)
     optimizer_D = nn.Adam(D_A.parameters() + D_B.parameters(), lr=0.01, betas=betas)
-    real_A = jt.array(pixels(2, 3, 32, 32, seed=0))
-    real_B = jt.array(pixels(2, 3, 32, 32, seed=1) / 2)
-    older_A = jt.array(pixels(2, 3, 32, 32, seed=2))
-    older_B = jt.array(pixels(2, 3, 32, 32, seed=3))
+    real_A = jt.array(pixels(2, 3, 32, 32, seed=12))
+    real_B = jt.array(pixels(2, 3, 32, 32, seed=13) / 2)
+    older_A = jt.array(pixels(2, 3, 32, 32, seed=14))
+    older_B = jt.array(pixels(2, 3, 32, 32, seed=15))
 
     arguments = [
         networks,
