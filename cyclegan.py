@@ -97,7 +97,7 @@ def parse_args(argv=None):
         "--lambda_identity",
         type=float,
         default=0.5,
-        help="weight of the identity term, as a factor of --lambda_cycle",
+        help="weight of the identity term relative to --lambda_cycle",
     )
     parser.add_argument(
         "--direction",
@@ -277,7 +277,7 @@ class ImagePool:
         self.count = 0  # images that are in the pool
 
     def exchange(self, images, rng):
-        """What the discriminator sees instead of a batch of new translations.
+        """Exchanges some of a batch of new translations for older ones.
 
         While the pool is not full, it keeps a copy of each image. Afterwards each
         image changes places, with probability 1/2, with a random one of the pool.
@@ -501,15 +501,15 @@ def generate(run, args):
 # ---- --upsample resize (Odena 2016, https://distill.pub/2016/deconv-checkerboard) ----
 
 
-def upsampling(kind, c_in, c_out):
+def upsampling(method, c_in, c_out):
     """A list of layers; (B, c_in, H, W)  ->  (B, c_out, 2 H, 2 W).
 
     Args:
-        kind: "transpose" for the paper's transposed convolution. Its kernels overlap
+        method: "transpose" for the paper's transposed convolution. Its kernels overlap
             unevenly, which can be seen as a checkerboard. "resize" for nearest
             neighbours and a convolution, which leave none.
     """
-    if kind == "resize":
+    if method == "resize":
         return [
             nn.Upsample(2),
             nn.Conv(c_in, c_out, 3, padding=1),

@@ -442,16 +442,16 @@ def generate(run, args):
 # ---- --upsample resize (Odena 2016, https://distill.pub/2016/deconv-checkerboard) ----
 
 
-def upsampling(kind, c_in, c_out, kernel_size, bias):
+def upsampling(method, c_in, c_out, kernel_size, bias):
     """A list of layers; (B, c_in, H, W)  ->  (B, c_out, 2 H, 2 W).
 
     Args:
-        kind: "transpose" for a transposed convolution. Its kernels overlap unevenly, or
-            with uneven weights, which can be seen as a checkerboard. "resize" for
+        method: "transpose" for a transposed convolution. Its kernels overlap unevenly,
+            or with uneven weights, which can be seen as a checkerboard. "resize" for
             nearest neighbours and a 3 x 3 convolution, which leave none.
         kernel_size: of the transposed convolution, 3 or 4.
     """
-    if kind == "resize":
+    if method == "resize":
         return [
             nn.Upsample(2),
             nn.Conv(c_in, c_out, 3, padding=1, bias=bias),

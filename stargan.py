@@ -250,7 +250,7 @@ class Discriminator(nn.Module):
 
     def total_score(self, images):
         """S(x), the sum (B,) of each image's scores."""
-        scores, _ = self.execute(images)
+        scores, _ = self(images)
         return scores.sum((1, 2, 3))
 
 
@@ -297,6 +297,12 @@ def gradient_penalty(score, real, fake, alpha):
     return ((norms - 1) ** 2).mean()
 
 
+def reconstruction_loss(images, originals):
+    """The mean of |image - original| over all values of two batches (B, C, H, W)."""
+    common.check_same_shape(images, originals)
+    return jt.abs(images - originals).mean()
+
+
 def train_step(networks, optimizers, real, labels, targets, alpha, *, update_G, weights):
     """Updates D, and then G if update_G is true.
 
@@ -335,8 +341,7 @@ def train_step(networks, optimizers, real, labels, targets, alpha, *, update_G, 
     scores, logits = discriminator(fake)
     loss_G_adv = -scores.mean()
     loss_G_cls = classification_loss(logits, targets)
-    reconstruction = generator(fake, labels)
-    loss_rec = jt.abs(reconstruction - real).mean()
+    loss_rec = reconstruction_loss(generator(fake, labels), real)
     optimizer_G.step(loss_G_adv + weights["cls"] * loss_G_cls + weights["rec"] * loss_rec)
     losses["loss_G_adv"] = loss_G_adv
     losses["loss_G_cls"] = loss_G_cls
@@ -423,7 +428,7 @@ def generate(run, args):
     attributes = Attributes(args.selected_attrs, args.exclusive, args.may_have_none)
     changes = attributes.parse_changes(args.set)
 
-    def targets(images):
+    def condition(images):
         """The attributes (1, A) that D finds in an image, with the changes of --set."""
         height, width = args.shape  # the only size that D takes
         top = (images.shape[2] - height) // 2
@@ -432,8 +437,8 @@ def generate(run, args):
         _, logits = common.predict(discriminator, np.ascontiguousarray(middle))
         return attributes.change(attributes.from_logits(logits), changes)
 
-    def translate(images, attributes):
-        return common.predict(generator, images, attributes)
+    def translate(images, targets):
+        return common.predict(generator, images, targets)
 
     common.translate_folder(
         run,
@@ -443,7 +448,7 @@ def generate(run, args):
         args.channels,
         multiple=4,
         tile=args.tile,
-        condition=targets,
+        condition=condition,
     )
 
 

@@ -1,4 +1,4 @@
-"""A run without a network: flags, data and a loop for the tests of what surrounds it."""
+"""A run without a network: flags, data and a loop, for tests of what surrounds it."""
 
 from common import Parser
 

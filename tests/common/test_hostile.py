@@ -1,4 +1,4 @@
-"""Checkpoints from strangers: nothing in them runs, nothing hangs, and one line names the file (exit code 2)."""
+"""Checkpoints from strangers: nothing in them runs, and one line names the file."""
 
 from common import checkpoint
 
@@ -19,7 +19,7 @@ MARKER = "hostile_code_ran"
 
 
 class Bomb:
-    """Unpickling it leaves a file behind."""
+    """Unpickling it leaves a folder behind."""
 
     def __reduce__(self):
         return os.mkdir, (MARKER,)
@@ -28,7 +28,7 @@ class Bomb:
 @pytest.fixture(scope="module")
 def good(tiny_runs):
     """The bytes of a checkpoint that loads."""
-    return (tiny_runs("dcgan").half / "checkpoint_last.npz").read_bytes()
+    return (tiny_runs("dcgan").half / checkpoint.FILE_NAME).read_bytes()
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +45,12 @@ def entries(data):
 
 
 def archive_of(contents, method=zipfile.ZIP_STORED):
-    """A zip file of {name: bytes}, or of pairs where a name occurs twice."""
+    """A zip file of {name: bytes}, or of pairs, in which a name may occur twice."""
+    if isinstance(contents, dict):
+        contents = list(contents.items())
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in contents.items() if isinstance(contents, dict) else contents:
+        for name, content in contents:
             archive.writestr(name, content)
     return buffer.getvalue()
 
@@ -57,6 +59,10 @@ def npy(array):
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asanyarray(array), allow_pickle=True)
     return buffer.getvalue()
+
+
+def array_of(entry):
+    return np.load(io.BytesIO(entry))
 
 
 def with_header(text, data=b"", version=(1, 0)):
@@ -69,12 +75,44 @@ def header(shape, descr="<f4", fortran=False):
     return str({"descr": descr, "fortran_order": fortran, "shape": shape})
 
 
+def refused(fails, tmp_path, data):
+    """Drawing samples from the file ends in a line that names it."""
+    path = tmp_path / "stranger.npz"
+    path.write_bytes(data)
+    flags = ["--resume", path, "--sample_only", "--out_dir", tmp_path / "out"]
+    code, line = fails(dcgan.main, flags)
+    assert code == 2
+    assert str(path) in line
+    assert len(line) < 1000
+    return line
+
+
+def refused_in_training(fails, tmp_path, data, idx_folder):
+    """So does training on, which reads more of it."""
+    path = tmp_path / "stranger.npz"
+    path.write_bytes(data)
+    flags = ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", "--n_epochs", 2]
+    code, line = fails(dcgan.main, ["--resume", path, *flags])
+    assert code == 2
+    assert str(path) in line
+    assert len(line) < 1000
+    return line
+
+
 # ---- one array of a checkpoint ----
 
-ARRAYS = ["generator/layers.0.weight", "ema/layers.1.running_var", "optimizer_G/m/0.0"]
+ARRAYS = ["generator/layers.0.weight", "averaged/layers.1.running_var", "optimizer_G/m/0.0"]
+
+
+def with_nan(x):
+    x = x.copy()
+    x.flat[0] = np.nan
+    return x
+
+
 CHANGES = {
     "an object array with code": lambda x: npy(np.array([Bomb()], object)),
-    "a pickle in place of an array": lambda x: pickle.dumps(Bomb()),
+    "a pickle instead of an array": lambda x: pickle.dumps(Bomb()),
     "float64": lambda x: npy(x.astype(np.float64)),
     "float16": lambda x: npy(x.astype(np.float16)),
     "int32": lambda x: npy(x.astype(np.int32)),
@@ -84,11 +122,9 @@ CHANGES = {
     "a structure": lambda x: npy(np.zeros(x.shape, [("a", "<f4")])),
     "another shape": lambda x: npy(x.ravel()[:-1]),
     "one dimension more": lambda x: npy(x[None]),
-    "a number": lambda x: npy(x.ravel()[0]),
+    "a scalar": lambda x: npy(x.ravel()[0]),
     "no values": lambda x: npy(x[:0]),
-    "NaN": lambda x: npy(
-        np.where(np.arange(x.size).reshape(x.shape) == 0, np.nan, x).astype(np.float32)
-    ),
+    "NaN": lambda x: npy(with_nan(x)),
     "infinity": lambda x: npy(np.full_like(x, np.inf)),
     "a size of terabytes": lambda x: with_header(header((1 << 40,)), b"\0" * 64),
     "a negative size": lambda x: with_header(header((-1, 4)), b"\0" * 64),
@@ -106,53 +142,51 @@ CHANGES = {
 }
 
 
-def refused(fails, tmp_path, data):
-    """Both ways of opening a checkpoint refuse it, and name it."""
-    path = tmp_path / "stranger.npz"
-    path.write_bytes(data)
-    code, line = fails(
-        dcgan.main, ["--resume", path, "--sample_only", "--out_dir", tmp_path / "out"]
-    )
-    assert code == 2
-    assert str(path) in line
-    assert len(line) < 1000
-    return line
+def with_array(good, name, change):
+    contents = entries(good)
+    contents[f"{name}.npy"] = CHANGES[change](array_of(contents[f"{name}.npy"]))
+    return archive_of(contents)
 
 
 @pytest.mark.parametrize("name", ARRAYS[:2])
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_array_of_a_checkpoint(good, tmp_path, fails, name, change):
-    contents = entries(good)
-    contents[name + ".npy"] = CHANGES[change](np.load(io.BytesIO(contents[name + ".npy"])))
-    line = refused(fails, tmp_path, archive_of(contents))
+    line = refused(fails, tmp_path, with_array(good, name, change))
     assert name in line
 
 
 @pytest.mark.parametrize("change", list(CHANGES)[:6])
 def test_an_array_that_only_training_reads(good, tmp_path, fails, idx_folder, change):
-    contents, name = entries(good), ARRAYS[2]
-    contents[name + ".npy"] = CHANGES[change](np.load(io.BytesIO(contents[name + ".npy"])))
-    (tmp_path / "x.npz").write_bytes(archive_of(contents))
-    flags = ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", "--n_epochs", 2]
-    code, line = fails(dcgan.main, ["--resume", tmp_path / "x.npz", *flags])
-    assert code == 2
-    assert "x.npz" in line
-    assert name in line
+    data = with_array(good, ARRAYS[2], change)
+    line = refused_in_training(fails, tmp_path, data, idx_folder)
+    assert ARRAYS[2] in line
 
 
 # ---- the text of a checkpoint ----
 
 
 def meta_with(**changes):
+    """A function that changes entries of the text; `a__b` is the entry b within a."""
+
     def change(meta):
         for key, value in changes.items():
-            target, parts = meta, key.split("__")
-            for part in parts[:-1]:
-                target = target[part]
-            target[parts[-1]] = value
+            *path, last = key.split("__")
+            target = meta
+            for name in path:
+                target = target[name]
+            target[last] = value
         return json.dumps(meta)
 
     return change
+
+
+def with_text(good, change):
+    contents = entries(good)
+    text = change(json.loads(array_of(contents["meta.npy"]).tobytes()))
+    if isinstance(text, str):
+        text = text.encode()
+    contents["meta.npy"] = npy(np.frombuffer(text, np.uint8))
+    return archive_of(contents)
 
 
 TEXTS = {
@@ -171,49 +205,62 @@ TEXTS = {
     "an unknown argument": meta_with(args__shell="rm"),
     "an argument of another type": meta_with(args__img_size="big"),
     "a dict as an argument": meta_with(args__lr={"a": 1}),
+    "no learning rate": meta_with(args__lr=None),
     "a negative size": meta_with(args__img_size=-16),
     "a size beyond the memory": meta_with(args__img_size=1 << 40),
     "a width that the weights do not have": meta_with(args__width=5),
-    "an unknown architecture": meta_with(args__arch="transformer"),
+    "an unknown choice": meta_with(args__noise="pink"),
     "an infinite rate": meta_with(args__lr=float("inf")),
     "a step that is no number": meta_with(step="9"),
+    "a negative step": meta_with(step=-9),
     "an epoch that is no number": meta_with(epoch=1.5),
+    "a negative epoch": meta_with(epoch=-1),
+    "images that are no number": meta_with(n_images=None),
+    "a negative number of images": meta_with(n_images=-40),
+    "a number of more digits than are read": lambda meta: json.dumps(meta).replace(
+        '"step": ', '"step": ' + "9" * 5000
+    ),
     "values that are no dict": meta_with(values=3),
+    "values of a part that are no dict": meta_with(values__averaged=3),
+    "a count of an average that is text": meta_with(values__averaged__n_updates="x"),
+    "a negative count of an average": meta_with(values__averaged__n_updates=-10),
+    "losses that are no numbers": meta_with(losses__loss_D="low"),
 }
 
 
 @pytest.mark.parametrize("change", TEXTS)
 def test_the_text_of_a_checkpoint(good, tmp_path, fails, change):
-    contents = entries(good)
-    text = TEXTS[change](json.loads(np.load(io.BytesIO(contents["meta.npy"])).tobytes()))
-    text = text if isinstance(text, bytes) else text.encode()
-    contents["meta.npy"] = npy(np.frombuffer(text, np.uint8))
-    refused(fails, tmp_path, archive_of(contents))
+    refused(fails, tmp_path, with_text(good, TEXTS[change]))
 
 
 STATES = {
     "a count of updates that is text": meta_with(values__optimizer_G__n_step="x"),
-    "a position outside the data": meta_with(values__batches__position=10**9),
-    "a negative position": meta_with(values__batches__position=-1),
-    "a state of the order that is text": meta_with(values__batches__start_of_epoch="x"),
+    "a position outside the data": meta_with(order__position=10**9),
+    "a negative position": meta_with(order__position=-1),
+    "a position that is text": meta_with(order__position="1"),
+    "a position between two images": meta_with(order__position=2.5),
+    "a batch size that is text": meta_with(order__batch_size="x"),
+    "an order of nothing": meta_with(order={}),
+    "a state of the order that is text": meta_with(order__start_of_epoch="x"),
     "another generator of the order": meta_with(
-        values__batches__start_of_epoch={"bit_generator": "os.system"}
+        order__start_of_epoch={"bit_generator": "os.system"}
     ),
+    "a next state of the order that is text": meta_with(order__rng="x"),
+    "a first epoch that is text": meta_with(first_epoch="x"),
     "a state of the noise that is text": meta_with(rng="x"),
     "another generator of the noise": meta_with(rng={"bit_generator": "MT19937", "state": {}}),
+    "a state that is too large": meta_with(rng__state__state=1 << 200),
+    "a remainder that is too large": meta_with(rng__uinteger=1 << 200),
+    "a state of the order that is too large": meta_with(
+        order__start_of_epoch__state__state=1 << 200
+    ),
 }
 
 
 @pytest.mark.parametrize("change", STATES)
 def test_states_that_only_training_reads(good, tmp_path, fails, idx_folder, change):
-    contents = entries(good)
-    text = STATES[change](json.loads(np.load(io.BytesIO(contents["meta.npy"])).tobytes()))
-    contents["meta.npy"] = npy(np.frombuffer(text.encode(), np.uint8))
-    (tmp_path / "x.npz").write_bytes(archive_of(contents))
-    flags = ["--data_dir", idx_folder, "--out_dir", tmp_path / "out", "--n_epochs", 2]
-    code, line = fails(dcgan.main, ["--resume", tmp_path / "x.npz", *flags])
-    assert code == 2
-    assert "x.npz" in line
+    data = with_text(good, STATES[change])
+    refused_in_training(fails, tmp_path, data, idx_folder)
 
 
 # ---- the archive itself ----
@@ -227,32 +274,39 @@ def flagged_as_encrypted(data):
     return bytes(data)
 
 
+def without(data, name):
+    contents = entries(data)
+    del contents[name]
+    return archive_of(contents)
+
+
+def twice(data, name):
+    contents = entries(data)
+    return archive_of([*contents.items(), (name, contents[name])])
+
+
+def with_entry(data, name, array, method=zipfile.ZIP_STORED):
+    return archive_of({**entries(data), name: npy(array)}, method)
+
+
+FIRST = ARRAYS[0] + ".npy"
 ARCHIVES = {
     "nothing": lambda data: b"",
     "text": lambda data: b"not an archive",
     "a pickle": lambda data: pickle.dumps(Bomb()),
     "a pickle in an archive": lambda data: archive_of({"data.pkl": pickle.dumps(Bomb())}),
     "an archive of nothing": lambda data: archive_of({}),
-    "no text in it": lambda data: archive_of(
-        {k: v for k, v in entries(data).items() if k != "meta.npy"}
-    ),
-    "the text twice": lambda data: archive_of(
-        [*entries(data).items(), ("meta.npy", entries(data)["meta.npy"])]
-    ),
-    "an array twice": lambda data: archive_of(
-        [*entries(data).items(), next(iter(entries(data).items()))]
-    ),
-    "an array missing": lambda data: archive_of(dict([*entries(data).items()][1:])),
-    "a weight too many": lambda data: archive_of(
-        {**entries(data), "generator/../../x.npy": npy(np.zeros(1))}
-    ),
+    "no text in it": lambda data: without(data, "meta.npy"),
+    "the text twice": lambda data: twice(data, "meta.npy"),
+    "an array twice": lambda data: twice(data, FIRST),
+    "an array missing": lambda data: without(data, FIRST),
+    "a weight too many": lambda data: with_entry(data, "generator/../../x.npy", np.zeros(1)),
     "encryption": flagged_as_encrypted,
     "half of it": lambda data: data[: len(data) // 2],
     "its end missing": lambda data: data[:-30],
     "its beginning missing": lambda data: data[100:],
-    "a bomb of compressed zeros": lambda data: archive_of(
-        {**entries(data), ARRAYS[0] + ".npy": npy(np.zeros((2000, 2000), np.float32))},
-        zipfile.ZIP_DEFLATED,
+    "a bomb of compressed zeros": lambda data: with_entry(
+        data, FIRST, np.zeros((2000, 2000), np.float32), zipfile.ZIP_DEFLATED
     ),
 }
 
@@ -264,16 +318,13 @@ def test_the_archive_of_a_checkpoint(good, tmp_path, fails, change):
 
 
 def test_names_that_leave_the_folder_write_nothing(good, tmp_path):
-    """An entry of a foreign part lies in the file unread."""
-    data = archive_of({**entries(good), "../../escaped.npy": npy(np.zeros(3))})
-    (tmp_path / "x.npz").write_bytes(data)
+    """An entry of an unknown part stays unread."""
+    (tmp_path / "x.npz").write_bytes(with_entry(good, "../../escaped.npy", np.zeros(3)))
     run("dcgan", "--resume", tmp_path / "x.npz", "--sample_only", "--out_dir", tmp_path / "out")
     assert not list(tmp_path.parent.rglob("escaped*"))
 
 
-def test_a_link_in_the_place_of_the_temporary_file(good, tmp_path):
-    """The checkpoint's temporary file lies in the run's own folder; what it is renamed to is a file."""
-    target = tmp_path / "target"
-    checkpoint.write_atomically(target, lambda file: file.write(good))
-    assert target.read_bytes() == good
-    assert [f.name for f in tmp_path.iterdir()] == ["target"]
+def test_the_temporary_file_is_renamed(good, tmp_path):
+    checkpoint.write_atomically(tmp_path / "target", lambda file: file.write(good))
+    assert (tmp_path / "target").read_bytes() == good
+    assert [file.name for file in tmp_path.iterdir()] == ["target"]

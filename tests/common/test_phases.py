@@ -284,7 +284,7 @@ def grow(out, *flags):
 
 @pytest.mark.parametrize("step", range(1, 8))
 def test_phases_with_their_own_parts(tmp_path, monkeypatch, step):
-    """A checkpoint at the end of a phase has the parts of that phase, not of the next."""
+    """At the end of a phase, a checkpoint has the parts of that phase alone."""
     whole = grow(tmp_path / "whole")
     assert whole == [("a", 103), ("b", 105), ("c", 107)]
     with monkeypatch.context() as patch, pytest.raises(Killed):

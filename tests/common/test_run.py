@@ -1,4 +1,4 @@
-"""What a run does around the loop: seeds, noise, exit codes, when it saves, what it shows."""
+"""What a run does around the loop: seeds, exit codes, when it saves, what it shows."""
 
 import common.run
 from common import EMA, Run, UserError, checkpoint

@@ -98,13 +98,13 @@ def test_initial_weights_of_the_paper():
 
 
 def test_settings_of_the_paper():
-    """Of the pixels, 0.8 are kept, and of the hidden units half (`include_prob`)."""
+    """Of the pixels, 0.8 are kept, and of the hidden units 0.5 (`include_prob`)."""
     args = script.parse_args(["--paper"])
     assert args.batch_size == 100
     assert args.latent_dim == 100
     assert args.img_size == 28
-    assert args.input_dropout == 1 - 0.8
-    assert args.dropout == 0.5
+    assert np.isclose(args.input_dropout, 1 - 0.8)
+    assert np.isclose(args.dropout, 1 - 0.5)
 
 
 def test_schedule_of_the_paper():

@@ -2,8 +2,6 @@
 
 import common
 
-import csv
-
 import jittor as jt
 import numpy as np
 import pytest
@@ -267,6 +265,7 @@ def test_panels_are_those_of_figure_2():
 
 
 def test_samples_have_the_codes_that_were_asked_for(tiny_runs, tmp_path, monkeypatch):
+    half = tiny_runs("infogan").half  # trained before the samples are observed
     seen = []
     real_predict = common.predict
 
@@ -275,7 +274,7 @@ def test_samples_have_the_codes_that_were_asked_for(tiny_runs, tmp_path, monkeyp
         return real_predict(network, *arrays)
 
     monkeypatch.setattr(common, "predict", predict)
-    flags = ["--resume", tiny_runs("infogan").half, "--sample_only", "--n_samples", 7]
+    flags = ["--resume", half, "--sample_only", "--n_samples", 7]
     flags += ["--code", 2, "--continuous", -1.5, 0.5]
     run("infogan", *flags, "--out_dir", tmp_path)
     assert [len(z) for z, *_ in seen] == [100, 7]
@@ -310,12 +309,12 @@ def test_categories_become_types_of_images(tmp_path):
     pixels[1::2, :, 4:] += 180
     data = write_idx_folder(tmp_path / "data", pixels.astype(np.uint8), np.zeros(200, np.uint8))
     flags = ["--img_size", 8, "--width", 4, "--latent_dim", 6, "--n_categories", 2]
-    flags += ["--batch_size", 20, "--lr", 0.001, "--n_epochs", 60, "--log_interval", 100]
+    flags += ["--batch_size", 20, "--lr", 0.001, "--n_epochs", 60, "--log_interval", 10]
     out = tmp_path / "out"
     run("infogan", *flags, "--data_dir", data, "--n_samples", 200, "--out_dir", out)
-    with (out / "losses.csv").open() as file:
-        last = list(csv.DictReader(file))[-1]
-    assert 0.6 < float(last["info_category"]) <= np.log(2) + 1e-6
+    log = np.genfromtxt(out / "losses.csv", delimiter=",", names=True)
+    # The median, since the information may break down for some updates.
+    assert 0.6 < np.median(log["info_category"][30:]) <= np.log(2)
     with np.load(out / "samples.npz") as samples:
         images = samples["images"][..., 0] / 255
         codes = samples["codes"]

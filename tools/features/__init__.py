@@ -1,1 +1,1 @@
-"""What turns images into vectors: networks with trained features, and a search for z."""
+"""What turns images into vectors: trained networks, and a search for a z of G."""

@@ -1,33 +1,38 @@
-"""Inception-v3 (Szegedy 2016, arXiv 1512.00567) as the source of features for photographs, in torchvision's layout.
+"""Inception-v3 (Szegedy 2016, arXiv 1512.00567), for features of photographs.
 
-Two files of weights fit. Published FIDs belong to the first; numbers of the two cannot be compared.
+It has torchvision's layout. Two files of weights fit. Published FIDs are of the first;
+figures of the two cannot be compared.
 
-    pt_inception-2015-12-05-6726825d.pth    TensorFlow's weights of 2015, converted by https://github.com/mseitzer/pytorch-fid
-                                            (its releases). Their graph averages without the padding around an image,
-                                            and its last block takes a maximum in the place of an average
-    inception_v3_google-0cc3c7bd.pth        torchvision's `inception_v3`, from https://download.pytorch.org/models
+    pt_inception-2015-12-05-6726825d.pth
+        TensorFlow's weights of 2015, converted by
+        https://github.com/mseitzer/pytorch-fid (its releases). Their graph averages
+        without the padding around an image, and its last block takes a maximum instead
+        of an average.
+    inception_v3_google-0cc3c7bd.pth
+        torchvision's `inception_v3`, from https://download.pytorch.org/models
 """
 
-from common import checkpoint
 from common.data.decode import to_float
 from common.errors import UserError
-from common.networks import in_chunks
+from common.predict import predict
 
 from pathlib import Path
 
 import jittor as jt
 
 from jittor_fast import nn
+from tools.features.weights import load_fitting
 from tools.torch_files import read_weights
 
-SIZE, N_FEATURES = 299, 2048
+SIZE = 299
+N_FEATURES = 2048
 N_CLASSES = {
     1008: "FID's weights of 2015",
     1000: "torchvision's weights; not comparable with published FIDs",
 }
 WHERE = (
-    "--inception FILE with Inception-v3's weights: pt_inception-2015-12-05-6726825d.pth from the releases of "
-    "https://github.com/mseitzer/pytorch-fid, or torchvision's inception_v3"
+    "--inception FILE with Inception-v3's weights: pt_inception-2015-12-05-6726825d.pth from "
+    "the releases of https://github.com/mseitzer/pytorch-fid, or torchvision's inception_v3"
 )
 
 
@@ -44,9 +49,11 @@ class ConvNorm(nn.Module):
 
 
 class Average(nn.Module):
-    """The mean of 3 x 3 values around each; at the border of those inside only, if the padding is not to count.
+    """The mean of the 3 x 3 values around each value, (B, C, H, W) in and out.
 
-    Jittor's own pool counts the padding, whatever `count_include_pad` says.
+    Args:
+        count_padding: whether the zeros around the image count at its border. Jittor's
+            own pool counts them, whatever `count_include_pad` says.
     """
 
     def __init__(self, count_padding):
@@ -57,24 +64,27 @@ class Average(nn.Module):
         means = nn.pool(x, 3, "mean", stride=1, padding=1)
         if self.count_padding:
             return means
-        return means / nn.pool(jt.ones((1, 1, *x.shape[2:])), 3, "mean", stride=1, padding=1)
+        shares = nn.pool(jt.ones((1, 1, *x.shape[2:])), 3, "mean", stride=1, padding=1)
+        return means / shares
 
 
 class Block(nn.Module):
-    """(B, C, H, W) through several chains of layers, whose outputs are concatenated along the channels.
+    """(B, C, H, W) through several chains of layers, whose outputs are concatenated.
 
     Args:
-        chains: a list of chains. Of a chain's items, (name, channels, kernel) is a convolution that keeps the size,
-            (name, channels, kernel, 2) one that halves it without padding, a list of items several beside each
-            other on the same input, and a module runs as it is.
+        inputs: C.
+        chains: lists of items. The item (name, channels, kernel) is a convolution that
+            keeps the size, (name, channels, kernel, 2) one that halves it without
+            padding. A list of items is several layers with the same input. A module
+            runs as it is.
     """
 
     def __init__(self, inputs, *chains):
         super().__init__()
         self.chains = [self.build_chain(inputs, chain) for chain in chains]
-        self.outputs = sum(outputs for _, outputs in self.chains)
 
     def build_chain(self, inputs, chain):
+        """A list of lists of layers; those of an inner list have the same input."""
         layers = []
         for item in chain:
             if isinstance(item, nn.Module):
@@ -83,23 +93,24 @@ class Block(nn.Module):
             items = item if isinstance(item, list) else [item]
             layers.append([self.build_layer(inputs, *each) for each in items])
             inputs = sum(each[1] for each in items)
-        return layers, inputs
+        return layers
 
     def build_layer(self, inputs, name, outputs, kernel, stride=1):
         sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
-        layer = ConvNorm(
-            inputs, outputs, sides, stride, tuple(s // 2 for s in sides) if stride == 1 else 0
-        )
+        padding = 0
+        if stride == 1:
+            padding = tuple(side // 2 for side in sides)
+        layer = ConvNorm(inputs, outputs, sides, stride, padding)
         setattr(self, name, layer)
         return layer
 
     def execute(self, x):
         results = []
-        for layers, _ in self.chains:
+        for chain in self.chains:
             y = x
-            for beside in layers:
-                ys = [layer(y) for layer in beside]
-                y = ys[0] if len(ys) == 1 else jt.concat(ys, dim=1)
+            for layers in chain:
+                outputs = [layer(y) for layer in layers]
+                y = outputs[0] if len(outputs) == 1 else jt.concat(outputs, dim=1)
             results.append(y)
         return jt.concat(results, dim=1)
 
@@ -124,23 +135,33 @@ def block_b(inputs):
 
 
 def block_c(inputs, c, pool):
-    tall, wide = (7, 1), (1, 7)
-    doubled = [("1", c, 1), ("2", c, tall), ("3", c, wide), ("4", c, tall), ("5", 192, wide)]
+    tall = (7, 1)
+    wide = (1, 7)
     return Block(
         inputs,
         [("branch1x1", 192, 1)],
         [("branch7x7_1", c, 1), ("branch7x7_2", c, wide), ("branch7x7_3", 192, tall)],
-        [(f"branch7x7dbl_{number}", *rest) for number, *rest in doubled],
+        [
+            ("branch7x7dbl_1", c, 1),
+            ("branch7x7dbl_2", c, tall),
+            ("branch7x7dbl_3", c, wide),
+            ("branch7x7dbl_4", c, tall),
+            ("branch7x7dbl_5", 192, wide),
+        ],
         [pool, ("branch_pool", 192, 1)],
     )
 
 
 def block_d(inputs):
-    sevens = [("1", 192, 1), ("2", 192, (1, 7)), ("3", 192, (7, 1)), ("4", 192, 3, 2)]
     return Block(
         inputs,
         [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)],
-        [(f"branch7x7x3_{number}", *rest) for number, *rest in sevens],
+        [
+            ("branch7x7x3_1", 192, 1),
+            ("branch7x7x3_2", 192, (1, 7)),
+            ("branch7x7x3_3", 192, (7, 1)),
+            ("branch7x7x3_4", 192, 3, 2),
+        ],
         [nn.Pool(3, stride=2)],
     )
 
@@ -149,7 +170,10 @@ def block_e(inputs, pool):
     return Block(
         inputs,
         [("branch1x1", 320, 1)],
-        [("branch3x3_1", 384, 1), [("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1))]],
+        [
+            ("branch3x3_1", 384, 1),
+            [("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1))],
+        ],
         [
             ("branch3x3dbl_1", 448, 1),
             ("branch3x3dbl_2", 384, 3),
@@ -160,7 +184,7 @@ def block_e(inputs, pool):
 
 
 class Inception(nn.Module):
-    """(B, 3, 299, 299) images in [-1, 1] to (B, 2048) means of the last block.
+    """images (B, 3, 299, 299) in [-1, 1]  ->  means (B, 2048) of the last block.
 
     Args:
         of_2015: whether the pools are those of FID's graph, rather than torchvision's.
@@ -169,6 +193,9 @@ class Inception(nn.Module):
     def __init__(self, of_2015):
         super().__init__()
         pool = Average(count_padding=not of_2015)
+        last_pool = pool
+        if of_2015:
+            last_pool = nn.Pool(3, stride=1, padding=1)
         self.Conv2d_1a_3x3 = ConvNorm(3, 32, 3, stride=2)
         self.Conv2d_2a_3x3 = ConvNorm(32, 32, 3)
         self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3, padding=1)
@@ -184,45 +211,39 @@ class Inception(nn.Module):
         self.Mixed_6e = block_c(768, 192, pool)
         self.Mixed_7a = block_d(768)
         self.Mixed_7b = block_e(1280, pool)
-        self.Mixed_7c = block_e(2048, nn.Pool(3, stride=1, padding=1) if of_2015 else pool)
+        self.Mixed_7c = block_e(2048, last_pool)
 
     def execute(self, x):
-        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # (B, 64, 147, 147)
+        x = self.Conv2d_1a_3x3(x)
+        x = self.Conv2d_2a_3x3(x)
+        x = self.Conv2d_2b_3x3(x)  # (B, 64, 147, 147)
         x = nn.pool(x, 3, "maximum", stride=2)
-        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))  # (B, 192, 71, 71)
+        x = self.Conv2d_3b_1x1(x)
+        x = self.Conv2d_4a_3x3(x)  # (B, 192, 71, 71)
         x = nn.pool(x, 3, "maximum", stride=2)
-        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))  # (B, 288, 35, 35)
-        x = self.Mixed_6e(
-            self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x))))
-        )  # (B, 768, 17, 17)
-        return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x))).mean((2, 3))  # from (B, 2048, 8, 8)
+        x = self.Mixed_5b(x)
+        x = self.Mixed_5c(x)
+        x = self.Mixed_5d(x)  # (B, 288, 35, 35)
+        x = self.Mixed_6a(x)
+        x = self.Mixed_6b(x)
+        x = self.Mixed_6c(x)
+        x = self.Mixed_6d(x)
+        x = self.Mixed_6e(x)  # (B, 768, 17, 17)
+        x = self.Mixed_7a(x)
+        x = self.Mixed_7b(x)
+        x = self.Mixed_7c(x)  # (B, 2048, 8, 8)
+        return x.mean((2, 3))
 
 
-def load_fitting(network, weights, path, name):
-    """Puts {name: array}, read from a file, into the network called `name`; what that does not have is left out.
-
-    Raises:
-        UserError: one of the network's is missing or has another shape.
-    """
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    wrong = [
-        key for key, shape in expected.items() if key not in weights or weights[key].shape != shape
-    ]
-    if wrong:
-        raise UserError(
-            f"{path} does not fit {name}: {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}"
-        )
-    checkpoint.load_module(network, {key: weights[key] for key in expected})
-
-
-class InceptionJudge:
+class InceptionFeatures:
     """Inception-v3 with the weights of a file.
 
     Raises:
         UserError: the file is missing, damaged, or holds another network.
     """
 
-    size, channels = SIZE, 3
+    size = SIZE
+    channels = 3
 
     def __init__(self, path):
         path = Path(path).expanduser()
@@ -238,5 +259,8 @@ class InceptionJudge:
         self.description = f"{N_FEATURES} of Inception-v3 ({N_CLASSES[n_classes]})"
 
     def __call__(self, pixels):
-        """(N, 2048) features of (N, 3, 299, 299) uint8 images, and None in the place of what is read."""
-        return in_chunks(self.network, to_float(pixels), chunk=10), None
+        """Features (N, 2048) of (N, 3, 299, 299) uint8 images, and None.
+
+        The second is where a classifier of digits has probabilities.
+        """
+        return predict(self.network, to_float(pixels), chunk=10), None

@@ -1,8 +1,9 @@
-"""What tools/evaluate.py compares: images of a samples.npz, of a folder, of IDX files, or the digits at hand.
+"""What tools/evaluate.py compares: images of files and folders, or built-in digits.
 
-Whatever they come from, images reach every measure by the one way of `ImageSet.batch`: uint8 pixels as saved, scaled
-by Pillow's bicubic filter, whose support grows with the reduction, so that nothing aliases (Parmar 2022, "On Aliased
-Resizing and Surprising Subtleties in GAN Evaluation").
+Wherever they come from, every measure gets images by `ImageSet.batch`: the uint8 pixels
+as they were saved, scaled by Pillow's bicubic filter. Its support grows with the
+reduction, so that nothing aliases (Parmar 2022, "On Aliased Resizing and Surprising
+Subtleties in GAN Evaluation").
 """
 
 from common.data import load_digits
@@ -22,6 +23,7 @@ from PIL import Image
 WORDS = {"digits": "train", "digits:test": "test"}
 N_TEST = 500  # of the bundled digits, which have no test files
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+EXIF_ORIENTATION = 0x0112  # values from 5 on swap width and height
 
 
 class ImageSet:
@@ -29,89 +31,106 @@ class ImageSet:
 
     Args:
         name: where they come from, for the table.
-        opened: a function of an index that gives a Pillow image of mode L or RGB.
-        sizes: (N, 2) widths and heights, or one pair where all are equal.
-
-    Attributes:
-        is_colour: whether an image has channels that differ; of a folder, one of the first 50.
+        open_one: a function of an index that returns a Pillow image of mode L or RGB.
+        n: the number of images.
+        sizes: (N, 2) widths and heights, or one pair if all are equal.
+        is_colour: whether an image has channels that differ; of a folder, one of the
+            first 50.
         labels: (N,) integers, or None.
-        names: N names by which images of two folders are paired, or None.
+        names: N names by which the images of two folders are paired, or None.
     """
 
-    def __init__(self, name, opened, n, sizes, is_colour, labels=None, names=None):
-        self.name, self.opened, self.n = name, opened, n
-        self.sizes, self.is_colour, self.labels, self.names = (
-            np.atleast_2d(sizes),
-            is_colour,
-            labels,
-            names,
-        )
+    def __init__(self, name, open_one, n, sizes, is_colour, labels=None, names=None):
+        self.name = name
+        self.open_one = open_one
+        self.n = n
+        self.sizes = np.atleast_2d(sizes)
+        self.is_colour = is_colour
+        self.labels = labels
+        self.names = names
 
     def __len__(self):
         return self.n
 
     @property
     def resolution(self):
-        """Width x height of the images, or of the smallest and the largest."""
+        """Width x height of the images, or of the smallest and of the largest."""
         areas = self.sizes.prod(1)
-        ends = [" x ".join(map(str, self.sizes[i])) for i in (areas.argmin(), areas.argmax())]
-        return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+        smallest = " x ".join(map(str, self.sizes[areas.argmin()]))
+        largest = " x ".join(map(str, self.sizes[areas.argmax()]))
+        return smallest if smallest == largest else f"{smallest} to {largest}"
 
     def batch(self, indices, size, channels):
         """(B, channels, size, size) uint8; images that are not square are stretched."""
+
+        def scaled_one(index):
+            return scaled(self.open_one(index), (size, size), channels)
+
         with ThreadPoolExecutor(workers()) as pool:
-            return np.stack(
-                list(pool.map(lambda i: scaled(self.opened(i), (size, size), channels), indices))
-            )
+            return np.stack(list(pool.map(scaled_one, indices)))
 
 
 def scaled(image, size, channels):
-    """A Pillow image as (channels, height, width) uint8; `size` is (width, height)."""
+    """A Pillow image as (channels, height, width) uint8.
+
+    Args:
+        size: (width, height).
+    """
     image = image.convert("L" if channels == 1 else "RGB").resize(size, Image.BICUBIC)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+# ---- what a word of the command line names ----
 
 
 def load(source, half=None, mnist=None, like=None):
     """The images that a word of the command line names.
 
     Args:
-        source: "digits" or "digits:test" (of `mnist`, of full MNIST where it lies in Jittor's data set folder, or of
-            the bundled digits), a samples.npz, a file of IDX images, a folder of IDX files (its training part), or a
-            folder of images.
-        like: an ImageSet whose size the digits take, if its images are squares of one size; MNIST's own is 28.
-        half: "left" or "right", of pictures that hold a pair side by side.
+        source: "digits" or "digits:test" (of `mnist`, of full MNIST if it lies in
+            Jittor's data folder, or of the bundled digits), a samples.npz, a file of
+            IDX images, a folder of IDX files (its training split), or a folder of
+            images.
+        half: "left" or "right", for pictures that hold a pair side by side.
+        mnist: a folder of MNIST's IDX files, or None.
+        like: an ImageSet whose size the digits take, if its images are squares of one
+            size (default: MNIST's own size, 28).
 
     Raises:
-        UserError: there is nothing of the kind, or it is damaged.
+        UserError: there is no such source, or it is damaged.
     """
     images = load_whole(source, mnist, like)
     if half is None:
         return images
-    opened = images.opened
 
-    def opened_half(i):
-        image = opened(i)
+    def open_half(index):
+        image = images.open_one(index)
         middle = image.width // 2
-        return image.crop(
-            (0, 0, middle, image.height)
-            if half == "left"
-            else (middle, 0, 2 * middle, image.height)
-        )
+        if half == "left":
+            return image.crop((0, 0, middle, image.height))
+        return image.crop((middle, 0, 2 * middle, image.height))
 
     sizes = images.sizes // [2, 1]
     if sizes.min() == 0:
         raise UserError(f"{source}: images of a single column have no half")
-    name = f"{source}, {half} half"
     return ImageSet(
-        name, opened_half, len(images), sizes, images.is_colour, images.labels, images.names
+        f"{source}, {half} half",
+        open_half,
+        len(images),
+        sizes,
+        images.is_colour,
+        images.labels,
+        images.names,
     )
 
 
 def load_whole(source, mnist, like):
+    """`load`, without its `half`."""
     if source in WORDS:
         sides = set() if like is None else set(like.sizes.ravel().tolist())
-        data = digits(WORDS[source], mnist, sides.pop() if len(sides) == 1 else 28)
+        size = sides.pop() if len(sides) == 1 else 28
+        data = digits(WORDS[source], mnist, size)
         return of_pixels(source, data.images.transpose(0, 2, 3, 1), data.labels)
     path = Path(source).expanduser()
     if path.is_dir():
@@ -120,25 +139,27 @@ def load_whole(source, mnist, like):
                 return of_pixels(source, *read_digits(path, split))
         return of_folder(source, path)
     if not path.is_file():
-        words = " or ".join(WORDS)
         raise UserError(
-            f"{source} is neither a samples.npz, nor a folder, nor a file of IDX images, nor {words}"
+            f"{source} is neither a samples.npz, nor a folder, nor a file of IDX images, "
+            f"nor {' or '.join(WORDS)}"
         )
     if path.suffix == ".npz":
         return of_samples(source, path)
     if "idx" in path.name:
-        labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-        has_labels = labels != path and labels.is_file()
-        pixels = read_idx(path, IMAGES_MAGIC)
-        return of_pixels(source, pixels, read_idx(labels, LABELS_MAGIC) if has_labels else None)
+        return of_idx(source, path)
     raise UserError(
-        f"{source}: expected a file of type .npz, or IDX images; a single picture is no set of images"
+        f"{source}: expected a file of type .npz, or IDX images; "
+        "a single picture is not a set of images"
     )
 
 
 @functools.lru_cache(None)
 def digits(split, mnist, size):
-    """MNIST's training or test part as the scripts load it: with images (N, 1, size, size) uint8 and labels (N,)."""
+    """MNIST's training or test split as the scripts load it.
+
+    Returns:
+        A data set with `images` (N, 1, size, size) uint8 and `labels` (N,).
+    """
     if mnist is not None and not Path(mnist).expanduser().is_dir():
         raise UserError(f"--mnist {mnist} is not a folder")
     return load_digits(mnist, size, 1, n_classes=10, split=split, n_test=N_TEST)
@@ -152,19 +173,29 @@ def of_pixels(name, pixels, labels=None):
         raise UserError(f"{name} holds {len(pixels):,} images, but {len(labels):,} labels")
     if 0 in pixels.shape:
         raise UserError(f"{name} holds no images")
+    height, width = pixels.shape[1:3]
     is_colour = pixels.ndim == 4 and bool((pixels != pixels[..., :1]).any())
     return ImageSet(
         name,
-        lambda i: Image.fromarray(pixels[i]),
+        lambda index: Image.fromarray(pixels[index]),
         len(pixels),
-        pixels.shape[2:0:-1],
+        (width, height),
         is_colour,
         labels,
     )
 
 
+def of_idx(name, path):
+    """A file of IDX images, with the labels of the file beside it, if there is one."""
+    labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    pixels = read_idx(path, IMAGES_MAGIC)
+    if labels == path or not labels.is_file():
+        return of_pixels(name, pixels)
+    return of_pixels(name, pixels, read_idx(labels, LABELS_MAGIC))
+
+
 def of_samples(name, path):
-    """The `images` of an .npz file, (N, H, W, C) uint8, and its `labels`, if it has some."""
+    """The `images` (N, H, W, C) uint8 of an .npz file, and its `labels` if any."""
     try:
         with np.load(path) as file:
             arrays = {key: file[key] for key in ("images", "labels") if key in file.files}
@@ -175,10 +206,12 @@ def of_samples(name, path):
         raise UserError(
             f"{name} holds no array `images`, as --n_samples writes it; found: {found or 'nothing'}"
         )
-    images, labels = arrays["images"], arrays.get("labels")
+    images = arrays["images"]
+    labels = arrays.get("labels")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(
-            f"{name}: images must be uint8 (N, H, W, C) with C 1 or 3, found {images.dtype} {images.shape}"
+            f"{name}: images must be uint8 (N, H, W, C) with C 1 or 3, "
+            f"found {images.dtype} {images.shape}"
         )
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
         raise UserError(
@@ -188,22 +221,27 @@ def of_samples(name, path):
 
 
 def of_folder(name, folder):
-    """The images below a folder, each under its path in it without the suffix."""
+    """The images below a folder, each named by its path there without the suffix."""
     files = check_images(list_images(folder))
     with ThreadPoolExecutor(workers()) as pool:
         sizes = list(pool.map(upright_size, files))
     is_colour = any(has_colour(open_image(file, 3)) for file in files[:50])
     names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
     return ImageSet(
-        name, lambda i: open_image(files[i], 3), len(files), sizes, is_colour, names=names
+        name,
+        lambda index: open_image(files[index], 3),
+        len(files),
+        sizes,
+        is_colour,
+        names=names,
     )
 
 
 def upright_size(file):
-    """(width, height) by the header, turned as the EXIF orientation asks for."""
+    """(width, height) by the header of an image file, turned as its EXIF data say."""
     with Image.open(file) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5
-        return image.size[::-1] if turned else image.size
+        is_turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        return image.size[::-1] if is_turned else image.size
 
 
 def has_colour(image):

@@ -1,4 +1,4 @@
-"""The numbers that tools/evaluate.py prints, from features or from pixels, in numpy alone."""
+"""The figures of tools/evaluate.py, from features or from pixels, in numpy alone."""
 
 import numpy as np
 
@@ -6,18 +6,20 @@ import numpy as np
 
 
 def gaussian(features):
-    """The mean (D,) and the covariance (D, D), with N - 1, of features (N, D)."""
+    """The mean (D,) of features (N, D), and their covariance (D, D), with N - 1."""
     features = np.asarray(features, np.float64)
     return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
 
 
 def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
-    """The squared Frechet distance of two Gaussians; of Inception's features it is the FID (Heusel 2017, equation 6).
+    """The squared Frechet distance of two Gaussians.
+
+    For Inception's features it is the FID (Heusel 2017, equation 6):
 
         |m_a - m_b|^2 + tr(C_a) + tr(C_b) - 2 tr((C_a C_b)^(1/2))
 
-    C_a C_b has the eigenvalues of the symmetric C_a^(1/2) C_b C_a^(1/2), which `eigh` gives exactly real, also where a
-    covariance is singular.
+    C_a C_b has the eigenvalues of the symmetric C_a^(1/2) C_b C_a^(1/2), which `eigh`
+    finds as real numbers even if a covariance is singular.
     """
     values, vectors = np.linalg.eigh(covariance_a)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
@@ -28,35 +30,39 @@ def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
 
 
 def kernel_distance(a, b, block=1000, seed=0):
-    """The squared maximum mean discrepancy under k(x, y) = (x . y / D + 1)^3: the KID (Binkowski 2018, section 4).
+    """The KID: the squared maximum mean discrepancy under k(x, y) = (x . y / D + 1)^3.
 
-    Both sets are shuffled and cut into as many blocks of at least `block` rows (one block, if there are fewer). Each
-    gives an unbiased estimate, which may be negative:
+    Both sets are shuffled and divided into blocks of at least `block` features, or into
+    one block if there are fewer (Binkowski 2018, section 4). Each block gives an
+    unbiased estimate, which may be negative:
 
-        mean of k(x, x') over x != x'  +  mean of k(y, y') over y != y'  -  2 * mean of k(x, y)
+        mean of k(x, x') over x != x'  +  mean of k(y, y') over y != y'
+            -  2 * mean of k(x, y)
 
     Args:
-        a, b: features (N, D) and (M, D); N and M at least 2.
+        a, b: features (N, D) and (M, D); N and M are at least 2.
 
     Returns:
-        The mean over the blocks, its standard error (None for a single block), the number of blocks, and of the rows
-        that each takes from either set.
+        The mean over the blocks; its standard error (None for one block); the number of
+        blocks; and how many features of either set are in a block.
     """
     n = min(len(a), len(b))
     n_blocks = max(1, n // block)
     size = n // n_blocks
     rng = np.random.default_rng(seed)
-    a, b = (np.asarray(x, np.float64)[rng.permutation(len(x))[: n_blocks * size]] for x in (a, b))
-    parts = [
-        unbiased_mmd(x, y)
-        for x, y in zip(a.reshape(n_blocks, size, -1), b.reshape(n_blocks, size, -1))
-    ]
-    error = None if n_blocks == 1 else float(np.std(parts, ddof=1) / np.sqrt(n_blocks))
-    return float(np.mean(parts)), error, n_blocks, size
+    blocks = []
+    for features in (a, b):
+        chosen = rng.permutation(len(features))[: n_blocks * size]
+        blocks.append(np.asarray(features, np.float64)[chosen].reshape(n_blocks, size, -1))
+    estimates = [unbiased_mmd(x, y) for x, y in zip(*blocks)]
+    error = None
+    if n_blocks > 1:
+        error = float(np.std(estimates, ddof=1) / np.sqrt(n_blocks))
+    return float(np.mean(estimates)), error, n_blocks, size
 
 
 def unbiased_mmd(x, y):
-    """One block of `kernel_distance`, of (N, D) and (M, D)."""
+    """The estimate of one block of `kernel_distance`, from (N, D) and (M, D)."""
 
     def kernel(p, q):
         return (p @ q.T / p.shape[1] + 1) ** 3
@@ -68,37 +74,39 @@ def unbiased_mmd(x, y):
 
 
 def precision_and_recall(generated, real, k=3):
-    """How much of what is generated looks real, and how much of what is real is generated (Kynkaanniemi 2019).
+    """How much of the generated set looks real, and how much of the real one is drawn.
 
-    A set covers the balls around its points that reach to each point's k-th neighbour in the set. Precision is the
-    share of the generated points that the real set covers, recall the share of the real points that the generated
-    set covers. Compare equal numbers of points only: more points have smaller balls.
+    A set covers the balls around its points that reach to each point's k-th neighbour
+    in the set. Precision is the share of the generated points that the real set covers,
+    recall the share of the real points that the generated set covers (Kynkaanniemi
+    2019). Compare equal numbers of points only: more points have smaller balls.
 
     Args:
         generated, real: features (N, D) and (M, D), of more than k points each.
     """
-    centre = np.mean(
-        real, axis=0, dtype=np.float64
-    )  # differences of large numbers would lose digits
-    generated, real = (np.asarray(x, np.float64) - centre for x in (generated, real))
+    # Differences of large numbers would lose digits.
+    centre = np.mean(real, axis=0, dtype=np.float64)
+    generated = np.asarray(generated, np.float64) - centre
+    real = np.asarray(real, np.float64) - centre
     return share_covered(generated, real, k), share_covered(real, generated, k)
 
 
 def share_covered(points, others, k):
     """The share of points (N, D) within the balls around others (M, D)."""
-    # The 0-th neighbour is the point itself.
-    radii = np.concatenate(
-        [np.partition(d, k, axis=1)[:, k] for d in squared_distances(others, others)]
-    )
-    covered = [(d <= radii).any(1) for d in squared_distances(points, others)]
-    return float(np.concatenate(covered).mean())
+    radii = []
+    for distances in squared_distances(others, others):
+        # The 0-th neighbour is the point itself.
+        radii.append(np.partition(distances, k, axis=1)[:, k])
+    radii = np.concatenate(radii)
+    is_covered = [(d <= radii).any(1) for d in squared_distances(points, others)]
+    return float(np.concatenate(is_covered).mean())
 
 
 def squared_distances(a, b, chunk=1000):
-    """The squared distances (chunk, M) from rows of a to those of b, so many rows of a at a time."""
+    """Yields the squared distances (chunk, M) from points of a to all points of b."""
     squares = (b**2).sum(1)
-    for i in range(0, len(a), chunk):
-        part = a[i : i + chunk]
+    for start in range(0, len(a), chunk):
+        part = a[start : start + chunk]
         yield ((part**2).sum(1)[:, None] + squares - 2 * part @ b.T).clip(0)
 
 
@@ -106,25 +114,33 @@ def squared_distances(a, b, chunk=1000):
 
 
 def l1(a, b):
-    """The mean of |a - b| of two uint8 images, both taken as values in [-1, 1], as in the scripts' losses."""
+    """The mean of |a - b| of two uint8 images, with values scaled to [-1, 1]."""
     return float(np.abs(a.astype(np.float64) - b).mean() / 127.5)
 
 
 def psnr(a, b):
-    """10 log10(255^2 / the mean of (a - b)^2) of two uint8 images, in dB; at most 100, which equal images get."""
+    """10 log10(255^2 / the mean of (a - b)^2) of two uint8 images, in dB.
+
+    It is at most 100, which equal images have.
+    """
     mse = np.mean((a.astype(np.float64) - b) ** 2)
-    return 100.0 if mse == 0 else float(min(10 * np.log10(255**2 / mse), 100))
+    if mse == 0:
+        return 100.0
+    return float(min(10 * np.log10(255**2 / mse), 100))
 
 
-SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
 
 
 def ssim(a, b):
-    """The mean structural similarity of two uint8 images (H, W, C) (Wang 2004, section III-C); 1 if they are equal.
+    """The mean structural similarity of uint8 images (H, W, C); 1 if they are equal.
 
-    Local means, variances and the covariance are weighted by a Gaussian of 11 x 11 pixels with standard deviation 1.5;
-    K1 = 0.01, K2 = 0.03, L = 255. Positions where the window does not lie inside the image are left out, and colour
-    images give the mean over their channels. No image is scaled down first.
+    Local means, variances and the covariance are weighted by a Gaussian of 11 x 11
+    pixels with standard deviation 1.5; K1 = 0.01, K2 = 0.03, L = 255 (Wang 2004,
+    section III-C). Positions where the window does not lie inside the image are left
+    out, and colour images give the mean over their channels. No image is scaled down
+    first.
 
     Raises:
         ValueError: a side is below 11 pixels.
@@ -133,17 +149,25 @@ def ssim(a, b):
         raise ValueError(
             f"SSIM needs sides of at least {SSIM_WINDOW} pixels, got {a.shape[1]} x {a.shape[0]}"
         )
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean_a, mean_b = weighted(a), weighted(b)
-    variance_a, variance_b = weighted(a * a) - mean_a**2, weighted(b * b) - mean_b**2
-    covariance = weighted(a * b) - mean_a * mean_b
+    a = a.astype(np.float64)
+    b = b.astype(np.float64)
+    c1 = (0.01 * 255) ** 2
+    c2 = (0.03 * 255) ** 2
+    mean_a = gaussian_mean(a)
+    mean_b = gaussian_mean(b)
+    variance_a = gaussian_mean(a * a) - mean_a**2
+    variance_b = gaussian_mean(b * b) - mean_b**2
+    covariance = gaussian_mean(a * b) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return float((luminance * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean())
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return float((luminance * structure).mean())
 
 
-def weighted(image):
-    """The Gaussian mean around each pixel of (H, W, C), where the window lies inside: (H - 10, W - 10, C)."""
+def gaussian_mean(image):
+    """(H, W, C)  ->  (H - 10, W - 10, C), the weighted mean around each pixel.
+
+    Only pixels around which the whole window lies inside the image have one.
+    """
     offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     weights /= weights.sum()

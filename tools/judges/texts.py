@@ -1,19 +1,25 @@
-"""Judges text2img.py and stackgan.py: whether pictures show what their texts say; called by tools/evaluate.py.
+"""Judges text2img.py and stackgan.py: do their pictures show what the texts say?
 
-A run on the built-in digits is asked for each combination of digit, colour, stroke and ground that never occurs in
-training, in every phrasing. "As real ones" in the table is how often the same judges are right on real images of these.
-Of stackgan.py each stage is judged at its own size.
+tools/evaluate.py calls it. A run on the built-in digits is asked for each combination
+of digit, colour, stroke and ground that never occurs in training, in every phrasing.
+"As real ones" in the table is how often the same measure is right for real images of
+these combinations. Both stages of stackgan.py are judged, each at its own size.
 
-    digit           read by a classifier of digits in the strokes, which are what differs from the ground
-    colour          the nearest of the data's colours to the mean of the strokes
-    ground          black or white, by the mean of the border
-    stroke          thin or bold, by the width of the strokes against the width that separates the training images best
-    all four        the share of pictures that are right in all of these
-    variety         mean distance of two pictures of a text, over that of two real images of a combination
-    retrieval       share of test images whose caption the encoders find among as many as are named
-    median rank     of the right caption among these; 1 is best, and chance is half their number
+    digit        read by a classifier of digits in the strokes, which are what differs
+                 from the ground
+    colour       the nearest of the data's colours to the mean of the strokes
+    ground       black or white, by the mean of the border
+    stroke       thin or bold, by the width of the strokes; the limit is the width that
+                 separates the training images best
+    all four     the share of pictures that are right in all of these
+    variety      the mean distance of two pictures of a text, divided by that of two
+                 real images of a combination
+    retrieval    the share of test images whose caption the encoders find, among the
+                 number of captions that the table names
+    median rank  of the right caption among these; 1 is best, and chance is half of
+                 their number
 
-A run on one's own data is judged by retrieval and median rank alone, of its test part.
+A run on one's own data is judged by retrieval and median rank alone, on its test split.
 """
 
 from common.data.captions import (
@@ -25,182 +31,255 @@ from common.data.captions import (
     encode,
     load_captions,
 )
+from common.ema import EMA
 from common.errors import UserError
-from common.networks import EMA, in_chunks
-from common.pictures import to_uint8
+from common.images import to_uint8
+from common.predict import predict
 from common.watch import mean_distance
+
+from dataclasses import dataclass
+from typing import Any, Callable
 
 import numpy as np
 
 from jittor_fast import nn
-from tools import digit_classifier
 from tools.explore import thickness
-from tools.judge_translators import brightness_of_border, half_bold, opened_run, read_strokes
+from tools.judges import digit_classifier
+from tools.judges.translations import (
+    brightness_of_border,
+    classifier_row,
+    half_bold,
+    read_strokes,
+)
+from tools.runs import open_run
 
-N_OF_A_TEXT = 5  # pictures
+N_PER_TEXT = 5  # pictures
 N_CAPTIONS = 100  # among which the right one is to be found
-N_PARTITIONS = 10  # of the test part, into groups of so many
+N_PARTITIONS = 10  # of the test split, into groups of N_CAPTIONS images
+PROPERTIES = ("digit", "colour", "stroke", "ground")
+
+
+# ---- what pictures show ----
 
 
 class Reader:
-    """Says (N, 4) what (N, 3, S, S) uint8 images show: digit, colour, stroke and ground."""
+    """Reads from uint8 images (N, 3, S, S) what they show, as in PROPERTIES.
+
+    Args:
+        args: of tools/evaluate.py.
+        img_size: S.
+    """
 
     def __init__(self, args, img_size):
-        self.judge = digit_classifier.of_digits(args.mnist, args.n_steps, half_bold)
+        self.classifier = digit_classifier.of_digits(args.mnist, args.n_steps, half_bold)
         images, looks = described_digits(img_size, "train")
-        widths, is_bold = thickness(self.strokes(images)[0]), looks[:, 2] == 1
-        edges = np.quantile(widths, np.linspace(0.01, 0.99, 99))
-        self.edge = max(edges, key=lambda edge: np.mean((widths > edge) == is_bold))
+        strokes, _, _ = self.strokes(images)
+        widths = thickness(strokes)
+        is_bold = looks[:, 2] == 1
+        limits = np.quantile(widths, np.linspace(0.01, 0.99, 99))
+        self.limit = max(limits, key=lambda limit: np.mean((widths > limit) == is_bold))
 
     def strokes(self, images):
         """(N, 1, S, S) strokes in [-1, 1], (N,) colours and (N,) grounds."""
         ground = (brightness_of_border(images) > 128).astype(int)
-        difference = np.abs(images - GROUNDS[ground].astype(float)[:, :, None, None])
-        inside = difference.max(1)
+        ground_colour = GROUNDS[ground].astype(float)
+        difference = np.abs(images - ground_colour[:, :, None, None]).max(1)
         colour = np.zeros(len(images), int)
-        for i, (image, share) in enumerate(zip(images, inside)):
-            mean = (
-                image[:, share >= max(0.7 * share.max(), 1)].mean(1)
-                if share.max() >= 1
-                else np.zeros(3)
-            )
+        for i, (image, distance) in enumerate(zip(images, difference)):
+            mean = np.zeros(3)
+            if distance.max() >= 1:
+                is_stroke = distance >= max(0.7 * distance.max(), 1)
+                mean = image[:, is_stroke].mean(1)
             colour[i] = np.linalg.norm(COLOURS - mean, axis=1).argmin()
-        contrast = np.abs(COLOURS[colour] - GROUNDS[ground].astype(float)).max(1)[:, None, None]
-        return 2 * (inside / contrast).clip(0, 1)[:, None] - 1, colour, ground
+        contrast = np.abs(COLOURS[colour] - ground_colour).max(1)[:, None, None]
+        strokes = (difference / contrast).clip(0, 1)
+        return 2 * strokes[:, None] - 1, colour, ground
 
     def __call__(self, images):
+        """(N, 4) digit, colour, stroke and ground of each image."""
         strokes, colour, ground = self.strokes(images)
-        digit = read_strokes(self.judge, (strokes[:, 0] + 1) / 2)
-        return np.column_stack([digit, colour, thickness(strokes) > self.edge, ground])
+        digit = read_strokes(self.classifier, (strokes[:, 0] + 1) / 2)
+        return np.column_stack([digit, colour, thickness(strokes) > self.limit, ground])
 
 
-def shown_rows(reader, images, looks, real, real_looks):
-    """Of (N, 3, S, S) pictures that should show (N, 4) `looks`."""
-    right, of_real = reader(images) == looks, reader(real) == real_looks
-    names = ("digit", "colour", "stroke", "ground")
-    columns = [(name, right[:, i], of_real[:, i]) for i, name in enumerate(names)]
-    columns.append(("all four", right.all(1), of_real.all(1)))
-    return [
-        (
-            f"the asked {name}" if name != "all four" else name,
-            float(r.mean()),
-            f"{len(r):,}; as real ones {o.mean():.4f}",
-        )
-        for name, r, o in columns
-    ]
+def property_rows(reader, images, looks, real, real_looks):
+    """Rows about pictures (N, 3, S, S) that should show `looks` (N, 4).
+
+    Args:
+        real, real_looks: the same of real images.
+    """
+    is_right = reader(images) == looks
+    is_right_of_real = reader(real) == real_looks
+    rows = []
+    for i, name in enumerate(PROPERTIES):
+        rows.append(property_row(f"the asked {name}", is_right[:, i], is_right_of_real[:, i]))
+    rows.append(property_row("all four", is_right.all(1), is_right_of_real.all(1)))
+    return rows
+
+
+def property_row(measure, is_right, is_right_of_real):
+    of = f"{len(is_right):,}; as real ones {is_right_of_real.mean():.4f}"
+    return measure, float(is_right.mean()), of
 
 
 def variety_row(images, real, real_looks):
-    """`images` are N_OF_A_TEXT of each text, one after another."""
-    of_texts = images.reshape(-1, N_OF_A_TEXT, *images.shape[1:]) / 127.5
-    groups = [real[(real_looks == c).all(1)] / 127.5 for c in np.unique(real_looks, axis=0)]
-    ours, theirs = (
-        np.mean([mean_distance(g) for g in part if len(g) > 1]) for part in (of_texts, groups)
-    )
+    """A row about pictures that are N_PER_TEXT of each text, one after another."""
+    of_texts = images.reshape(-1, N_PER_TEXT, *images.shape[1:]) / 127.5
+    ours = np.mean([mean_distance(group) for group in of_texts])
+    of_combinations = []
+    for look in np.unique(real_looks, axis=0):
+        group = real[(real_looks == look).all(1)] / 127.5
+        if len(group) > 1:
+            of_combinations.append(mean_distance(group))
+    theirs = np.mean(of_combinations)
     return "variety", float(ours / theirs), f"{ours:.2f} over {theirs:.2f}"
 
 
+# ---- how well the encoders find captions ----
+
+
 def retrieval_rows(text_encoder, image_encoder, data):
-    """Of a data set with captions, in groups of images whose captions are all different."""
-    rng, firsts = np.random.default_rng(8), {}
-    for i in rng.permutation(len(data)):
-        firsts.setdefault(data.captions[i][0], i)
-    texts, chosen = list(firsts), np.array(list(firsts.values()))
-    v = np.concatenate(
-        [
-            in_chunks(image_encoder, data.batch(part)[0])
-            for part in np.array_split(chosen, -(-len(chosen) // 100))
-        ]
-    )
-    scores, n, ranks = (
-        v @ in_chunks(text_encoder, encode(texts)).T,
-        min(N_CAPTIONS, len(chosen)),
-        [],
-    )
+    """Rows about a data set with captions.
+
+    The images are in groups whose captions are all different.
+    """
+    rng = np.random.default_rng(8)
+    firsts = {}  # {caption: the first image that has it}
+    for index in rng.permutation(len(data)):
+        firsts.setdefault(data.captions[index][0], index)
+    chosen = np.array(list(firsts.values()))
+    image_codes = []
+    for part in np.array_split(chosen, -(-len(chosen) // 100)):
+        image_codes.append(predict(image_encoder, data.batch(part)[0]))
+    text_codes = predict(text_encoder, encode(list(firsts)))
+    scores = np.concatenate(image_codes) @ text_codes.T
+
+    n = min(N_CAPTIONS, len(chosen))
+    ranks = []
     for _ in range(N_PARTITIONS):
-        for group in rng.permutation(len(chosen))[: len(chosen) // n * n].reshape(-1, n):
+        order = rng.permutation(len(chosen))
+        for group in order[: len(chosen) // n * n].reshape(-1, n):
             among = scores[np.ix_(group, group)]
             ranks.append(1 + (among > among.diagonal()[:, None]).sum(1))
+    ranks = np.concatenate(ranks)
     of = f"{len(chosen):,} images, each among {n} captions"
     return [
-        ("retrieval", float(np.mean(np.concatenate(ranks) == 1)), f"{of}; chance {1 / n:.3f}"),
-        ("median rank", float(np.median(np.concatenate(ranks))), of),
+        ("retrieval", float(np.mean(ranks == 1)), f"{of}; chance {1 / n:.3f}"),
+        ("median rank", float(np.median(ranks)), of),
     ]
 
 
-def opened(args):
-    """Of the run `args.B`: its flags, text encoder, image encoder, and what draws.
+# ---- the model of a run ----
 
-    Returns:
-        ..., a function of N texts to {stage: (N, C, S, S) numpy images in [-1, 1]}, of noise that is always the same.
+
+@dataclass
+class Model:
+    """A trained model that draws images of texts.
+
+    Attributes:
+        text_encoder: from encoded texts to codes (N, text_dim).
+        image_encoder: from images (N, C, S, S) to codes, of the size that `draw` draws.
+        draw: a function of N texts that returns {stage: images (N, C, S, S) in
+            [-1, 1]}, from the same noise in each run of this tool.
     """
-    script, flags, reader = opened_run(args.A, args.B, built_in=False)
-    rng = np.random.default_rng(9)
-    if args.A == "stackgan":
-        parts = script.build(flags)
-        reader.load(parts, False)
-        encoders = parts["encoders"].eval()
 
-        def draw(texts):
-            noise = rng.standard_normal(
-                (len(texts), flags.latent_dim + 2 * script.N_C), dtype=np.float32
-            )
-            return dict(zip(("stage I", "stage II"), script.drawn(parts, texts, noise, flags)))
+    text_encoder: Any
+    image_encoder: Callable
+    draw: Callable
 
-        return (
-            flags,
-            encoders.text,
-            lambda x: encoders.image(nn.avg_pool2d(x, flags.scale, flags.scale, 0)),
-            draw,
-        )
-    generator, _, text_encoder, image_encoder = script.build(flags)
-    ema = EMA(generator, flags.ema_decay)
-    trained = {
+
+def load_text2img(script, run_args, reader):
+    generator, _, text_encoder, image_encoder = script.build(run_args)
+    averaged = EMA(generator, run_args.ema_decay)
+    parts = {
         "generator": generator,
-        "ema": ema,
+        "averaged": averaged,
         "text_encoder": text_encoder,
         "image_encoder": image_encoder,
     }
-    reader.load(trained, False)
+    reader.load(parts, exact=False)
+    rng = np.random.default_rng(9)
 
     def draw(texts):
-        z = rng.standard_normal((len(texts), flags.latent_dim), dtype=np.float32)
-        return {"": in_chunks(ema.module, z, in_chunks(text_encoder, encode(texts)))}
+        z = rng.standard_normal((len(texts), run_args.latent_dim), dtype=np.float32)
+        codes = predict(text_encoder, encode(texts))
+        return {"": predict(averaged.module, z, codes)}
 
-    return flags, text_encoder, image_encoder, draw
+    return Model(text_encoder, image_encoder, draw)
+
+
+def load_stackgan(script, run_args, reader):
+    encoders, generator1, _, generator2, _ = script.build(run_args)
+    averaged1 = EMA(generator1, run_args.ema_decay)
+    averaged2 = EMA(generator2, run_args.ema_decay)
+    parts = {
+        "encoders": encoders,
+        "generator1": generator1,
+        "generator2": generator2,
+        "averaged1": averaged1,
+        "averaged2": averaged2,
+    }
+    reader.load(parts, exact=False)
+    encoders.eval()
+    rng = np.random.default_rng(9)
+    sizes = [run_args.latent_dim, script.N_C, script.N_C]
+
+    def draw(texts):
+        noise = rng.standard_normal((len(texts), sum(sizes)), dtype=np.float32)
+        z, e1, e2 = np.split(noise, np.cumsum(sizes)[:-1], axis=1)
+        small = script.draw_stage1(encoders, averaged1.module, texts, z, e1)
+        large = script.draw_stage2(encoders, averaged2.module, texts, small, e2)
+        return {"stage I": small, "stage II": large}
+
+    def image_encoder(images):  # the encoder takes images of stage I's size
+        return encoders.image(nn.avg_pool2d(images, run_args.scale, run_args.scale, 0))
+
+    return Model(encoders.text, image_encoder, draw)
+
+
+LOADERS = {"text2img": load_text2img, "stackgan": load_stackgan}
+
+
+# ---- what is judged ----
 
 
 def judge_texts(args):
-    """The table's rows (measure, value, of what) for the run `args.B` of the script `args.A`.
+    """The table's rows (measure, value, of what) for the run `args.B` of `args.A`.
 
     Raises:
-        UserError: no run of that script, or one of grey digits.
+        UserError: it is not a run of that script, or one of grey digits.
     """
-    flags, text_encoder, image_encoder, draw = opened(args)
-    test = load_captions(flags.data_dir, flags.img_size, flags.channels, flags.language, "test")
-    rows = retrieval_rows(text_encoder, image_encoder, test)
-    if flags.data_dir is not None:
-        return rows
-    if flags.channels != 3:
+    script, run_args, reader = open_run(args.B, args.A)
+    model = LOADERS[args.A](script, run_args, reader)
+    test = load_captions(
+        run_args.data_dir, run_args.img_size, run_args.channels, run_args.language, "test"
+    )
+    retrieval = retrieval_rows(model.text_encoder, model.image_encoder, test)
+    if run_args.data_dir is not None:
+        return retrieval
+    if run_args.channels != 3:
         raise UserError(f"{args.B} draws grey images, and only coloured digits can be judged")
-    asked = combinations(held_out=True)
-    texts = [
-        text
-        for look in asked
-        for text in descriptions(look, flags.language)
-        for _ in range(N_OF_A_TEXT)
-    ]
-    looks, shown = np.repeat(asked, len(texts) // len(asked), axis=0), []
-    for stage, images in draw(texts).items():
-        images, size = to_uint8(images).transpose(0, 3, 1, 2), images.shape[-1]
-        judge, (real, real_looks) = Reader(args, size), described_digits(size, "test")
-        of_stage = [
-            *shown_rows(judge, images, looks, real, real_looks),
-            variety_row(images, real, real_looks),
-        ]
-        shown += [
-            (f"{stage}: {measure}" if stage else measure, value, of)
-            for measure, value, of in of_stage
-        ]
-    size = judge.judge.size
-    return [("judge", f"{size} x {size}", judge.judge.description), *shown, *rows]
+
+    texts = []
+    looks = []
+    for look in combinations(held_out=True):
+        for text in descriptions(look, run_args.language):
+            texts += [text] * N_PER_TEXT
+            looks += [look] * N_PER_TEXT
+    rows = []
+    for stage, images in model.draw(texts).items():
+        images = to_uint8(images).transpose(0, 3, 1, 2)
+        reader = Reader(args, images.shape[-1])
+        if not rows:
+            rows.append(classifier_row("classifier", reader.classifier))
+        rows += stage_rows(reader, stage, images, np.array(looks))
+    return rows + retrieval
+
+
+def stage_rows(reader, stage, images, looks):
+    """Rows about pictures (N, 3, S, S) uint8 that should show `looks` (N, 4)."""
+    real, real_looks = described_digits(images.shape[-1], "test")
+    rows = property_rows(reader, images, looks, real, real_looks)
+    rows.append(variety_row(images, real, real_looks))
+    prefix = f"{stage}: " if stage else ""
+    return [(prefix + measure, value, of) for measure, value, of in rows]

@@ -1,74 +1,79 @@
-"""Judges of the translators on their built-in data, whose right answers are known; called by tools/evaluate.py.
+"""Judges translators on their built-in data, whose right answers are known.
 
-    pix2pix     outlines of test digits: painted in the colour of their class; L1 distance to the targets, as a share of
-                the distance of the best constant picture
-    cyclegan    test digits of both domains: read as the same digit after the translation, by a classifier that knows
-                the other domain; mean brightness against the domain's
-    stargan     test digits after every change of an attribute: colour, ground, digit, thickness of strokes
-    usps        MNIST's test digits in the style of USPS: read as the same digit, by five classifiers that know USPS
-                alone, since one differs from the next by several per cent on what is unlike USPS (--usps names it)
+tools/evaluate.py calls it with one of
 
-Everything judged comes from test parts, which no script trains on. "Wanted" in the table is what a good run reaches.
+    pix2pix   Outlines of test digits: are they painted in the colour of their class?
+              And the L1 distance to the targets, as a share of that of the best
+              constant picture.
+    cyclegan  Test digits of both domains: are they read as the same digit after the
+              translation, by a classifier that knows the other domain? And the mean
+              brightness, compared with that of the domain.
+    stargan   Test digits after each change of an attribute: colour, ground, digit,
+              thickness of the strokes.
+    usps      MNIST's test digits in the style of USPS: are they read as the same digit,
+              by five classifiers that know USPS alone? There are five since they differ
+              by several per cent on images that are unlike USPS. --usps is its folder.
+
+All images come from test splits, which no script trains on. "Wanted" in the table is
+what a good run reaches.
 """
 
 from common import checkpoint
 from common.data import load_digits
 from common.data.decode import to_float
-from common.data.targets import Attributes
 from common.data.toy import drawn
+from common.ema import EMA
 from common.errors import UserError
-from common.networks import EMA, in_chunks
-from common.pictures import to_uint8
-
-import importlib
+from common.images import to_uint8
+from common.predict import predict
 
 import numpy as np
 
-from tools import digit_classifier, image_sets
+from tools.judges import digit_classifier, image_sets
+from tools.runs import open_run
 
 CHUNK = 20  # images that a translator takes at once
 N_HELD = 1000  # digits of USPS that its classifiers do not see
 N_CLASSIFIERS = 5
-WANTED = "wanted: at least {:.0%}"
 
 
-def opened_run(name, path, built_in=True):
-    """The script of a run, its arguments, and the reader of its checkpoint.
+def open_built_in(name, path):
+    """`open_run`, for a run on the script's built-in data.
 
     Raises:
-        UserError: there is no checkpoint, another script has written it, or, with `built_in`, the run was not trained
-            on the built-in data.
+        UserError: as `open_run`, or if the run has other data.
     """
-    path = checkpoint.find(path)
-    reader = checkpoint.Reader(path)
-    if reader.meta["script"] != name:
-        raise UserError(f"{path} was written by {reader.meta['script']}.py, not by {name}.py")
-    script = importlib.import_module(name)
-    flags = script.parse_args(["--resume", str(path), "--sample_only"])
-    if built_in and flags.data_dir is not None:
+    script, run_args, reader = open_run(path, name)
+    if run_args.data_dir is not None:
         raise UserError(
-            f"{path} was trained on {flags.data_dir}, and only the built-in data can be judged so"
+            f"{checkpoint.find(path)} was trained on {run_args.data_dir}, "
+            "and only the built-in data can be judged in this way"
         )
-    return script, flags, reader
+    return script, run_args, reader
 
 
-def share_row(measure, right, wanted=None):
-    of = f"{np.size(right):,}" + ("" if wanted is None else "; " + WANTED.format(wanted))
-    return measure, float(np.mean(right)), of
+def share_row(measure, is_right, wanted=None):
+    """A row of the table: the share of `is_right`, an array of truth values."""
+    of = f"{np.size(is_right):,}"
+    if wanted is not None:
+        of += f"; wanted: at least {wanted:.0%}"
+    return measure, float(np.mean(is_right)), of
 
 
-def grey(pixels):
-    """(N, C, H, W) uint8 as the classifier takes it."""
-    images = image_sets.of_pixels(
-        "translations", np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    )
+def classifier_row(measure, classifier):
+    return measure, f"{classifier.size} x {classifier.size}", classifier.description
+
+
+def for_classifier(pixels):
+    """uint8 images (N, C, H, W) as a classifier of digits takes them."""
+    pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    images = image_sets.of_pixels("translations", pixels)
     return images.batch(range(len(images)), digit_classifier.SIZE, 1)
 
 
-def translated(generator, *arrays, seed=None):
-    """(N, C, H, W) uint8 translations of uint8 images, of which further arrays are conditions."""
-    images, *conditions = arrays
-    outputs = in_chunks(generator, to_float(images), *conditions, chunk=CHUNK, seed=seed)
+def translated(generator, images, *conditions, seed=None):
+    """The translations of uint8 images (N, C, H, W), uint8 as well."""
+    outputs = predict(generator, to_float(images), *conditions, chunk=CHUNK, seed=seed)
     return to_uint8(outputs).transpose(0, 3, 1, 2)
 
 
@@ -76,119 +81,146 @@ def translated(generator, *arrays, seed=None):
 
 
 def judge_pix2pix(args):
-    script, flags, reader = opened_run("pix2pix", args.B)
-    if flags.direction != "AtoB":
+    """The table's rows (measure, value, of what) for the run `args.B`."""
+    script, run_args, reader = open_built_in("pix2pix", args.B)
+    if run_args.direction != "AtoB":
         raise UserError(
-            f"{args.B} draws outlines (--direction {flags.direction}), and only paintings can be judged"
+            f"{args.B} draws outlines (--direction {run_args.direction}), "
+            "and only paintings can be judged"
         )
-    generator = script.build(flags)[0]
+    generator = script.build(run_args)[0]
     reader.load({"generator": generator}, exact=False)
-    outlines, paintings, labels = drawn.outline_pairs(flags.img_size, "test")
+    outlines, paintings, labels = drawn.outline_pairs(run_args.img_size, "test")
     outputs = translated(generator, outlines, seed=1)
-    inside = np.abs(paintings.astype(int) - drawn.COLOURS[labels][:, :, None, None]).max(1) < 8
-    mean = np.stack([image[:, mask].mean(1) for image, mask in zip(outputs, inside)])
-    distance = np.linalg.norm(mean[:, None] - drawn.COLOURS.astype(float), axis=2)
-    constant = np.median(to_float(drawn.outline_pairs(flags.img_size, "train")[1]), axis=0)
-    l1, guess = (np.abs(x - to_float(paintings)).mean() for x in (to_float(outputs), constant))
+
+    _, train_paintings, _ = drawn.outline_pairs(run_args.img_size, "train")
+    constant = np.median(to_float(train_paintings), axis=0)
+    targets = to_float(paintings)
+    l1 = np.abs(to_float(outputs) - targets).mean()
+    l1_of_constant = np.abs(constant - targets).mean()
+    found = painted_colours(outputs, paintings, labels)
     return [
-        share_row("painted in the colour of its class", distance.argmin(1) == labels, 0.95),
+        share_row("painted in the colour of its class", found == labels, 0.95),
         ("L1", float(l1), f"{len(outputs):,}, values in [-1, 1]"),
         (
             "L1 / L1 of the best constant picture",
-            float(l1 / guess),
-            f"{guess:.4f}; wanted: below 0.5",
+            float(l1 / l1_of_constant),
+            f"{l1_of_constant:.4f}; wanted: below 0.5",
         ),
     ]
+
+
+def painted_colours(outputs, paintings, labels):
+    """(N,) the class whose colour is nearest to the mean colour of each digit.
+
+    Args:
+        outputs, paintings: (N, 3, S, S) uint8; the paintings say where the digit is.
+        labels: (N,).
+    """
+    colours = drawn.COLOURS[labels].astype(int)[:, :, None, None]
+    is_inside = np.abs(paintings - colours).max(1) < 8
+    means = [image[:, mask].mean(1) for image, mask in zip(outputs, is_inside)]
+    return nearest(np.stack(means), drawn.COLOURS)
+
+
+def nearest(colours, palette):
+    """(N,) the index of the nearest colour in a palette (M, 3), for (N, 3) colours."""
+    differences = colours[:, None] - palette.astype(float)
+    return np.linalg.norm(differences, axis=2).argmin(1)
 
 
 # ---- cyclegan ----
 
 
-def averaged(path, built_in=True):
-    """The arguments of a run of cyclegan, and its generators A to B and B to A, with averaged weights."""
-    script, flags, reader = opened_run("cyclegan", path, built_in)
-    G, F, *_ = script.build(flags)
-    ema_G, ema_F = (EMA(generator, flags.ema_decay) for generator in (G, F))
-    reader.load({"G": G, "F": F, "ema_G": ema_G, "ema_F": ema_F}, exact=False)
-    return flags, ema_G.module, ema_F.module
+def open_cyclegan(script, run_args, reader):
+    """The generators A to B and B to A of a run, with averaged weights."""
+    G, F, _, _ = script.build(run_args)
+    averaged_G = EMA(G, run_args.ema_decay)
+    averaged_F = EMA(F, run_args.ema_decay)
+    parts = {"G": G, "F": F, "averaged_G": averaged_G, "averaged_F": averaged_F}
+    reader.load(parts, exact=False)
+    return averaged_G.module, averaged_F.module
 
 
 def on_paper(images):
-    """(N, 1, 32, 32) white digits on black as dark ones on paper."""
+    """(N, 1, 32, 32) white digits on black, as dark ones on paper."""
     small = drawn.enlarge(images[:, 0], 28)
-    return grey(drawn.draw_on_paper(small, digit_classifier.SIZE, np.random.default_rng(5)))
-
-
-def as_they_are(images):
-    return images
+    sheets = drawn.draw_on_paper(small, digit_classifier.SIZE, np.random.default_rng(5))
+    return for_classifier(sheets)
 
 
 def judge_cyclegan(args):
-    flags, G, F = averaged(args.B)
-    white, inked = drawn.digit_domains(flags.img_size, "test", flags.channels)
-    rows = []
-    for name, generator, (images, labels), other, change in (
-        ("A to B", G, white, inked[0], on_paper),
-        ("B to A", F, inked, white[0], as_they_are),
-    ):
-        fake = translated(generator, images)
-        judge = digit_classifier.of_digits(args.mnist, args.n_steps, change)
-        brightness = float(fake.mean() / other.mean() - 1)
-        rows += [
-            (f"{name}: judge", f"{judge.size} x {judge.size}", judge.description),
-            share_row(f"{name}: read as the same digit", judge.read(grey(fake))[0] == labels, 0.9),
-            (
-                f"{name}: brighter than the domain by",
-                brightness,
-                f"{other.mean():.1f} of 255; wanted: within 10%",
-            ),
-        ]
-    return rows
+    """The table's rows (measure, value, of what) for the run `args.B`."""
+    script, run_args, reader = open_built_in("cyclegan", args.B)
+    G, F = open_cyclegan(script, run_args, reader)
+    domains = drawn.digit_domains(run_args.img_size, "test", run_args.channels)
+    (white, white_labels), (inked, inked_labels) = domains
+    classifier_B = digit_classifier.of_digits(args.mnist, args.n_steps, on_paper)
+    classifier_A = digit_classifier.of_digits(args.mnist, args.n_steps)
+    return [
+        *domain_rows("A to B", classifier_B, translated(G, white), white_labels, inked),
+        *domain_rows("B to A", classifier_A, translated(F, inked), inked_labels, white),
+    ]
+
+
+def domain_rows(name, classifier, fake, labels, real):
+    """Rows about translations `fake` of digits `labels` into the domain of `real`."""
+    found, _ = classifier.read(for_classifier(fake))
+    brightness = float(fake.mean() / real.mean() - 1)
+    return [
+        classifier_row(f"{name}: classifier", classifier),
+        share_row(f"{name}: read as the same digit", found == labels, 0.9),
+        (
+            f"{name}: brighter than the domain by",
+            brightness,
+            f"{real.mean():.1f} of 255; wanted: within 10%",
+        ),
+    ]
 
 
 def judge_usps(args):
+    """As `judge_cyclegan`, for a run from MNIST to USPS."""
     if args.usps is None:
         raise UserError("usps needs --usps, the folder of USPS's IDX files")
-    size = digit_classifier.SIZE
-    flags, G, _ = averaged(args.B, built_in=False)
-    usps = load_digits(args.usps, size, 1, n_classes=10)
+    script, run_args, reader = open_run(args.B, "cyclegan")
+    G, _ = open_cyclegan(script, run_args, reader)
+    usps = load_digits(args.usps, digit_classifier.SIZE, 1, n_classes=10)
     if len(usps) <= N_HELD:
         raise UserError(
             f"--usps {args.usps}: {N_HELD:,} digits are held back, and it holds {len(usps):,}"
         )
     held, used = np.split(np.random.default_rng(3).permutation(len(usps)), [N_HELD])
-    networks = [
-        digit_classifier.kept(usps.images[used], usps.labels[used], args.n_steps, seed)
-        for seed in range(N_CLASSIFIERS)
-    ]
-    judges = [digit_classifier.DigitJudge(network) for network in networks]
+    classifiers = []
+    for seed in range(N_CLASSIFIERS):
+        network = digit_classifier.trained_on(
+            usps.images[used], usps.labels[used], args.n_steps, seed
+        )
+        classifiers.append(digit_classifier.DigitClassifier(network))
 
     def row(measure, images, labels, wanted=None):
-        right = [judge.read(images)[0] == labels for judge in judges]
-        _, value, of = share_row(measure, right, wanted)
-        return measure, value, f"{of}; one by one " + ", ".join(f"{np.mean(r):.4f}" for r in right)
+        is_right = [classifier.read(images)[0] == labels for classifier in classifiers]
+        _, value, of = share_row(measure, is_right, wanted)
+        each = ", ".join(f"{np.mean(r):.4f}" for r in is_right)
+        return measure, value, f"{of}; one by one {each}"
 
     test = load_digits(
         args.mnist,
-        flags.img_size,
-        flags.channels,
+        run_args.img_size,
+        run_args.channels,
         n_classes=10,
         split="test",
         n_test=image_sets.N_TEST,
     )
+    as_they_are = for_classifier(test.images)
+    in_style = for_classifier(translated(G, test.images))
     return [
         row(
             "USPS digits that the classifiers have not seen, read right",
             usps.images[held],
             usps.labels[held],
         ),
-        row("MNIST's test digits as they are, read right", grey(test.images), test.labels),
-        row(
-            "in the style of USPS, read as the same digit",
-            grey(translated(G, test.images)),
-            test.labels,
-            0.9,
-        ),
+        row("MNIST's test digits as they are, read right", as_they_are, test.labels),
+        row("in the style of USPS, read as the same digit", in_style, test.labels, 0.9),
     ]
 
 
@@ -196,84 +228,101 @@ def judge_usps(args):
 
 
 def judge_stargan(args):
-    script, flags, reader = opened_run("stargan", args.B)
-    generator, names = script.build(flags)[0], list(drawn.ATTRIBUTES)
+    """The table's rows (measure, value, of what) for the run `args.B`."""
+    script, run_args, reader = open_built_in("stargan", args.B)
+    generator = script.build(run_args)[0]
     reader.load({"generator": generator}, exact=False)
-    if list(flags.selected_attrs or []) != names:
+    names = list(drawn.ATTRIBUTES)
+    if list(run_args.selected_attrs or []) != names:
         raise UserError(
-            f"{args.B} was not trained on the built-in data, whose attributes are {', '.join(names)}"
+            f"{args.B} was not trained on the built-in data, "
+            f"whose attributes are {', '.join(names)}"
         )
-    images, attributes, labels = drawn.coloured_digits(flags.img_size, "test")
-    judge = digit_classifier.of_digits(args.mnist, args.n_steps, half_bold)
-    targets = Attributes(names, names[:3]).all_targets(attributes.astype(np.float32))
-    wanted = np.concatenate(targets)
-    fake = np.concatenate([translated(generator, images, target) for target in targets])
-    inverted, bold = wanted[:, 4] == 1, wanted[:, 3] == 1
-    ink, ink_before = strokes(fake, inverted), strokes(images, attributes[:, 4] == 1)
-    right = read_strokes(judge, ink) == np.tile(labels, len(targets))
-    thick = [
-        x[mask].mean() / x[~mask].mean()
-        for x, mask in ((ink, bold), (ink_before, attributes[:, 3] == 1))
+    images, attributes, labels = drawn.coloured_digits(run_args.img_size, "test")
+    classifier = digit_classifier.of_digits(args.mnist, args.n_steps, half_bold)
+    all_targets = script.Attributes(names, names[:3]).all_targets(attributes.astype(np.float32))
+    fake = np.concatenate([translated(generator, images, targets) for targets in all_targets])
+
+    wanted = np.concatenate(all_targets)
+    is_bold = wanted[:, 3] == 1
+    is_inverted = wanted[:, 4] == 1
+    ink = strokes(fake, is_inverted)
+    ink_before = strokes(images, attributes[:, 4] == 1)
+    is_right_before = read_strokes(classifier, ink_before) == labels
+    is_right = read_strokes(classifier, ink) == np.tile(labels, len(names))
+    has_colour = nearest_colour(fake, ink, is_inverted) == wanted[:, :3].argmax(1)
+    has_ground = (brightness_of_border(fake) > 128) == is_inverted
+    rows = [
+        classifier_row("classifier", classifier),
+        share_row("before any change, read right", is_right_before),
+        share_row("the asked colour", has_colour, 0.97),
+        share_row("the asked ground", has_ground, 0.97),
+        share_row("still the same digit", is_right, 0.95),
     ]
-    return [
-        ("judge", f"{judge.size} x {judge.size}", judge.description),
-        share_row("before any change, read right", read_strokes(judge, ink_before) == labels),
-        share_row(
-            "the asked colour", nearest_colour(fake, ink, inverted) == wanted[:, :3].argmax(1), 0.97
-        ),
-        share_row("the asked ground", (brightness_of_border(fake) > 128) == inverted, 0.97),
-        share_row("still the same digit", right, 0.95),
-        *(
-            share_row(f"  after a change of {n}", r)
-            for n, r in zip(names, right.reshape(len(targets), -1))
-        ),
-        (
-            "ink of bold digits / of thin ones",
-            float(thick[0]),
-            f"{len(fake):,}; in the data {thick[1]:.2f}",
-        ),
-    ]
+    for name, is_right_then in zip(names, is_right.reshape(len(names), -1)):
+        rows.append(share_row(f"  after a change of {name}", is_right_then))
+    in_data = ink_ratio(ink_before, attributes[:, 3] == 1)
+    of = f"{len(fake):,}; in the data {in_data:.2f}"
+    rows.append(("ink of bold digits / of thin ones", float(ink_ratio(ink, is_bold)), of))
+    return rows
+
+
+def ink_ratio(ink, is_bold):
+    """The mean ink (N, S, S) of bold digits over that of thin ones."""
+    return ink[is_bold].mean() / ink[~is_bold].mean()
 
 
 def half_bold(images):
-    """(N, 1, 32, 32) digits, as many of them bold as in the built-in data.
+    """(N, 1, 32, 32) digits, of which about half are bold, as in the built-in data.
 
-    They are drawn at random: the bundled digits run through the classes in turn, and of every second one, either all or
-    none of a class would be bold.
+    Which ones is random: the bundled digits run through the classes in turn, so that of
+    every second digit, either all or none of a class would be bold.
     """
-    bold = drawn.enlarge(drawn.dilate(drawn.enlarge(images[:, 0], 28), 1), digit_classifier.SIZE)[
-        :, None
-    ]
-    chosen = np.random.default_rng(6).integers(2, size=len(images)) == 1
-    return np.where(chosen[:, None, None, None], bold, images)
+    bold = drawn.dilate(drawn.enlarge(images[:, 0], 28), 1)
+    bold = drawn.enlarge(bold, digit_classifier.SIZE)[:, None]
+    is_bold = np.random.default_rng(6).integers(2, size=len(images)) == 1
+    return np.where(is_bold[:, None, None, None], bold, images)
 
 
-def strokes(images, inverted):
-    """(N, 3, S, S) coloured digits in [0, 255] as (N, S, S) in [0, 1]: 1 on the digit, 0 on its ground.
+# ---- strokes and colours ----
+
+
+def strokes(images, is_inverted):
+    """Coloured digits as strokes (N, S, S): 1 on the digit, 0 on its ground.
 
     A colour has its largest channel far from black, and its smallest far from white.
+
+    Args:
+        images: (N, 3, S, S) in [0, 255].
+        is_inverted: (N,) whether the digit is white on a coloured ground.
     """
     on_black = images.max(1) / float(drawn.ATTRIBUTE_COLOURS.max(1).min())
     dull = float(drawn.ATTRIBUTE_COLOURS.min(1).max())
     white = (images.min(1) - dull) / (255 - dull)
-    return np.where(inverted[:, None, None], white, on_black).clip(0, 1)
+    return np.where(is_inverted[:, None, None], white, on_black).clip(0, 1)
 
 
-def read_strokes(judge, ink):
-    """(N,) digits that are read in (N, S, S) strokes."""
-    return judge.read(grey(np.uint8(ink * 255)[:, None]))[0]
+def read_strokes(classifier, ink):
+    """(N,) digits that are read in strokes (N, S, S)."""
+    digits, _ = classifier.read(for_classifier(np.uint8(ink * 255)[:, None]))
+    return digits
 
 
-def nearest_colour(images, ink, inverted):
-    """(N,) which colour of the built-in data the digit has, or its ground where the image is inverted."""
-    painted = (ink > 0.5) != inverted[:, None, None]
-    seen = np.stack(
-        [
-            image[:, mask].mean(1) if mask.any() else np.zeros(3)
-            for image, mask in zip(images, painted)
-        ]
-    )
-    return np.linalg.norm(seen[:, None] - drawn.ATTRIBUTE_COLOURS.astype(float), axis=2).argmin(1)
+def nearest_colour(images, ink, is_inverted):
+    """(N,) the colour of the digit, or of its ground if the image is inverted.
+
+    It is an index of the built-in data's colours.
+
+    Args:
+        images: (N, 3, S, S) in [0, 255].
+        ink: their strokes (N, S, S).
+    """
+    is_painted = (ink > 0.5) != is_inverted[:, None, None]
+    means = np.zeros((len(images), 3))
+    for mean, image, mask in zip(means, images, is_painted):
+        if mask.any():
+            mean[:] = image[:, mask].mean(1)
+    return nearest(means, drawn.ATTRIBUTE_COLOURS)
 
 
 def brightness_of_border(images):
