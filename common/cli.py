@@ -106,9 +106,9 @@ class Parser(argparse.ArgumentParser):
 
     A script calls
 
-        add_adam, add_sampling, add_translation, ...   for groups of shared flags
-        add_architecture                               for flags that fix its networks
-        add_argument                                   for all its other flags
+        add_adam, add_sampling, add_input, ...   for groups of shared flags
+        add_architecture                         for flags that fix its networks
+        add_argument                             for all its other flags
 
     and `set_defaults` for the defaults of shared flags. The last two take argparse's
     arguments and the limits `at_least`, `above`, `below` and `at_most`. Without them an

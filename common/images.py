@@ -42,8 +42,7 @@ def save_rows(path, *rows, columns=False):
 
     Args:
         rows: (N, C, H, W) in [-1, 1]; their C may differ. Of more than three channels
-        the
-            first three are shown, and of two the first.
+            the first three are shown, and of two the first.
         columns: draw each of `rows` as a column.
     """
     if any(row.shape[1] != 1 for row in rows):

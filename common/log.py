@@ -56,9 +56,9 @@ class Log:
     """Progress on the screen, and losses.csv, losses.png and index.html in `folder`.
 
     Args:
-        folder: the run's `out_dir`. step: steps done. Rows of an earlier run after this
-        step are dropped, since these
-            steps will be done again.
+        folder: the run's `out_dir`.
+        step: steps done. Rows of an earlier run after this step are dropped, since
+            these steps will be done again.
     """
 
     def __init__(self, folder, step):

@@ -15,8 +15,9 @@ def predict(network, *arrays, chunk=500, seed=None):
 
     Args:
         network: a module, or a function of as many Jittor variables as there are
-        arrays. chunk: how many of the N are computed at a time. seed: for layers that
-        draw random numbers in eval mode too; the same seed gives
+            arrays.
+        chunk: how many of the N are computed at a time.
+        seed: for layers that draw random numbers in eval mode too; the same seed gives
             the same outputs.
 
     Returns:

@@ -232,7 +232,7 @@ class Run:
 
         Raises:
             NotFinite: a loss or a weight is NaN or infinite; the last checkpoint is
-            kept.
+                kept.
         """
         self.read_losses()
         self.saved_at = time.monotonic()
@@ -378,8 +378,9 @@ class Run:
         minutes, and saves and ends the run on Ctrl-C.
 
         Args:
-            data: a data set, with `len()` and `batch(indices, seeds)`. batch_size: over
-            all processes (default: --batch_size). A phase may have its own.
+            data: a data set, with `len()` and `batch(indices, seeds)`.
+            batch_size: over all processes (default: --batch_size). A phase may have its
+                own.
 
         Yields:
             Tuples of Jittor variables, as the data set gives them.
@@ -474,8 +475,7 @@ class Run:
         """Whether this step is a multiple of `interval`, in the process that writes."""
         return self.is_main and self.step % interval == 0
 
-    # ---- noise: drawn for the whole batch, of which each process of mpirun has a share
-    # ----
+    # ---- noise, for the whole batch; each process of mpirun gets its share ----
 
     def noise(self, kind, n, dim):
         """(n, dim) noise as a Jittor variable: "normal", or "uniform" in [-1, 1]."""

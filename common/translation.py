@@ -25,8 +25,7 @@ def translate_folder(
 
     Args:
         run: the translations go to its `out_dir`, in the subfolders of `source`; if
-        that
-            is the trained run's own folder, into `translated` within it.
+            that is the trained run's own folder, into `translated` within it.
         source: an image, or a folder that is searched recursively.
         translate: a function of an image (1, channels, H, W), float32 numpy in [-1, 1],
             that returns one of the same height and width, with any number of channels.
@@ -37,8 +36,7 @@ def translate_folder(
 
     Raises:
         UserError: there is nothing to read, too much of it is broken, or an output
-        would
-            overwrite its input.
+            would overwrite its input.
     """
     source = Path(source).expanduser()
     files = [source] if source.is_file() else list_images(source)
@@ -72,9 +70,9 @@ def translate_one(image, covering, translate, multiple, tile, condition):
     """The translation (C, H, W) of one image; see `translate_folder`.
 
     Args:
-        image: of Pillow. covering: its pixels (C, H, W) at the size that just covers
-        the trained one; None
-            if they are not needed.
+        image: of `open_picture`.
+        covering: its pixels (C, H, W) at the size that just covers the trained one;
+            None if they are not needed.
     """
     conditions = []
     if covering is not None:

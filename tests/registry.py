@@ -83,11 +83,11 @@ class Script:
     """What is particular to one script.
 
     Attributes:
-        make_data: makes a small set of the script's kind in a folder. flags: of the
-        smallest run; with SHARED it has 2 epochs of 4 steps. losses: the columns of
-        losses.csv after step and epoch, in any order. networks: {network: the part of
-        the checkpoint that --export_pkl takes its weights
-            from}, which is the network's average if it has one.
+        make_data: makes a small data set of the script's type in a folder.
+        flags: of the smallest run; with SHARED it has 2 epochs of 4 steps.
+        losses: the columns of losses.csv after step and epoch, in any order.
+        networks: {network: the part of the checkpoint that --export_pkl takes its
+            weights from}, which is the network's average if it has one.
         starts_from: "noise" or "images".
         augments: whether equal images reach the training step as different ones.
         alone: flags for the comparison of two processes with one: without dropout, of
@@ -230,7 +230,7 @@ ROWS = {
             *("loss_D_A", "loss_D_B", "loss_G_AB", "loss_G_BA"),
             *("loss_cycle_A", "loss_cycle_B", "loss_identity_A", "loss_identity_B"),
         },
-        networks={"G": "averaged_G", "F": "averaged_F", "D_A": "D_A", "D_B": "D_B"},
+        networks={"G": "G", "F": "F", "D_A": "D_A", "D_B": "D_B"},
         starts_from="images",
         augments=True,
     ),

@@ -1,6 +1,6 @@
 """Trains a script's twin: the same run, with each training step computed by PyTorch.
 
-    python tools/twin.py dcgan --n_epochs 60 --n_samples 10000 --out_dir results/dcgan_twin
+    python tools/twin.py dcgan --n_samples 10000 --out_dir results/dcgan_twin
 
 All flags after the script's name are the script's. Initial weights, data, noise,
 averaging and pictures are the script's own, so that tools/evaluate.py can compare the

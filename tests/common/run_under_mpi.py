@@ -30,8 +30,8 @@ def checked_batches(log, dies_at):
     It writes to a file: several processes would mix their lines on a screen.
     """
 
-    def batches(run, data):
-        for batch in real_batches(run, data):
+    def batches(run, data, batch_size=None):
+        for batch in real_batches(run, data, batch_size):
             yield batch
             for part in run.parts.values():
                 if isinstance(part, jt.nn.Module):

@@ -21,8 +21,8 @@ def measure(step):
     memory = sorted(sizes[-50:])[25]  # a picture or a checkpoint takes memory for a moment
     print("PROBE", step, memory, len(os.listdir("/proc/self/fd")), threading.active_count())
 
-def batches(run, data):
-    for batch in real_batches(run, data):
+def batches(run, data, batch_size=None):
+    for batch in real_batches(run, data, batch_size):
         yield batch
         sizes.append(int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
         if run.step in (first, last):
