@@ -76,8 +76,7 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=4, batch_size=4, lr=0.0002)
     parser.set_defaults(sample_interval=200, log_interval=20, checkpoint_interval=1)

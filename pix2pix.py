@@ -73,8 +73,7 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=20, batch_size=10, lr=0.0002, checkpoint_interval=1)
     parser.add_adam(b1=0.5, b2=0.999)

@@ -90,8 +90,7 @@ DOUBLINGS = {
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=6, batch_size=8, lr=0.0005)
     parser.set_defaults(sample_interval=250, checkpoint_interval=1)

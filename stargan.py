@@ -80,8 +80,7 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=40, batch_size=16, lr=0.0004, sample_interval=1000)
     parser.add_adam(b1=0.5, b2=0.999)

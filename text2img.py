@@ -74,8 +74,7 @@ N_COLUMNS = 8  # images of a text in a picture
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=45, batch_size=32, lr=0.0004)
     parser.add_adam(b1=0.5, b2=0.999)

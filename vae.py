@@ -82,8 +82,7 @@ SMALLEST_VARIANCE = 1 / 255**2 / 12  # of rounding to 256 levels in [0, 1]
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=60, batch_size=128, lr=0.001)
     parser.add_adam(b1=0.9, b2=0.999)

@@ -68,8 +68,7 @@ PAPER = {
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=150, batch_size=32, lr=0.0005)
     parser.set_defaults(sample_interval=1000, checkpoint_interval=10)

@@ -78,8 +78,7 @@ PENALTY = 10.0  # lambda in Gulrajani 2017, section 4
 
 
 def parse_args(argv=None):
-    # The parser offers --n_epochs, --batch_size, --lr, --resume and others (see
-    # --help).
+    # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
     parser.set_defaults(n_epochs=100, batch_size=64, lr=0.0005)
     parser.set_defaults(sample_interval=1000, checkpoint_interval=10)

@@ -32,21 +32,21 @@ def header(name):
     return "\n".join(lines) + "\n"
 
 
-def call(function, n_inputs, n_outputs, numbers):
-    """The line of C++ that calls a kernel: numbers, then inputs, then outputs.
+def call(function, n_inputs, n_outputs, scalars):
+    """The line of C++ that calls a kernel: scalars, then inputs, then outputs.
 
     Args:
-        numbers: {name: value}. Jittor hands the values over as doubles at each call;
+        scalars: {name: value}. Jittor hands the values over as doubles at each call;
             the compiled text has only their names. So one kernel serves all sizes
             and rates.
     """
-    arguments = [f'data["{name}"]' for name in numbers]
+    arguments = [f'data["{name}"]' for name in scalars]
     arguments += [f"in{i}_p" for i in range(n_inputs)]
     arguments += [f"out{i}_p" for i in range(n_outputs)]
     return f"jittor_fast::{function}({', '.join(arguments)});"
 
 
-def kernel(text, function, shapes, inputs, /, **numbers):
+def kernel(text, function, shapes, inputs, /, **scalars):
     """Calls a C++ function on float32 arrays.
 
     Args:
@@ -54,7 +54,7 @@ def kernel(text, function, shapes, inputs, /, **numbers):
         function: its name.
         shapes: of the outputs.
         inputs: Vars.
-        numbers: the function's first arguments, in the order of its parameters.
+        scalars: the function's first arguments, in the order of its parameters.
 
     Returns:
         A list of the outputs.
@@ -63,7 +63,7 @@ def kernel(text, function, shapes, inputs, /, **numbers):
         shapes,
         ["float32"] * len(shapes),
         inputs,
-        cpu_src=call(function, len(inputs), len(shapes), numbers),
+        cpu_src=call(function, len(inputs), len(shapes), scalars),
         cpu_header=text,
-        data=numbers,
+        data=scalars,
     )

@@ -43,7 +43,7 @@ def run(shapes, result, first, second):
             first, second = second, first
     else:
         wanted = "N" if (result == "y") == mirrored else "W"
-    numbers = {
+    scalars = {
         "result": ord(wanted),
         "images": narrow[0],
         "narrow": narrow[1],
@@ -58,16 +58,16 @@ def run(shapes, result, first, second):
         "mirrored": int(mirrored),
     }
     shape = list(getattr(shapes, result))
-    return kernel(HEADER, "columns", [shape], [first, second], **numbers)[0]
+    return kernel(HEADER, "columns", [shape], [first, second], **scalars)[0]
 
 
 def product(shapes, result, first, second):
     """The same where the filter covers the whole image."""
-    numbers = {
+    scalars = {
         "result": ord(result),
         "images": shapes.x[0],
         "outputs": shapes.w[0],
         "inputs": math.prod(shapes.w[1:]),
     }
     shape = list(getattr(shapes, result))
-    return kernel(HEADER, "product", [shape], [first, second], **numbers)[0]
+    return kernel(HEADER, "product", [shape], [first, second], **scalars)[0]

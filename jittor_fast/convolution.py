@@ -114,9 +114,9 @@ class Shapes:
         return "direct"
 
 
-def pair(number):
+def pair(size):
     """(down, across) of an int, which is the same in both directions, or of a pair."""
-    return (number, number) if isinstance(number, int) else number
+    return (size, size) if isinstance(size, int) else size
 
 
 def direct(shapes, result, first, second):

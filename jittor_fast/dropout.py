@@ -51,8 +51,8 @@ class DropoutFunction(jt.Function):
         limit = int(self.p * 2**32)
         scale = 1 / (1 - self.p)
         if fits(x):
-            numbers = {"n": x.numel(), "seed": self.seed, "limit": limit, "scale": scale}
-            return kernel(HEADER, "dropout", [x.shape], [x], **numbers)[0]
+            scalars = {"n": x.numel(), "seed": self.seed, "limit": limit, "scale": scale}
+            return kernel(HEADER, "dropout", [x.shape], [x], **scalars)[0]
         kept = hashes(x.numel(), self.seed) >= jt.array(np.array([limit], np.uint32))
         return x * kept.float32().reshape(x.shape) * scale
 

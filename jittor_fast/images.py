@@ -30,7 +30,7 @@ class Pad(jt.Function):
             shape = [n, c, height, width]
         else:
             shape = [n, c, height + top + bottom, width + left + right]
-        numbers = {
+        scalars = {
             "planes": n * c,
             "height": height,
             "width": width,
@@ -40,7 +40,7 @@ class Pad(jt.Function):
             "bottom": bottom,
         }
         function = "reflection_pad_transposed" if self.transposed else "reflection_pad"
-        return kernel(HEADER, function, [shape], [x], **numbers)[0]
+        return kernel(HEADER, function, [shape], [x], **scalars)[0]
 
     def grad(self, dy):
         return Pad(self.padding, not self.transposed)(dy)
@@ -95,7 +95,7 @@ class Pool(jt.Function):
     def execute(self, x):
         n, c, height, width = self.large
         size, stride, padding = self.windows
-        numbers = {
+        scalars = {
             "planes": n * c,
             "height": height,
             "width": width,
@@ -106,8 +106,8 @@ class Pool(jt.Function):
             "padding": padding,
         }
         if self.transposed:
-            return kernel(HEADER, "average_pool_transposed", [self.large], [x], **numbers)[0]
-        return kernel(HEADER, "average_pool", [self.small], [x], **numbers)[0]
+            return kernel(HEADER, "average_pool_transposed", [self.large], [x], **scalars)[0]
+        return kernel(HEADER, "average_pool", [self.small], [x], **scalars)[0]
 
     def grad(self, dy):
         return Pool(self.large, self.small, *self.windows, not self.transposed)(dy)
@@ -153,12 +153,12 @@ class Double(jt.Function):
         if self.transposed:
             height //= 2
             width //= 2
-        numbers = {"planes": n * c, "height": height, "width": width}
+        scalars = {"planes": n * c, "height": height, "width": width}
         if self.transposed:
             shape = [n, c, height, width]
-            return kernel(HEADER, "double_pixels_transposed", [shape], [x], **numbers)[0]
+            return kernel(HEADER, "double_pixels_transposed", [shape], [x], **scalars)[0]
         shape = [n, c, 2 * height, 2 * width]
-        return kernel(HEADER, "double_pixels", [shape], [x], **numbers)[0]
+        return kernel(HEADER, "double_pixels", [shape], [x], **scalars)[0]
 
     def grad(self, dy):
         return Double(not self.transposed)(dy)

@@ -13,49 +13,49 @@ class Norm(jt.Function):
 
     Args:
         groups: how many means there are: C for batch norm, N * C for instance norm.
-        rows: in how many pieces a group lies in memory: N for batch norm, 1 for
+        pieces: in how many pieces a group lies in memory: N for batch norm, 1 for
             instance norm (see `kernels/norms.h`).
 
     Attributes:
         mean, variance: (groups,), the variance biased.
     """
 
-    def __init__(self, groups, rows, eps):
+    def __init__(self, groups, pieces, eps):
         self.groups = groups
-        self.rows = rows
+        self.pieces = pieces
         self.eps = eps
 
     def execute(self, x, weight, bias):
-        self.numbers = {
+        self.scalars = {
             "groups": self.groups,
-            "rows": self.rows,
-            "length": x.numel() // (self.groups * self.rows),
+            "pieces": self.pieces,
+            "length": x.numel() // (self.groups * self.pieces),
             "channels": weight.shape[0],
             "eps": self.eps,
         }
         shapes = [x.shape, [self.groups], [self.groups]]
         y, self.mean, self.variance = kernel(
-            HEADER, "normalize", shapes, [x, weight, bias], **self.numbers
+            HEADER, "normalize", shapes, [x, weight, bias], **self.scalars
         )
         self.saved = (x, weight, self.mean, self.variance)
         return y
 
     def grad(self, dy):
-        return NormGradient(self.numbers)(*self.saved, dy)
+        return NormGradient(self.scalars)(*self.saved, dy)
 
 
 class NormGradient(jt.Function):
     """The gradients of `Norm` for x, weight and bias."""
 
-    def __init__(self, numbers):
-        self.numbers = numbers
+    def __init__(self, scalars):
+        self.scalars = scalars
 
     def execute(self, x, weight, mean, variance, dy):
-        groups = self.numbers["groups"]
-        channels = self.numbers["channels"]
+        groups = self.scalars["groups"]
+        channels = self.scalars["channels"]
         inputs = [x, weight, mean, variance, dy]
         shapes = [x.shape, [groups], [groups]]
-        dx, dweight, dbias = kernel(HEADER, "normalize_gradient", shapes, inputs, **self.numbers)
+        dx, dweight, dbias = kernel(HEADER, "normalize_gradient", shapes, inputs, **self.scalars)
         if groups > channels:  # instance norm: a sum for each image
             dweight = dweight.reshape((-1, channels)).sum(0)
             dbias = dbias.reshape((-1, channels)).sum(0)

@@ -21,7 +21,7 @@ class Adam(nn.Adam):
         self.pre_step(loss, retain_graph)
         for group in self.param_groups:
             b1, b2 = group.get("betas", self.betas)
-            numbers = {
+            scalars = {
                 "b1": b1,
                 "b2": b2,
                 "eps": group.get("eps", self.eps),
@@ -33,15 +33,15 @@ class Adam(nn.Adam):
                 if p.is_stop_grad():
                     continue
                 if fits(p, g, m, v):
-                    adam_kernel(p, g, m, v, numbers)
+                    adam_kernel(p, g, m, v, scalars)
                 else:
-                    adam_in_operators(p, g, m, v, **numbers)
+                    adam_in_operators(p, g, m, v, **scalars)
         self.post_step()
 
 
-def adam_kernel(p, g, m, v, numbers):
+def adam_kernel(p, g, m, v, scalars):
     """Updates the parameter p with the gradient g, and its moments m and v."""
-    numbers = {"n": p.numel(), **numbers}
+    scalars = {"n": p.numel(), **scalars}
     # What is still to be computed from the old p must find it unchanged, so that it
     # gets new memory. The moments have no other reader; overwriting them halves the
     # time.
@@ -50,9 +50,9 @@ def adam_kernel(p, g, m, v, numbers):
     # derivatives would pass through theirs.
     old = p.detach() if jt.in_mpi else p
     # The call reads p and g, and writes new, m and v.
-    source = call("adam", 2, 3, numbers)
+    source = call("adam", 2, 3, scalars)
     inputs = [old, g, m, v, new]
-    jt.code(inputs, [new, m, v], cpu_src=source, cpu_header=HEADER, data=numbers)
+    jt.code(inputs, [new, m, v], cpu_src=source, cpu_header=HEADER, data=scalars)
     p.update(new)
 
 
@@ -105,7 +105,7 @@ def ema_update(shadow, params, decay):
     with jt.no_grad():
         for s, p in zip(shadow, params):
             if fits(s, p):
-                numbers = {"n": s.numel(), "decay": decay}
-                s.update(kernel(HEADER, "moving_average", [s.shape], [s, p], **numbers)[0])
+                scalars = {"n": s.numel(), "decay": decay}
+                s.update(kernel(HEADER, "moving_average", [s.shape], [s, p], **scalars)[0])
             else:
                 s.update(decay * s + (1 - decay) * p)

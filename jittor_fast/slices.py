@@ -40,8 +40,8 @@ class Join(jt.Function):
     def execute(self, first, second):
         shape = list(first.shape)
         shape[self.dim] *= 2
-        numbers = sizes(shape, self.dim)
-        return kernel(HEADER, "join", [shape], [first, second], **numbers)[0]
+        scalars = sizes(shape, self.dim)
+        return kernel(HEADER, "join", [shape], [first, second], **scalars)[0]
 
     def grad(self, dx):
         return tuple(Halve(self.dim)(dx))

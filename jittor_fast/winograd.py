@@ -118,7 +118,7 @@ def run(tile, shapes, result, first, second):
     n = taps + tile - 1
     images, inputs, height, width = shapes.x
     _, outputs, out_height, out_width = shapes.y
-    numbers = {
+    scalars = {
         "result": ord(result),
         "images": images,
         "inputs": inputs,
@@ -133,4 +133,4 @@ def run(tile, shapes, result, first, second):
     scratch = n**2 * (outputs * k + (outputs + k) * CHUNK[n])
     output_shapes = [list(getattr(shapes, result)), [scratch]]
     header_text = text(taps, shapes.stride, tile)
-    return kernel(header_text, "winograd", output_shapes, [first, second], **numbers)[0]
+    return kernel(header_text, "winograd", output_shapes, [first, second], **scalars)[0]

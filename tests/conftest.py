@@ -78,7 +78,7 @@ def idx_bytes(array):
 
 
 def write_idx_folder(folder, images, labels, split="train", gz=True):
-    """Writes images (N, H, W) and labels (N,), uint8, as IDX files; returns the folder."""
+    """Writes images (N, H, W) and labels (N,), uint8, as IDX files."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind, dims, array in (("images", 3, images), ("labels", 1, labels)):
         data = idx_bytes(array)

@@ -108,7 +108,9 @@ struct Columns {
     // The wide image from the narrow one and the weights.
     void get_wide(const float* narrow, const float* given, float* wide) const {
         const std::vector<float> weights = matrix(given, false);
-        const int64_t K = depth(), P = pixels(), some = rows_at_a_time();
+        const int64_t K = depth();
+        const int64_t P = pixels();
+        const int64_t some = rows_at_a_time();
         const int64_t chunks = (down + some - 1) / some;
         const int64_t size = patches.C * patches.height * patches.width;
         #pragma omp parallel
@@ -127,9 +129,11 @@ struct Columns {
         }
     }
 
-    // The weights' gradient from both images. Each thread has a sum of its own.
+    // The weights' gradient from both images. Each thread has its own sum.
     void get_weights(const float* narrow, const float* wide, float* given) const {
-        const int64_t K = depth(), P = pixels(), some = rows_at_a_time();
+        const int64_t K = depth();
+        const int64_t P = pixels();
+        const int64_t some = rows_at_a_time();
         const int64_t chunks = (down + some - 1) / some;
         const int64_t size = patches.C * patches.height * patches.width;
         std::vector<std::vector<float>> sums(omp_get_max_threads());
@@ -162,11 +166,13 @@ struct Columns {
     }
 
     // The narrow image's gradient from the wide one's and the weights. Neighbouring
-    // rows of patches overlap: each band of rows has sums of its own, which are added
+    // rows of patches overlap: each band of rows has its own sums, which are added
     // up afterwards.
     void get_narrow(const float* wide, const float* given, float* narrow) const {
         const std::vector<float> weights = matrix(given, true);
-        const int64_t K = depth(), P = pixels(), some = rows_at_a_time();
+        const int64_t K = depth();
+        const int64_t P = pixels();
+        const int64_t some = rows_at_a_time();
         const int64_t threads = omp_get_max_threads();
         // Of each image, with `tall` rows of patches and `length` rows of pixels.
         const int64_t bands = std::min(down, (threads + images - 1) / images);

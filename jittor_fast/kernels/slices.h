@@ -1,7 +1,7 @@
 // Two halves of an array along one dimension.
 //
-// The array is (outer, 2, inner): `outer` is the product of the dimensions before the one that is
-// halved, `inner` that of half of it and of those behind.
+// The array is (outer, 2, inner): `outer` is the product of the dimensions before the
+// one that is halved, `inner` that of half of it and of those behind it.
 #include <algorithm>
 
 #include "shared.h"

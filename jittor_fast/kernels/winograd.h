@@ -19,7 +19,9 @@ const int N = TAPS + TILE - 1;  // products for each tile in both directions
 const int KERNEL = TAPS * STRIDE;
 // A filter with a stride is a sum of this many without one.
 const int PHASES = STRIDE * STRIDE;
-static const float B[N][N] = MATRIX_B, G[N][TAPS] = MATRIX_G, A[N][TILE] = MATRIX_A;
+static const float B[N][N] = MATRIX_B;
+static const float G[N][TAPS] = MATRIX_G;
+static const float A[N][TILE] = MATRIX_A;
 
 // ---- the transforms of many patches at a time ----
 

@@ -1,4 +1,4 @@
-"""`jittor_fast` in Jittor's operators, as on a GPU, gives the kernels' numbers."""
+"""`jittor_fast` in Jittor's operators, as on a GPU, gives the kernels' results."""
 
 import jittor as jt
 import numpy as np

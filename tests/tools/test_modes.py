@@ -1,4 +1,4 @@
-"""tools/judge_modes.py: modes and divergences counted by hand, on digits that are grey levels."""
+"""tools/judges/modes.py: modes and divergences by hand; the digits are grey levels."""
 
 import math
 
@@ -6,27 +6,30 @@ import numpy as np
 import pytest
 from conftest import write_idx_folder
 
-from tools import digit_classifier, evaluate, judge_modes
+from tools import evaluate
+from tools.judges import digit_classifier, image_sets, modes
 
 LEVELS = np.arange(10, dtype=np.uint8) * 25 + 5
 
 
-class LevelJudge:
-    """Reads the grey level 25 k + 5 as the digit k, with certainty unless it is 0."""
+class LevelClassifier:
+    """Reads the grey level 25 k + 5 as the digit k, with certainty except for 0."""
 
-    size, channels, description = 32, 1, "levels"
+    size = 32
+    channels = 1
+    description = "levels"
 
     def __call__(self, pixels):
         digits = (pixels.mean((1, 2, 3)) // 25).astype(int)
         probabilities = np.eye(10)[digits]
-        probabilities[digits == 0, :2] = 0.6, 0.4
+        probabilities[digits == 0, :2] = (0.6, 0.4)
         return digits[:, None].astype(np.float32), probabilities
 
 
 @pytest.fixture
 def levels(monkeypatch, tmp_path):
-    """A folder of MNIST's layout with equally many zeros and ones, as grey levels."""
-    monkeypatch.setattr(digit_classifier, "of_digits", lambda mnist, n_steps: LevelJudge())
+    """A folder in MNIST's layout with equally many zeros and ones, as grey levels."""
+    monkeypatch.setattr(digit_classifier, "of_digits", lambda mnist, n_steps: LevelClassifier())
     labels = np.arange(40, dtype=np.uint8) % 2
     pixels = np.broadcast_to(LEVELS[labels][:, None, None], (40, 28, 28)).astype(np.uint8)
     for split in ("train", "t10k"):
@@ -35,73 +38,70 @@ def levels(monkeypatch, tmp_path):
 
 
 def save(path, digits):
-    """samples.npz of (N, 3) digits as the channels of 16 x 16 images."""
-    np.savez(path, images=np.broadcast_to(LEVELS[digits][:, None, None], (len(digits), 16, 16, 3)))
+    """Writes samples.npz, of (N, 3) digits as the channels of 16 x 16 images."""
+    images = np.broadcast_to(LEVELS[digits][:, None, None], (len(digits), 16, 16, 3))
+    np.savez(path, images=images)
     return str(path)
 
 
 def test_modes_and_divergence_by_hand(levels, tmp_path, capsys):
-    """Half of the samples are 001, half 101; the data has each of eight modes as often."""
+    """Half of the samples are 001, half 101; the data have each of eight modes equally.
+
+    Balls around many equal points have no radius. Both modes are real, but six of the
+    eight real ones are not covered.
+    """
     samples = save(tmp_path / "samples.npz", np.array([[0, 0, 1], [1, 0, 1]] * 200))
     table = evaluate.main(["modes", samples, "--mnist", str(levels)])
     assert table["modes"] == 2
     assert table["KL"] == pytest.approx(math.log(8 / 2))
-    assert (table["certain"], table["modes of the certain"]) == (
-        0,
-        0,
-    )  # the digit 0 is in all of them
-    # Of many equal points the balls have no radius. Both modes are real, but six of eight real ones are not covered.
+    assert table["certain"] == 0  # the digit 0 is in all of them
+    assert table["modes of the certain"] == 0
     assert table["precision"] == 1
-    assert table["recall"] == pytest.approx(2 / 8, abs=4 * math.sqrt(0.25 * 0.75 / 400))
-    assert (table["precision of real stacks"], table["recall of real stacks"]) == (1, 1)
+    error = math.sqrt(0.25 * 0.75 / 400)
+    assert table["recall"] == pytest.approx(2 / 8, abs=4 * error)
+
+    assert table["precision of real stacks"] == 1
+    assert table["recall of real stacks"] == 1
     assert table["modes of real stacks"] == 8
-    assert table["KL of real stacks"] == pytest.approx(
-        7 / (2 * 400), abs=4 * math.sqrt(2 * 7) / (2 * 400)
-    )
+    error = math.sqrt(2 * 7) / (2 * 400)
+    assert table["KL of real stacks"] == pytest.approx(7 / (2 * 400), abs=4 * error)
     assert "400 samples: other figures are of 26,000" in capsys.readouterr().err
 
 
 def test_modes_of_certain_samples(levels, tmp_path):
     """Of 111, 111, 110 and 101 the first two are certain."""
-    table = evaluate.main(
-        [
-            "modes",
-            save(tmp_path / "s.npz", np.array([[1, 1, 1]] * 2 + [[1, 1, 0], [1, 0, 1]])),
-            "--mnist",
-            str(levels),
-        ]
-    )
-    assert (table["modes"], table["certain"], table["modes of the certain"]) == (3, 0.5, 1)
+    samples = save(tmp_path / "s.npz", np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 0, 1]]))
+    table = evaluate.main(["modes", samples, "--mnist", str(levels)])
+    assert table["modes"] == 3
+    assert table["certain"] == 0.5
+    assert table["modes of the certain"] == 1
 
 
-def test_the_order_of_the_channels_counts(levels, tmp_path):
+def test_the_order_of_the_channels_counts(tmp_path):
     digits = np.array(np.unravel_index(np.arange(1000), (10, 10, 10))).T
-    samples = evaluate.image_sets.load(save(tmp_path / "all.npz", digits))
-    found, certain, features = judge_modes.read_stacks(
-        LevelJudge(), [samples.opened(i) for i in range(1000)]
-    )
+    samples = image_sets.load(save(tmp_path / "all.npz", digits))
+    stacks = [samples.open_one(i) for i in range(1000)]
+    found, is_certain, features = modes.read_stacks(LevelClassifier(), stacks)
     assert np.array_equal(found, np.arange(1000))
-    assert certain.sum() == 9**3
-    assert np.array_equal(features, digits)  # so that they are of the three channels in their order
+    assert is_certain.sum() == 9**3
+    assert np.array_equal(features, digits)  # those of the three channels, in their order
 
 
-def test_divergence_is_infinite_where_the_data_has_nothing():
-    assert judge_modes.divergence(np.array([0, 1]), np.array([1.0, 0.0])) == math.inf
-    assert judge_modes.divergence(np.array([0, 1, 1, 1]), np.array([0.5, 0.5])) == pytest.approx(
-        0.25 * math.log(0.5) + 0.75 * math.log(1.5)
-    )
+def test_divergence_is_infinite_if_the_data_lack_a_mode():
+    assert modes.divergence(np.array([0, 1]), np.array([1.0, 0.0])) == math.inf
+    found = modes.divergence(np.array([0, 1, 1, 1]), np.array([0.5, 0.5]))
+    assert found == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
 
 
 def test_grey_samples_are_refused(levels, tmp_path, fails):
     np.savez(tmp_path / "grey.npz", images=np.zeros((5, 16, 16, 1), np.uint8))
     code, line = fails(evaluate.main, ["modes", tmp_path / "grey.npz", "--mnist", levels])
     assert code == 2
-    assert "stacked digits" in line
+    assert "--data_dir stacked" in line
 
 
 def test_too_few_samples_are_refused(levels, tmp_path, fails):
-    code, line = fails(
-        evaluate.main, ["modes", save(tmp_path / "s.npz", np.eye(3, dtype=int)), "--mnist", levels]
-    )
+    samples = save(tmp_path / "s.npz", np.eye(3, dtype=int))
+    code, line = fails(evaluate.main, ["modes", samples, "--mnist", levels])
     assert code == 2
     assert "more than 3" in line

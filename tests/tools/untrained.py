@@ -1,0 +1,43 @@
+"""Runs of untrained networks, for the tools that open a run."""
+
+from common import EMA, checkpoint
+from common.cli import stored
+
+from registry import load
+
+# The parts of a checkpoint in the order in which `build` returns them, and those that
+# have an average.
+NETWORKS = {
+    "cyclegan": ("G", "F"),
+    "infogan": ("generator", "discriminator"),
+    "pix2pix": ("generator",),
+    "stargan": ("generator",),
+    "text2img": ("generator", "discriminator", "text_encoder", "image_encoder"),
+}
+AVERAGES = {
+    "cyclegan": {"averaged_G": "G", "averaged_F": "F"},
+    "text2img": {"averaged": "generator"},
+}
+
+
+def write_untrained_run(name, folder, *flags):
+    """Writes the checkpoint of a script's untrained networks; returns the folder."""
+    script = load(name)
+    args = script.parse_args([*flags])
+    parts = dict(zip(NETWORKS[name], script.build(args)))
+    for average, source in AVERAGES.get(name, {}).items():
+        parts[average] = EMA(parts[source], args.ema_decay)
+    meta = {
+        "script": name,
+        "args": stored(args),
+        "step": 0,
+        "epoch": 0,
+        "n_images": 0,
+        "phase": "",
+        "losses": {},
+        "rng": {},
+        "order": {},
+    }
+    folder.mkdir()
+    checkpoint.save(folder / checkpoint.FILE_NAME, parts, meta)
+    return folder
