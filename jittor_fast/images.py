@@ -116,7 +116,7 @@ class Pool(jt.Function):
 def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
     """`jittor.nn.avg_pool2d`, where count_include_pad=False has an effect.
 
-    Jittor's own counts the padding all the same, but with ceil_mode=True.
+    Jittor's own counts the padding all the same, except with ceil_mode=True.
 
     The kernel takes square windows that leave the padding out, or have none; Jittor's
     operator takes the others.

@@ -1,4 +1,4 @@
-"""tools/judges/labels.py: measures by hand; right and wrong answers; runs and folders."""
+"""tools/judges/labels.py: measures by hand, right and wrong answers, folders, runs."""
 
 from common.data.toy import scenes
 
@@ -28,7 +28,7 @@ def test_what_is_read_is_counted(monkeypatch):
 
 
 class PlainColours:
-    """Pairs of a map of two classes, in squares of 4 pixels, and an image of two greys."""
+    """Pairs of a map, of squares in two classes, and an image of two greys."""
 
     def __init__(self):
         small = np.random.default_rng(0).integers(2, size=(16, 4, 4))
@@ -59,7 +59,7 @@ def scene_at(classes, time):
 
 
 def test_style_of_right_pictures_and_of_wrong_ones():
-    """Right ones show each map at the time of day of another scene, wrong ones at its own."""
+    """Right ones show another scene's time of day, wrong ones their own."""
     data = scenes.Scenes(32, 32, "test")
     classes, real = data.batch(range(80))
     times = data.times[:80]

@@ -77,7 +77,7 @@ def test_cyclegan_without_any_change(tmp_path, monkeypatch):
 
 
 def test_usps_is_judged_by_five_classifiers(tmp_path, monkeypatch):
-    """On digits that are grey levels, all of which an untrained classifier reads alike."""
+    """On digits that are grey levels, after one step of training."""
     monkeypatch.setattr(translations, "N_HELD", 20)
     labels = np.arange(40, dtype=np.uint8) % 10
     pixels = np.broadcast_to(labels[:, None, None] * np.uint8(25), (40, 16, 16))

@@ -16,8 +16,9 @@ import importlib
 import jittor as jt
 import numpy as np
 import torch
+from jittor import nn  # the base classes of those in jittor_fast.nn, too
 
-from jittor_fast import Adagrad, nn
+from jittor_fast import Adagrad
 
 # ---- networks ----
 
