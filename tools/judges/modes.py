@@ -34,24 +34,8 @@ MOST_NEIGHBOURS = 10_000  # points whose neighbours are searched, at most
 
 
 def judge_modes(args):
-    """The table's rows (measure, value, of what) for the samples `args.B`.
-
-    Raises:
-        UserError: they are not colour images, or too few.
-    """
-    samples = image_sets.load(args.B, args.half_B, args.mnist)
-    if not samples.is_colour:
-        raise UserError(
-            f"{args.B} holds grey images, and the modes are those of stacked digits, "
-            "the data of --data_dir stacked"
-        )
-    n = min(args.max_images or N_SAMPLES, len(samples))
-    if n <= K:
-        raise UserError(
-            f"{n} image{'s' if n > 1 else ''} of {args.B}: precision and recall need more than {K}"
-        )
-    if n < N_SAMPLES:
-        warn(f"{n:,} samples: other figures are of {N_SAMPLES:,}, and fewer find fewer modes")
+    """The table's rows (measure, value, of what) for the samples `args.B`."""
+    samples, n = load_samples(args)
     classifier = digit_classifier.of_digits(args.mnist, args.n_steps)
     chosen = np.sort(np.random.default_rng(3).permutation(len(samples))[:n])
     stacks = [samples.open_one(index) for index in chosen]
@@ -80,6 +64,28 @@ def judge_modes(args):
         ("precision of real stacks", best_precision, f"{m:,} and {m:,}"),
         ("recall of real stacks", best_recall, f"{m:,} and {m:,}"),
     ]
+
+
+def load_samples(args):
+    """The samples, and how many of them are read.
+
+    Raises:
+        UserError: they are not colour images, or too few.
+    """
+    samples = image_sets.load(args.B, args.half_B, args.mnist)
+    if not samples.is_colour:
+        raise UserError(
+            f"{args.B} holds grey images, and the modes are those of stacked digits, "
+            "the data of --data_dir stacked"
+        )
+    n = min(args.max_images or N_SAMPLES, len(samples))
+    if n <= K:
+        raise UserError(
+            f"{n} image{'s' if n > 1 else ''} of {args.B}: precision and recall need more than {K}"
+        )
+    if n < N_SAMPLES:
+        warn(f"{n:,} samples: other figures are of {N_SAMPLES:,}, and fewer find fewer modes")
+    return samples, n
 
 
 # ---- what samples are compared with ----
