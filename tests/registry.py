@@ -336,7 +336,7 @@ def saved_arrays(path):
 
 
 def differences(one, other):
-    """The arrays that differ between two runs' checkpoints, by check sums."""
+    """The arrays that differ between two runs' checkpoints, by the check sums."""
     sums = []
     for path in (one, other):
         with zipfile.ZipFile(checkpoint_of(path)) as file:
@@ -368,7 +368,7 @@ def assert_same_run(one, other):
 
 
 def weights(run):
-    """Copies of trained and averaged weights, by their names in a checkpoint."""
+    """Copies of the trained and the averaged weights, by their checkpoint names."""
     arrays = {}
     for part_name, part in run.parts.items():
         if not isinstance(part, (jt.nn.Module, common.EMA)):

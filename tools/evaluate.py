@@ -71,7 +71,7 @@ If A is one of these words, B is evaluated on the task of a script:
     text2img, stackgan                 a run: do pictures show what texts of unseen
                                        combinations ask for? (tools/judges/texts.py)
     modes                              samples of a run with --data_dir stacked: how
-                                       many of the 1,000 kinds of images occur?
+                                       many of the 1,000 modes occur?
                                        (tools/judges/modes.py)
     labels                             a run of spade.py, or any model's pictures of the
                                        maps in the test split of DATA: can a network

@@ -185,17 +185,7 @@ def judge_usps(args):
     script, run_args, reader = open_run(args.B, "cyclegan")
     G, _ = open_cyclegan(script, run_args, reader)
     usps = load_digits(args.usps, digit_classifier.SIZE, 1, n_classes=10)
-    if len(usps) <= N_HELD:
-        raise UserError(
-            f"--usps {args.usps}: {N_HELD:,} digits are held back, and it holds {len(usps):,}"
-        )
-    held, used = np.split(np.random.default_rng(3).permutation(len(usps)), [N_HELD])
-    classifiers = []
-    for seed in range(N_CLASSIFIERS):
-        network = digit_classifier.trained_on(
-            usps.images[used], usps.labels[used], args.n_steps, seed
-        )
-        classifiers.append(digit_classifier.DigitClassifier(network))
+    classifiers, held = usps_classifiers(usps, args)
 
     def row(measure, images, labels, wanted=None):
         is_right = [classifier.read(images)[0] == labels for classifier in classifiers]
@@ -222,6 +212,26 @@ def judge_usps(args):
         row("MNIST's test digits as they are, read right", as_they_are, test.labels),
         row("in the style of USPS, read as the same digit", in_style, test.labels, 0.9),
     ]
+
+
+def usps_classifiers(usps, args):
+    """Several classifiers of USPS, and the indices of the digits that none has seen.
+
+    Args:
+        usps: a data set of USPS's training digits.
+    """
+    if len(usps) <= N_HELD:
+        raise UserError(
+            f"--usps {args.usps}: {N_HELD:,} digits are held back, and it holds {len(usps):,}"
+        )
+    held, used = np.split(np.random.default_rng(3).permutation(len(usps)), [N_HELD])
+    images = usps.images[used]
+    labels = usps.labels[used]
+    classifiers = []
+    for seed in range(N_CLASSIFIERS):
+        network = digit_classifier.trained_on(images, labels, args.n_steps, seed)
+        classifiers.append(digit_classifier.DigitClassifier(network))
+    return classifiers, held
 
 
 # ---- stargan ----

@@ -78,11 +78,11 @@ def convert_convolution(layer):
         "padding": layer.padding,
         "bias": layer.bias is not None,
     }
-    kind = torch.nn.Conv2d
+    layer_class = torch.nn.Conv2d
     if isinstance(layer, nn.ConvTranspose):
-        kind = torch.nn.ConvTranspose2d
+        layer_class = torch.nn.ConvTranspose2d
         sizes["output_padding"] = layer.output_padding
-    return kind(layer.in_channels, layer.out_channels, layer.kernel_size, **sizes)
+    return layer_class(layer.in_channels, layer.out_channels, layer.kernel_size, **sizes)
 
 
 class AnyBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
