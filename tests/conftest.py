@@ -40,7 +40,7 @@ FIRST_FILES = (
     "test_text2img",
     "test_began",
     "test_dcgan",
-    "test_judge_codes",
+    "test_texts",
     "test_infogan",
     "test_spade",
     "test_runs",

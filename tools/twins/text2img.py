@@ -29,6 +29,7 @@ def discriminate(m, images, *texts):
 
 
 FORWARD = {
+    "ImageEncoder": lambda m, images: m.layers(images),
     "TextEncoder": encode_text,
     "Generator": generate,
     "Discriminator": discriminate,
