@@ -2,6 +2,7 @@
 
 from common.data.augment import mirror, square
 from common.data.decode import check_images, fit, list_images, open_picture
+from common.data.files import is_data
 from common.data.items import LazyImages
 from common.data.layout import (
     existing_folder,
@@ -280,8 +281,8 @@ def read_domains(root, selected, split, channels):
 
 
 def domain_folders(folder):
-    """The folders in a folder, sorted, without hidden ones."""
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    """The folders in a folder, sorted, without those that hold no data."""
+    return sorted(f for f in folder.iterdir() if f.is_dir() and is_data(f.name))
 
 
 class AttributeImages(LazyImages):

@@ -1,24 +1,57 @@
 """Image files as arrays: found, checked, opened in any mode, scaled and cropped."""
 
-from common.checkpoint import HEADER_DAMAGE
 from common.data import deep
 from common.data.augment import sides
 from common.data.deep import Deep
+from common.data.files import check_regular, find_files
 from common.data.layout import existing_folder, not_found
 from common.errors import UserError, warn
 
 import math
 import os
+import threading
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy")
+# Suffixes of pictures that no script reads; one line counts the files that have them.
+PASSED_OVER = (
+    ".avif",
+    ".dng",
+    ".exr",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jp2",
+    ".jxl",
+    ".pgm",
+    ".ppm",
+    ".psd",
+    ".svg",
+    ".tga",
+)
+# Pillow's names of the formats that it may take a file for, whatever its suffix. Among
+# the others is PostScript, for which it would start an interpreter.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "WEBP", "TIFF")
+FORMAT_OF = {  # which of them is tried first
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
 LARGEST_IMAGE = 100_000_000  # pixels; larger files are decompression bombs, not photographs
+# Images of more pixels are decoded one at a time: each may take a gigabyte, and there
+# are up to eight threads.
+ALONE = 50_000_000
 
 # Up to DECODE_ALL files are decoded once at the start. Of more files only the headers
 # are read, and of more than CHECK_ALL about that many headers, evenly spaced: a million
@@ -26,12 +59,26 @@ LARGEST_IMAGE = 100_000_000  # pixels; larger files are decompression bombs, not
 DECODE_ALL = 5000
 CHECK_ALL = 50_000
 
-BROKEN = (OSError, *HEADER_DAMAGE, Image.DecompressionBombError)  # errors of damaged files
 EXIF_ORIENTATION = 0x0112
+TURNS = {  # what makes an image upright, for each EXIF orientation
+    2: Image.FLIP_LEFT_RIGHT,
+    3: Image.ROTATE_180,
+    4: Image.FLIP_TOP_BOTTOM,
+    5: Image.TRANSPOSE,
+    6: Image.ROTATE_270,
+    7: Image.TRANSVERSE,
+    8: Image.ROTATE_90,
+}
+QUARTER_TURNS = (Image.TRANSPOSE, Image.ROTATE_270, Image.TRANSVERSE, Image.ROTATE_90)
+ONE_OR_THREE = "1 or 3"  # channels: as many as the file has
 
 # Images above LARGEST_IMAGE are refused, so Pillow's warning about them is not needed.
 # The filter is set here because threads cannot each set one for a while.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Nor are those about damage: what cannot be read is named, with the reason.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+alone = threading.Lock()  # held while an image above ALONE is decoded
 
 
 class Unreadable(UserError):
@@ -44,7 +91,8 @@ class Unreadable(UserError):
 
     def __init__(self, path, error):
         self.path = path
-        self.reason = str(error).replace(str(path), Path(path).name) or type(error).__name__
+        reason = str(error).replace(str(path), Path(path).name)
+        self.reason = " ".join(reason.split()) or type(error).__name__
         super().__init__(f"{path} cannot be read ({self.reason})")
 
 
@@ -61,11 +109,22 @@ def to_float(pixels):
 def list_images(folder):
     """All image files below a folder, sorted by path.
 
+    One line counts pictures of other formats.
+
     Raises:
         UserError: it is not a folder, or holds no image.
     """
     folder = existing_folder(folder)
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    files = find_files(folder, (*SUFFIXES, *PASSED_OVER))
+    others = Counter()
+    for file in files:
+        ending = file.suffix.lower()
+        if ending in PASSED_OVER:
+            others[ending] += 1
+    if others:
+        files = [file for file in files if file.suffix.lower() in SUFFIXES]
+        counts = ", ".join(f"{n:,} {ending}" for ending, n in sorted(others.items()))
+        warn(f"{folder}: pictures of other formats are passed over: {counts}")
     if not files:
         listed = ", ".join(suffix[1:] for suffix in SUFFIXES)
         raise not_found(folder, f"{listed} images")
@@ -80,16 +139,56 @@ def opened(path):
     """An open Pillow image, of which only the header has been read.
 
     Raises:
-        Unreadable: here or in the `with` block, the file is missing, damaged, empty, or
-            larger than LARGEST_IMAGE.
+        Unreadable: here or in the `with` block, the file is missing, damaged, empty, no
+            file, or larger than LARGEST_IMAGE.
     """
-    try:
-        with Image.open(path) as image:
+    first = FORMAT_OF.get(Path(path).suffix.lower(), FORMATS[0])
+    with unreadable(path):
+        check_regular(path)
+        with Image.open(path, formats=(first, *FORMATS)) as image:
             if not 0 < image.width * image.height <= LARGEST_IMAGE:
                 raise ValueError(f"{image.width} x {image.height} pixels")
             yield image
-    except BROKEN as error:
+
+
+@contextmanager
+def unreadable(path):
+    """Whatever a decoder raises for a file in the `with` block, as `Unreadable`.
+
+    Decoders raise errors of all types for damaged files, and other ones in each of
+    their versions.
+    """
+    try:
+        yield
+    except Unreadable:
+        raise
+    except Exception as error:
         raise Unreadable(path, error) from error
+
+
+def decoded(image):
+    """Decodes an image of `opened`, and turns it upright.
+
+    Returns:
+        A Pillow image.
+    """
+    is_large = image.width * image.height > ALONE
+    with alone if is_large else nullcontext():
+        image.load()
+    turn = turn_of(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def turn_of(image):
+    """The method of Pillow's `transpose` that makes an image upright, or None.
+
+    An orientation that cannot be read, whatever is wrong with it, counts as none: the
+    pixels are whole, and are shown as they are stored.
+    """
+    try:
+        return TURNS.get(image.getexif().get(EXIF_ORIENTATION))
+    except Exception:
+        return None
 
 
 def open_image(path, channels, at_least=None):
@@ -102,7 +201,8 @@ def open_picture(path, channels, at_least=None):
     """Opens an image file, turned upright as its EXIF orientation says.
 
     Args:
-        channels: 1 or 3; for an array in a `.npy` file, any number.
+        channels: 1 or 3; for an array in a `.npy` file, any number; ONE_OR_THREE for
+            the array's own, and for 3 of other files.
         at_least: a side in pixels, or (height, width). A JPEG may be decoded at a
             fraction of its size, but not below this one, which is faster.
 
@@ -115,10 +215,12 @@ def open_picture(path, channels, at_least=None):
             it holds NaN or values out of range, or an array with other channels.
     """
     if is_array(path):
-        try:
-            return deep.read_npy(path, channels, LARGEST_IMAGE)
-        except BROKEN as error:
-            raise Unreadable(path, error) from error
+        with unreadable(path):
+            check_regular(path)
+            allowed = (1, 3) if channels == ONE_OR_THREE else (channels,)
+            return deep.read_npy(path, allowed, LARGEST_IMAGE)
+    if channels == ONE_OR_THREE:
+        channels = 3
     with opened(path) as image:
         if channels not in (1, 3):
             raise ValueError(
@@ -128,8 +230,7 @@ def open_picture(path, channels, at_least=None):
         if at_least is not None:
             side = max(sides(at_least))
             image.draft(None, (side, side))
-        image.load()
-        image = ImageOps.exif_transpose(image)
+        image = decoded(image)
         if image.mode in deep.DEEP_MODES:
             return deep.from_pillow(image, channels)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -145,13 +246,12 @@ def size_of(path):
     Only the header is read, except for rotated TIFF files.
     """
     if is_array(path):
-        try:
+        with unreadable(path):
+            check_regular(path)
             height, width = deep.shape_of(path)[:2]
-        except BROKEN as error:
-            raise Unreadable(path, error) from error
-        return width, height
+            return width, height
     with opened(path) as image:
-        is_turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5  # by a quarter turn
+        is_turned = turn_of(image) in QUARTER_TURNS
         if is_turned and image.format == "TIFF":
             # Some versions of Pillow turn the size of a TIFF when it is opened, others
             # when it is loaded.
@@ -252,7 +352,7 @@ def check(path, channels, is_thorough):
         size_of(path)
     elif channels is None:
         with opened(path) as image:
-            image.load()
+            decoded(image)
     else:
         open_picture(path, channels, at_least=1)
 

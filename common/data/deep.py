@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # of Pillow
+LARGEST_HEADER = 10_000  # bytes, as of numpy's own readers
 WHITE = {"uint8": 255, "uint16": 65535, "bool": 1}  # the value that becomes 1 in [0, 1]
 
 
@@ -77,19 +78,23 @@ def from_array(values, channels):
     Raises:
         ValueError: another shape or type, NaN, or floats outside [0, 1].
     """
+    check_shape(values.shape, channels)
     if values.ndim == 2:
         values = values[..., None]
-    if values.ndim != 3 or values.shape[2] != channels:
-        expected = "(H, W) or (H, W, 1)" if channels == 1 else f"(H, W, {channels})"
-        raise ValueError(
-            f"an array of shape {values.shape}; expected {expected} for {channels} channels"
-        )
     values = unit_range(values)
     planes = []
     for k in range(channels):
         plane = np.ascontiguousarray(values[..., k])
         planes.append(Image.fromarray(plane))
     return Deep(planes)
+
+
+def check_shape(shape, channels):
+    """Refuses an array of another shape than an image with these channels."""
+    is_grey = len(shape) == 2 and channels == 1
+    if not is_grey and (len(shape) != 3 or shape[2] != channels):
+        expected = "(H, W) or (H, W, 1)" if channels == 1 else f"(H, W, {channels})"
+        raise ValueError(f"an array of shape {shape}; expected {expected} for {channels} channels")
 
 
 def unit_range(values):
@@ -114,17 +119,26 @@ def shape_of(path):
         ValueError, OSError and others: the file is damaged, is shorter than its header
             says, or holds Python objects.
     """
+    # numpy reads a header as long as the file says before it looks at it.
+    with open(path, "rb") as file:
+        version, _ = np.lib.format.read_magic(file)
+        n_bytes = int.from_bytes(file.read(2 if version == 1 else 4), "little")
+    if n_bytes > LARGEST_HEADER:
+        raise ValueError(f"a header of {n_bytes:,} bytes")
     return np.lib.format.open_memmap(path, mode="r").shape
 
 
-def read_npy(path, channels, largest):
+def read_npy(path, allowed, largest):
     """A `.npy` file as a `Deep` image.
 
     Args:
-        channels: as of `from_array`.
+        allowed: the numbers of channels that it may have.
         largest: the most pixels that are read.
     """
     shape = shape_of(path)
     if len(shape) > 1 and not 0 < shape[0] * shape[1] <= largest:
         raise ValueError(f"{shape[1]} x {shape[0]} pixels")
+    found = shape[2] if len(shape) == 3 else 1
+    channels = found if found in allowed else allowed[0]
+    check_shape(shape, channels)
     return from_array(np.load(path, allow_pickle=False), channels)

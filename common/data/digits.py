@@ -3,12 +3,14 @@
 from common.data import mnist
 from common.data.augment import square
 from common.data.decode import SUFFIXES
+from common.data.files import is_data
 from common.data.items import InMemory
 from common.data.layout import existing_folder, find_split, is_built_in, not_found
 from common.errors import UserError, say
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -118,10 +120,13 @@ def resize_all(pixels, img_size, channels):
 
 def holds_idx(folder):
     """Whether this is a folder with IDX files, by their names."""
-    if not folder.is_dir():
+    try:
+        names = os.listdir(folder)
+    except (OSError, ValueError):
         return False
-    for file in folder.iterdir():
-        if "idx" in file.name and file.suffix.lower() not in SUFFIXES and file.is_file():
+    for name in names:
+        is_named = "idx" in name and is_data(name)
+        if is_named and Path(name).suffix.lower() not in SUFFIXES and (folder / name).is_file():
             return True
     return False
 
@@ -145,6 +150,8 @@ def find_idx(folder, split, required=True):
     labels = None
     for file in sorted(existing_folder(folder).iterdir()):
         if not file.name.startswith(STEMS[split]) or "idx" not in file.name:
+            continue
+        if not file.is_file():
             continue
         if "images" in file.name and images is None:
             images = file

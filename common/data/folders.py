@@ -4,11 +4,9 @@ from common.data.augment import NONE
 from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.digits import holds_idx, load_digits
 from common.data.items import LazyImages
-from common.data.layout import existing_folder, find_split, split_folder
+from common.data.layout import existing_folder, expanded, find_split, split_folder
 from common.data.toy.stacked import Stacked
 from common.errors import UserError, say
-
-from pathlib import Path
 
 
 class ImageFolder(LazyImages):
@@ -45,7 +43,7 @@ def holds_digits(data_dir):
     """Whether `load_images` gives digits: the default, stacked digits, or IDX files."""
     if data_dir is None or data_dir == "stacked":
         return True
-    return holds_idx(Path(data_dir).expanduser())
+    return holds_idx(expanded(data_dir))
 
 
 def load_images(data_dir, img_size, channels, *, split="train", n_test=0, augment=NONE):

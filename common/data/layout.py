@@ -30,10 +30,28 @@ def existing_folder(path):
     Raises:
         UserError: it is not a folder.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    folder = expanded(path)
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # such as a folder above it that may not be entered
+        raise UserError(f"{folder.absolute()} cannot be read: {error.strerror}") from error
+    if not is_folder:
         raise UserError(f"{folder.absolute()} is not a folder")
     return folder
+
+
+def expanded(path):
+    """A path that the user gave, with `~` replaced by the home folder.
+
+    Raises:
+        UserError: it is empty, or there is no such home folder.
+    """
+    if not str(path):
+        raise UserError("the name of a folder is empty; the current folder is called .")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def not_found(folder, expected):
@@ -42,7 +60,10 @@ def not_found(folder, expected):
     Args:
         expected: what the folder should hold, in words.
     """
-    names = sorted(file.name for file in folder.iterdir())
+    try:
+        names = sorted(file.name for file in folder.iterdir())
+    except OSError as error:
+        return UserError(f"{folder.absolute()} cannot be read: {error.strerror}")
     found = ", ".join(names[:5]) or "nothing"
     if len(names) > 5:
         found += ", ..."

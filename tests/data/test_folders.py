@@ -6,7 +6,10 @@ from common.data.decode import check_images, fit, list_images, open_image, size_
 from common.data.folders import ImageFolder
 
 import io
+import os
+import struct
 import threading
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -119,6 +122,50 @@ def test_a_photograph_with_an_exif_orientation_is_upright(folder, suffix):
     assert image[-8:].mean() < 50
 
 
+def exif_of(*entries):
+    """A block of EXIF data: entries of (tag, type, count, four bytes)."""
+    body = struct.pack("<H", len(entries))
+    for tag, kind, count, value in entries:
+        body += struct.pack("<HHI", tag, kind, count) + value
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + body + bytes(4)
+
+
+QUARTER = (0x0112, 3, 1, struct.pack("<HH", 6, 0))
+ODD_EXIF = {  # name: (the block, whether the orientation of 6 can be read)
+    "a number beyond its type": (
+        exif_of(QUARTER, (0x0102, 4, 1, struct.pack("<I", 70000))),
+        True,
+    ),
+    "an entry of an unknown type": (exif_of(QUARTER, (0x0131, 200, 1, bytes(4))), True),
+    "more than there is": (exif_of(QUARTER, (0x0131, 2, 4_000_000_000, bytes(4))), True),
+    "a text as orientation": (exif_of((0x0112, 2, 2, b"6\0\0\0")), False),
+    "two orientations": (exif_of((0x0112, 3, 2, struct.pack("<HH", 6, 6))), True),
+    "an orientation of 99": (exif_of((0x0112, 3, 1, struct.pack("<HH", 99, 0))), False),
+    "half a block": (exif_of(QUARTER)[:20], False),
+    "four bytes": (b"Exif\0\0MM\0*", False),
+    "nothing": (b"Exif\0\0", False),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("case", ODD_EXIF)
+def test_odd_exif_entries_do_not_cost_the_pixels(folder, case, suffix):
+    """They are turned if the orientation can be read, and otherwise read as stored."""
+    block, is_turned = ODD_EXIF[case]
+    path = save(folder / f"x.{suffix}", plain(90, (16, 32)), exif=block)
+    size = (16, 32) if is_turned else (32, 16)
+    assert open_image(path, 1).size == size
+    assert size_of(path) == size
+    assert check_images([path]) == [path]
+
+
+def test_an_orientation_in_a_picture_of_sixteen_bits(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(folder / "x.png", plain(0x6464, (16, 32), np.uint16), exif=exif)
+    assert open_image(path, 1).size == size_of(path) == (16, 32)
+
+
 def test_fit_crops_the_centre():
     pixels = np.zeros((4, 12, 3), np.uint8)
     pixels[:, 4:8] = 200
@@ -165,6 +212,48 @@ def test_a_decompression_bomb_is_not_decoded(folder, monkeypatch):
     monkeypatch.setattr(decode, "LARGEST_IMAGE", 1599)
     with pytest.raises(ValueError, match="40 x 40 pixels"):
         open_image(path, 1)
+
+
+def test_large_images_are_decoded_one_at_a_time(folder, monkeypatch):
+    large = save(folder / "large.png", plain(1, (40, 40)))
+    small = save(folder / "small.png", plain(1, (40, 39)))
+    monkeypatch.setattr(decode, "ALONE", 1599)
+    monkeypatch.setattr(decode, "alone", MagicMock())
+    open_image(small, 1)
+    assert not decode.alone.__enter__.called
+    open_image(large, 1)
+    assert decode.alone.__enter__.called
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("x"), struct.error("y"), OSError(5)])
+def test_whatever_a_decoder_raises(folder, capsys, monkeypatch, error):
+    many(folder, 4)
+    load = decode.decoded
+
+    def failing(image):
+        if "0002" in image.filename:
+            raise error
+        return load(image)
+
+    monkeypatch.setattr(decode, "decoded", failing)
+    assert [file.name for file in check_images(list_images(folder))] == [
+        "0000.png",
+        "0001.png",
+        "0003.png",
+    ]
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: skipping 1 of 4 images that cannot be read: {folder}/0002")
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.npy"])
+def test_what_is_no_file_is_not_opened(folder, name):
+    """It would wait for ever, though a file of that name was there when a run began."""
+    folder.mkdir()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=f"{name} cannot be read \\({name} is no file"):
+        open_image(folder / name, 1)
+    with pytest.raises(UserError, match="is no file"):
+        size_of(folder / name)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpeg", "webp", "bmp"])

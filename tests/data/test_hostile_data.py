@@ -56,6 +56,13 @@ def animated():
     return buffer.getvalue()
 
 
+def npy(shape, version=1, n_bytes=None):
+    """A .npy file of a few bytes whose header claims a shape, or a length."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    length = (len(header) if n_bytes is None else n_bytes).to_bytes(2 * version, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + header + bytes(64)
+
+
 READABLE = {
     "CMYK": ("x.jpg", picture("jpeg", mode="CMYK")),
     "one bit": ("x.png", picture("png", mode="1")),
@@ -75,6 +82,13 @@ BROKEN = {
     "a bomb beyond 32 bits": ("x.png", png_that_claims(2**31 - 1, 2**31 - 1)),
     "a pickle": ("x.bmp", PICKLE),
     "a wrong checksum": ("x.png", wrong_checksum()),
+    "PostScript": ("x.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"),
+    "an array of a wrong type": ("x.npy", npy("'a'")),
+    "an array beyond 64 bits": ("x.npy", npy(f"({2**63}, 1)")),
+    "an array of negative sides": ("x.npy", npy("(-16, 16)")),
+    "an array with a header of 1 GB": ("x.npy", npy("(8, 8, 3)", 2, 1 << 30)),
+    "an array larger than its file": ("x.npy", npy("(9999, 9999, 3)")),
+    "an archive called array": ("x.npy", b"PK\3\4" + bytes(40)),
 }
 
 
