@@ -208,8 +208,8 @@ def find_maps(source, classes):
     if source.is_file():
         maps = [source]
     else:
-        check_suffixes(source)
         maps = list_images(source)
+        check_suffixes(maps)
     stems = set()
     for label_map in maps:
         if label_map.stem in stems:

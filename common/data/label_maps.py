@@ -1,7 +1,7 @@
 """Label maps and their photographs: layouts, checks, and pairs of both for training."""
 
 from common.data.augment import NONE, augmentation
-from common.data.decode import fit, list_images, open_picture, opened, size_of, workers
+from common.data.decode import decoded, fit, open_picture, opened, size_of, workers
 from common.data.layout import existing_folder, find_split, warn_of_missing_test_split
 from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
 from common.data.toy.scenes import CLASSES, Scenes
@@ -21,6 +21,7 @@ LABEL_DIRS = ("labels", "label")
 IMAGE_DIRS = ("imgs", "images", "img")
 
 MAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # Pillow's modes of a label map
+LOSSY = ("JPEG", "MPO", "WEBP")  # Pillow's formats that alter labels
 LARGEST_LABEL = 65535
 MOST_CLASSES = 256  # that are found in maps without --n_classes
 SAME_SHAPE = 0.02  # relative difference between the aspect ratios of a map and its image
@@ -140,8 +141,8 @@ def find_maps(data_dir, label_dir, image_dir, split):
             "or the two folders --label_dir and --image_dir"
         )
         found, folders = find_split(root, split, lambda name: two_folders_of(root, name), expected)
-    check_suffixes(folders[0])
     files = match_names(*folders, channels=(None, 3))
+    check_suffixes([label_map for label_map, _ in files])
     for label_map, image in files:
         check_pair(label_map, image)
     if found == "train" and split != "train":
@@ -165,9 +166,9 @@ def two_folders_of(root, name):
     return None
 
 
-def check_suffixes(folder):
+def check_suffixes(files):
     """Refuses maps in formats with lossy compression."""
-    for file in list_images(folder):
+    for file in files:
         if file.suffix.lower() in (".jpg", ".jpeg", ".webp"):
             raise UserError(
                 f"{file}: {file.suffix[1:]} alters the labels of a map; maps are PNG or BMP files"
@@ -192,7 +193,7 @@ def open_map(path):
     """A label map as (H, W) int32.
 
     Labels are the pixels of a grey PNG or BMP file of any depth, or the indices of a
-    palette.
+    palette. The map is turned upright as its EXIF orientation says, like its image.
 
     Raises:
         Unreadable: the file is missing or damaged.
@@ -200,8 +201,13 @@ def open_map(path):
     """
     with opened(path) as image:
         mode = image.mode
-        image.load()
-        labels = np.asarray(image)
+        stored_as = image.format
+        labels = np.asarray(decoded(image))
+    if stored_as in LOSSY:
+        raise UserError(
+            f"{path}: its content is {stored_as}, which alters the labels of a map, whatever "
+            "its suffix; maps are PNG or BMP files"
+        )
     if mode not in MAP_MODES:
         raise UserError(
             f"{path} is no label map: it has mode {mode}, and a map is grey or has a palette"

@@ -363,3 +363,39 @@ def test_the_time_of_day_changes_the_colours_most(name):
 def test_grey_scenes():
     _, pictures = Scenes(32, 32, "test", channels=1).batch([0])
     assert pictures.shape == (1, 1, 32, 32)
+
+
+# ---- EXIF, and content that its suffix denies ----
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_map_is_turned_like_its_image(tmp_path, both):
+    """Orientation 6 says: turn it by 90 degrees clockwise to see it upright."""
+    labels = np.zeros((16, 32), np.uint8)
+    labels[:, 16:] = 3
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = Image.fromarray(labels)
+    photograph = upright.point(lambda label: 80 * label).convert("RGB")
+    for folder in ("labels", "imgs"):
+        (tmp_path / folder).mkdir()
+    photograph.rotate(90, expand=True).save(tmp_path / "imgs/0.jpg", quality=95, exif=exif)
+    if both:
+        upright.rotate(90, expand=True).save(tmp_path / "labels/0.png", exif=exif)
+    else:
+        upright.save(tmp_path / "labels/0.png")
+    assert np.array_equal(open_map(tmp_path / "labels/0.png"), labels)
+    data = load(data_dir=tmp_path, shape=(16, 32), no_crop=True, no_flip=True)
+    classes, pixels = data.batch([0])
+    assert np.array_equal(classes[0], labels)
+    assert (pixels[0, 0, :, 2:14] < -0.9).all()
+    assert (pixels[0, 0, :, 18:30] > 0.8).all()
+
+
+@pytest.mark.parametrize("stored_as", ["JPEG", "WEBP"])
+def test_lossy_content_is_no_map(tmp_path, stored_as):
+    contest(tmp_path)
+    path = tmp_path / "train/labels/2.png"
+    Image.fromarray(ZEROS).save(path, stored_as)
+    with pytest.raises(UserError, match=rf"2\.png: its content is {stored_as}"):
+        load(data_dir=tmp_path)
