@@ -1,8 +1,8 @@
 """Images with attributes: CelebA, one folder for each domain, or coloured digits."""
 
 from common.data.augment import mirror, square
-from common.data.decode import check_images, fit, list_images, open_picture
-from common.data.files import is_data
+from common.data.decode import SUFFIXES, check_images, fit, list_images, open_picture
+from common.data.files import Names, is_data, read_text
 from common.data.items import LazyImages
 from common.data.layout import (
     existing_folder,
@@ -16,6 +16,7 @@ from common.errors import UserError, say
 
 import csv
 import difflib
+import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,12 +181,17 @@ def read_celeba(root, selected, split, channels):
     columns = choose(header, selected, path)
     names = [header[i] for i in columns]
 
-    present = {str(file.relative_to(folder)): file for file in list_images(folder)}
-    listed = [row for row in rows if row[0] in present]
-    if not listed:
-        raise UserError(f"none of the {len(rows)} images that {path} lists lies in {folder}")
-    files = [present[name] for name, _ in listed]
-    values = np.array([values for _, values in listed], np.float32)[:, columns]
+    present = Names(folder, list_images(folder), SUFFIXES, path)
+    files = []
+    listed = []  # their values
+    for name, row in rows:
+        file = present.find(name)
+        if file is not None:
+            files.append(file)
+            listed.append(row)
+    if not files:
+        raise present.none_found([name for name, _ in rows])
+    values = np.array(listed, np.float32)[:, columns]
 
     n_train = len(files) - min(N_TEST, len(files) // 10)
     exclusive = [name for name in names if name.endswith("_Hair")]
@@ -216,33 +222,55 @@ def read_table(path):
         The attributes' names, and a list of (file name, values in {0.0, 1.0}).
 
     Raises:
-        UserError: the file cannot be read, lists nothing, or has a row that does not
-            fit.
+        UserError: the file cannot be read, lists nothing, has other separators, or has
+            a row that does not fit.
     """
     lines = split_lines(path)
     if len(lines) < 2:
         raise UserError(f"{path} lists no images")
-    n_values = len(lines[1]) - 1
-    header = lines[0][len(lines[0]) - n_values :]  # a .csv names the column of files too
+    check_separator(path, lines[1])
+    # A .csv names the column of files too; in a .txt, spaces may divide a file's name.
+    n_values = min(len(lines[1]) - 1, len(lines[0]))
+    header = lines[0][len(lines[0]) - n_values :]
     rows = []
-    for number, (name, *values) in enumerate(lines[1:], start=2):
-        is_complete = len(values) == len(header) == n_values
+    for number, line in enumerate(lines[1:], start=2):
+        values = line[len(line) - n_values :]
+        name = line[: len(line) - n_values]
+        is_complete = len(name) == 1 or (len(name) > 1 and path.suffix != ".csv")
         if not is_complete or not set(values) <= {"1", "-1", "0"}:
             raise UserError(
-                f"{path}, row {number}: expected a file name and {len(header)} values of 1 or -1"
+                f"{path}, row {number}: expected a file name and {len(header)} values of 1 or -1; "
+                f"found: {', '.join(line[:5])}"
             )
-        rows.append((name, [float(value == "1") for value in values]))
+        rows.append((" ".join(name), [float(value == "1") for value in values]))
     return header, rows
+
+
+def check_separator(path, cells):
+    """Refuses a table whose columns are separated in another way than its suffix says.
+
+    Args:
+        cells: its second line.
+    """
+    expected = "commas" if path.suffix == ".csv" else "spaces"
+    for separator, found in ((";", "semicolons"), ("\t", "tabs"), (",", "commas")):
+        is_separator = any(cell.endswith(separator) for cell in cells[:-1])
+        if is_separator or (len(cells) == 1 and separator in cells[0]):
+            raise UserError(
+                f"{path}: its columns are separated by {found}; those of a {path.suffix} file are "
+                f"separated by {expected}"
+            )
 
 
 def split_lines(path):
     """The lines of a table as lists of texts, without empty lines."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    text = read_text(path)
     if path.suffix == ".csv":
-        return [row for row in csv.reader(text.splitlines()) if row]
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+        return [[cell.strip() for cell in row] for row in rows if row]
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if lines and len(lines[0]) == 1 and lines[0][0].isdigit():
         lines = lines[1:]  # CelebA's first line is the number of images

@@ -1,17 +1,18 @@
 """Images with captions: a folder with a table or text files, or described digits."""
 
 from common.data.augment import mirror
-from common.data.decode import check_images, fit, list_images, open_image
+from common.data.decode import SUFFIXES, check_images, fit, list_images, open_image
 from common.data.digits import load_digits
+from common.data.files import Names, find_files, read_encoded, read_text, warn_of_encoding
 from common.data.items import LazyImages
-from common.data.layout import existing_folder, find_split, not_found, split_folder
+from common.data.layout import existing_folder, expanded, find_split, not_found, split_folder
 from common.data.toy import drawn
 from common.errors import UserError, say, warn
 
 import csv
+import io
 import itertools
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ EXPECTED = (
     "(a caption in each line)"
 )
 N_EXAMPLES = 8  # captions that a training run draws pictures of, at most
+N_TRIES = 100  # draws of a wrong caption, before it is drawn from those that are wrong
 EVERY = 5  # without a test folder, every fifth image is in the test split
 
 # ---- texts as bytes ----
@@ -50,14 +52,15 @@ def read_texts(path):
     Raises:
         UserError: the file cannot be read, or holds no text.
     """
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from error
-    texts = [line for line in lines if line.strip()]
+    texts = lines_of(read_text(expanded(path)))
     if not texts:
         raise UserError(f"{path} holds no text")
     return texts
+
+
+def lines_of(text):
+    """The lines of a text, without empty ones."""
+    return [line for line in text.splitlines() if line.strip()]
 
 
 # ---- digits and their description ----
@@ -212,44 +215,144 @@ def read_splits(root):
 def from_table(folder, files):
     """{image file: captions} from the folder's table, whose paths start at the folder.
 
-    A name without a folder finds an image in a subfolder too.
+    A name without a folder finds an image in a subfolder too (`Names`).
+
+    Raises:
+        UserError: it is no such table, or names none of the images.
     """
     path = folder / TABLE
+    rows = read_rows(path)
+    names = Names(folder, files, SUFFIXES, path)
+    captions = defaultdict(list)
+    absent = []
+    for name, caption in rows:
+        file = names.find(name)
+        if file is None:
+            absent.append(name)
+        elif caption.strip():
+            captions[file].append(caption)
+    if len(absent) == len(rows):
+        raise names.none_found(absent)
+    if absent:
+        warn(
+            f"{len(absent):,} of {len(rows):,} rows of {path} name no image that is there: "
+            f"{absent[0]}"
+        )
+    return captions
+
+
+def read_rows(path):
+    """[(file, caption)] of a table, in its order.
+
+    A caption in the last column may have commas without quotes.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or has a row with more columns
+            than its first line.
+    """
+    text = read_text(path)
+    first, _, _ = text.partition("\n")
+    has_spaces = ", " in first  # after each comma, and in front of quotes
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not rows or not {"file", "caption"} <= set(rows[0]):
-        found = ", ".join(map(str, rows[0])) if rows else "no rows"
+        # strict: an open quote would take the rows below it into the caption.
+        lines = io.StringIO(text, newline="")
+        reader = csv.reader(lines, skipinitialspace=has_spaces, strict=True)
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {reader.line_num}: {error}; a caption with quotation marks begins and "
+            "ends with one, and has each of its own twice"
+        ) from error
+    header = [name.strip().lower() for name in lines[0][1]] if lines else []
+    if len(lines) < 2 or not {"file", "caption"} <= set(header):
+        found = ", ".join(lines[0][1]) if len(lines) > 1 else "no rows"
         raise UserError(
             f"{path}: expected a first line with the columns file and caption; found: {found}"
         )
-    places = {file.name: file for file in files}
-    for file in files:
-        places[file.relative_to(folder).as_posix()] = file
-    captions = defaultdict(list)
-    for row in rows:
-        file = places.get(row["file"])
-        if file is not None and (row["caption"] or "").strip():
-            captions[file].append(row["caption"])
-    return captions
+    column = header.index("caption")
+    rows = []
+    for number, cells in lines[1:]:
+        while len(cells) > len(header) and not cells[-1].strip():
+            cells.pop()
+        if len(cells) > len(header):
+            if column != len(header) - 1:
+                raise UserError(
+                    f"{path}, line {number}: {len(cells)} columns, but the first line has "
+                    f"{len(header)}; a caption with a comma needs quotation marks around it"
+                )
+            comma = ", " if has_spaces else ","
+            cells[column:] = [comma.join(cells[column:])]
+        cells += [""] * (len(header) - len(cells))
+        rows.append((cells[header.index("file")], cells[column]))
+    return rows
 
 
 def from_text_files(folder, files):
     """{image file: captions} from text files with the images' names.
 
-    They lie beside the images, or elsewhere below the folder.
+    They lie beside the images, or elsewhere below the folder. There, of several files
+    of one name, the one in the folder of the same name belongs to an image.
+
+    Raises:
+        UserError: a text file may belong to several images, or an image have several.
     """
-    by_stem = {path.stem: path for path in sorted(folder.rglob("*.txt"))}
-    captions = {}
+    texts = find_files(folder, (".txt",))
+    owners = {}  # image file: text file
+    there = set(texts)
     for file in files:
-        path = file.with_suffix(".txt")
-        if not path.is_file():
-            path = by_stem.get(file.stem)
-        if path is not None:
-            captions[file] = read_texts(path)
+        text = file.with_suffix(".txt")
+        if text in there:
+            owners[file] = text
+    beside = set(owners.values())
+    texts = [text for text in texts if text not in beside]
+    owners.update(share_out(folder, [file for file in files if file not in owners], texts))
+
+    captions = {}
+    guesses = {}  # encoding: the first file that is read in it
+    for file, path in owners.items():
+        text, guess = read_encoded(path)
+        captions[file] = lines_of(text)
+        if guess is not None:
+            guesses.setdefault(guess, path)
+    for guess, path in guesses.items():
+        warn_of_encoding(path, guess)
     return captions
+
+
+def share_out(folder, files, texts):
+    """{image file: text file} for those that have the same name in different folders.
+
+    Those with the most names of folders in common, counted from the file, find each
+    other first.
+
+    Raises:
+        UserError: there are several of one name, equally near.
+    """
+    stems = {text.stem for text in texts}
+    files = [file for file in files if file.stem in stems]
+    start = len(folder.parts)
+    deepest = max((len(file.parts) - start for file in files), default=0)
+    owners = {}
+    for n in range(deepest, 0, -1):  # of names that agree, with that of the file
+        groups = defaultdict(lambda: ([], []))
+        for kind, paths in enumerate((files, texts)):
+            for path in paths:
+                names = (*path.parts[start:-1], path.stem)
+                groups["/".join(names[-n:])][kind].append(path)
+        for some_files, some_texts in groups.values():
+            if min(len(some_files), len(some_texts)) == 0:
+                continue
+            if len(some_files) > 1:
+                first, second = some_files[:2]
+                raise UserError(f"{some_texts[0]} may be the text of {first} or of {second}")
+            if len(some_texts) > 1:
+                first, second = some_texts[:2]
+                raise UserError(f"the text of {some_files[0]} may be {first} or {second}")
+            owners[some_files[0]] = some_texts[0]
+        taken = set(owners.values())
+        files = [file for file in files if file not in owners]
+        texts = [text for text in texts if text not in taken]
+    return owners
 
 
 class CaptionedImages(LazyImages):
@@ -288,13 +391,20 @@ class CaptionedImages(LazyImages):
         rng = np.random.default_rng(seed)
         own = self.captions[index]
         caption = own[rng.integers(len(own))]
-        wrong = None
-        while wrong is None or wrong in own:
-            others = self.captions[rng.integers(len(self))]
-            wrong = others[rng.integers(len(others))]
+        wrong = self.wrong_caption(own, rng)
         if self.augment:
             pixels = mirror(pixels, rng)
         return pixels, self.codes[self.numbers[caption]], self.codes[self.numbers[wrong]]
+
+    def wrong_caption(self, own, rng):
+        """A caption of another image that is none of an image's own."""
+        for _ in range(N_TRIES):
+            others = self.captions[rng.integers(len(self))]
+            wrong = others[rng.integers(len(others))]
+            if wrong not in own:
+                return wrong
+        left = [text for text in self.numbers if text not in own]
+        return left[rng.integers(len(left))]
 
     def pixels(self, index):
         """An image (C, S, S) uint8."""
@@ -317,8 +427,8 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
         augment: whether to mirror images at random.
 
     Raises:
-        UserError: images or captions are missing or cannot be read, or all captions are
-            equal.
+        UserError: images or captions are missing or cannot be read, all captions are
+            equal, or an image has all of them.
     """
     if data_dir is None:
         source = "the digits, coloured"
@@ -333,17 +443,29 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
         images = check_images(list(splits[split]), channels)
         captions = [splits[split][file] for file in images]
         unseen = list(splits["test"].values())
-    if not any(set(group) - set(captions[0]) for group in captions):
-        raise UserError(
-            f"{source}: expected images with different captions, "
-            f"found {len(captions)} for the {split} split"
-        )
+    check_captions(images, captions, source, split)
     data = CaptionedImages(images, captions, img_size, channels, choose_examples(unseen), augment)
     say(
         f"Data ({split}): {len(data):,} images from {source}, "
         f"with {len(data.numbers):,} different captions."
     )
     return data
+
+
+def check_captions(images, captions, source, split):
+    """Refuses images for which no caption of the data set is wrong."""
+    texts = set(itertools.chain.from_iterable(captions))
+    if len(texts) < 2:
+        raise UserError(
+            f"{source}: expected images with different captions, "
+            f"found {len(captions)} for the {split} split"
+        )
+    for i, group in enumerate(captions):
+        if len(set(group)) == len(texts):
+            raise UserError(
+                f"{images[i]} has all {len(texts)} captions of the {split} split, so none is "
+                "wrong for it: it needs fewer, or other images need further ones"
+            )
 
 
 def choose_examples(captions):

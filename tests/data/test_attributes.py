@@ -92,6 +92,64 @@ def test_a_folder_for_each_domain(tmp_path):
     assert chosen.attributes.tolist() == [[1, 0]] * 3 + [[0, 1]] * 2
 
 
+# ---- lists of other systems ----
+
+
+def rows_with(name, change=str):
+    """The rows of BITS, with file names of a pattern, and changed values."""
+    return [[name.format(i), *(change(2 * bit - 1) for bit in bits)] for i, bits in enumerate(BITS)]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "csv"])
+@pytest.mark.parametrize(
+    "name",
+    ["{}.jpg", "{}", "{}.PNG", "img_align_celeba/{}.png", "C:\\celeba\\{}.jpg", "./{}.png"],
+)
+def test_names_of_other_systems_find_their_images(tmp_path, suffix, name):
+    """CelebA's own list says .jpg, and its img_align_celeba_png holds .png."""
+    celeba(tmp_path, suffix=suffix, rows=rows_with(name))
+    data = load_attributes(tmp_path, 32, 3)
+    assert [file.name for file in data.images] == [f"{i}.png" for i in range(11)]
+    assert data.attributes.tolist() == BITS[:11]
+
+
+def test_spaces_in_names_and_beside_commas(tmp_path):
+    celeba(tmp_path / "txt", rows=rows_with("face {}.png"))
+    folder = tmp_path / "txt/img_align_celeba"
+    for i in range(12):
+        (folder / f"{i}.png").rename(folder / f"face {i}.png")
+    assert load_attributes(tmp_path / "txt", 32, 3).attributes.tolist() == BITS[:11]
+    celeba(tmp_path / "csv", suffix="csv", rows=rows_with(" {}.png", " {} ".format))
+    assert load_attributes(tmp_path / "csv", 32, 3).attributes.tolist() == BITS[:11]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ",", ", "])
+def test_wrong_separators_are_named(tmp_path, separator):
+    suffix = "txt" if "," in separator else "csv"
+    celeba(tmp_path)
+    path = tmp_path / f"list_attr_celeba.{suffix}"
+    (tmp_path / "list_attr_celeba.txt").unlink()
+    lines = [separator.join(row) for row in [["image_id", *HEADER], *rows_with("{}.png")]]
+    path.write_text("\n".join(lines))
+    found = {";": "semicolons", "\t": "tabs"}.get(separator, "commas")
+    expected = "spaces" if suffix == "txt" else "commas"
+    with pytest.raises(UserError, match=f"separated by {found}; those .* by {expected}"):
+        load_attributes(tmp_path, 32, 3, ["Male"])
+
+
+def test_a_list_of_other_images_shows_both_names(tmp_path):
+    celeba(tmp_path, rows=rows_with("{:06d}.jpg"))
+    message = r"none of the 12 images .*: it lists 000000\.jpg, and 0\.png is there"
+    with pytest.raises(UserError, match=message):
+        load_attributes(tmp_path, 32, 3)
+
+
+def test_a_list_with_an_endless_field(tmp_path):
+    celeba(tmp_path, suffix="csv", rows=[["x" * 200_000, "1", "1", "1", "1"]])
+    with pytest.raises(UserError, match=r"list_attr_celeba\.csv cannot be read: field larger"):
+        load_attributes(tmp_path, 32, 3)
+
+
 # ---- attributes that exclude each other ----
 
 

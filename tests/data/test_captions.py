@@ -4,6 +4,8 @@ from common import UserError
 from common.data import Batches, captions
 from common.data.captions import combinations, descriptions, encode, load_captions
 
+import os
+
 import numpy as np
 import pytest
 from registry import images
@@ -177,6 +179,151 @@ def test_images_without_a_caption_are_left_out(tmp_path, capsys):
     assert "2 of 12 images have no caption" in capsys.readouterr().err
 
 
+# ---- tables of other systems ----
+
+SENTENCE = "a red bird, with blue wings, on a branch"
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("file,caption", f"0.png,{SENTENCE}"),
+        ("file,caption", f'0.png,"{SENTENCE}"'),
+        ("file,caption", f"0.png,{SENTENCE},,"),
+        ("file, caption", f"0.png, {SENTENCE}"),
+        ("file, caption", f'0.png, "{SENTENCE}"'),
+        ("id,File,Caption", f"0,0.png,{SENTENCE}"),
+        ("caption,file", f'"{SENTENCE}",0.png'),
+        ("\ufefffile,caption", f"./0.png,{SENTENCE}"),
+        ("file,caption", f".\\0.png,{SENTENCE}"),
+        ("file,caption", f"C:\\birds\\0.PNG,{SENTENCE}"),
+        ("file,caption", f"/home/me/birds/0.png,{SENTENCE}"),
+        ("file,caption", f"0,{SENTENCE}"),
+        ("file,caption", f" 0.jpg ,{SENTENCE}"),
+    ],
+)
+def test_a_sentence_and_its_image_in_any_notation(tmp_path, header, row):
+    folder = table(tmp_path / "data", [row], n=2, header=header)
+    ((file, texts),) = captions.read_captions(folder).items()
+    assert file.name == "0.png"
+    assert texts == [SENTENCE]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "texts", "name"),
+    [
+        ("gbk", ["一只红色的鸟", "一棵树,很高"], "gb18030"),
+        ("cp1252", ["un oiseau étrange, très beau", "a tree – “tall”"], "cp1252"),
+    ],
+)
+def test_encodings_of_an_older_windows(tmp_path, capsys, encoding, texts, name):
+    folder = table(tmp_path / "data", [], n=2)
+    rows = "".join(f"{i}.png,{text}\r\n" for i, text in enumerate(texts))
+    (folder / "captions.csv").write_bytes(f"file,caption\r\n{rows}".encode(encoding))
+    assert list(captions.read_captions(folder).values()) == [[text] for text in texts]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"is read as {name}" in line
+
+    (folder / "captions.csv").unlink()
+    for i, text in enumerate(texts):
+        (folder / f"{i}.txt").write_bytes(text.encode(encoding))
+    assert list(captions.read_captions(folder).values()) == [[text] for text in texts]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"0.txt is not in UTF-8 and is read as {name}" in line
+
+
+def two_folders(folder, n=2):
+    for name in ("cats", "dogs"):
+        images(folder / name, n)
+    return folder
+
+
+def test_a_name_that_two_images_have(tmp_path):
+    folder = two_folders(tmp_path)
+    (folder / "captions.csv").write_text("file,caption\n0.png,a cat\n")
+    with pytest.raises(UserError, match=r"0\.png may be cats/0\.png or dogs/0\.png"):
+        captions.read_captions(folder)
+    (folder / "captions.csv").write_text("file,caption\ndata/cats/0.png,a cat\ndogs/0,a dog\n")
+    found = captions.read_captions(folder)
+    assert found == {folder / "cats/0.png": ["a cat"], folder / "dogs/0.png": ["a dog"]}
+
+
+def test_an_image_that_two_names_have(tmp_path):
+    """The images of two folders were put into one."""
+    folder = table(tmp_path / "data", ["cats/0.png,a cat", "dogs/0.png,a dog"], n=1)
+    with pytest.raises(UserError, match=r"cats/0\.png and dogs/0\.png would both be 0\.png"):
+        captions.read_captions(folder)
+
+
+def test_rows_without_an_image_are_counted(tmp_path, capsys):
+    folder = table(tmp_path / "data", ["0.png,a", "7.png,b", "8.png,c", "1.png,d"], n=2)
+    assert len(captions.read_captions(folder)) == 2
+    assert "2 of 4 rows of" in capsys.readouterr().err
+
+
+def test_texts_of_equal_names_in_different_folders(tmp_path):
+    """Each image has its own, beside it or in a tree of texts."""
+    two_folders(tmp_path / "images")
+    for name in ("cats", "dogs"):
+        (tmp_path / "texts" / name).mkdir(parents=True)
+        for i in range(2):
+            (tmp_path / f"texts/{name}/{i}.txt").write_text(f"{name} {i}")
+    (tmp_path / "images/dogs/1.txt").write_text("beside")
+    found = {f"{f.parent.name}/{f.name}": t for f, t in captions.read_captions(tmp_path).items()}
+    assert found == {
+        "cats/0.png": ["cats 0"],
+        "cats/1.png": ["cats 1"],
+        "dogs/0.png": ["dogs 0"],
+        "dogs/1.png": ["beside"],
+    }
+
+
+def test_a_text_beside_an_image_is_no_other_ones(tmp_path, capsys):
+    two_folders(tmp_path, 1)
+    (tmp_path / "dogs/0.txt").write_text("a dog")
+    assert captions.read_captions(tmp_path) == {tmp_path / "dogs/0.png": ["a dog"]}
+    assert "1 of 2 images have no caption" in capsys.readouterr().err
+
+
+def test_a_text_that_may_be_two_images(tmp_path):
+    two_folders(tmp_path, 1)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/0.txt").write_text("a dog")
+    with pytest.raises(UserError, match=r"texts/0\.txt may be the text of .*cats/0.*dogs/0"):
+        captions.read_captions(tmp_path)
+
+
+def test_an_empty_text_is_no_caption(tmp_path, capsys):
+    images(tmp_path / "data", 3)
+    for i in range(3):
+        (tmp_path / f"data/{i}.txt").write_text("\n" if i == 1 else f"bird {i}")
+    found = captions.read_captions(tmp_path / "data")
+    assert [file.name for file in found] == ["0.png", "2.png"]
+    assert "1 of 3 images have no caption" in capsys.readouterr().err
+
+
+def test_texts_that_are_no_files(tmp_path):
+    images(tmp_path / "data", 2)
+    (tmp_path / "data/0.txt").write_text("a bird")
+    os.mkfifo(tmp_path / "data/1.txt")
+    (tmp_path / "data/1.png.txt").symlink_to("/dev/full")
+    assert list(captions.read_captions(tmp_path / "data").values()) == [["a bird"]]
+    (tmp_path / "data/captions.csv").symlink_to("/dev/zero")
+    assert list(captions.read_captions(tmp_path / "data").values()) == [["a bird"]]
+
+
+def test_a_wrong_caption_is_found_if_there_is_one(monkeypatch):
+    """Only the image after 1,000 others has another caption than "a bird"."""
+    texts = [["a bird"]] * 1000 + [["a tree", "a bird"]]
+    pixels = np.zeros((1001, 3, 8, 8), np.uint8)
+    data = captions.CaptionedImages(pixels, texts, 8, 3, [])
+    monkeypatch.setattr(captions, "N_TRIES", 3)
+    for seed in range(20):
+        _, own, wrong = data.load(0, seed)
+        assert text_of(own) == "a bird"
+        assert text_of(wrong) == "a tree"
+
+
 # ---- errors ----
 
 
@@ -185,7 +332,24 @@ def test_images_without_a_caption_are_left_out(tmp_path, capsys):
     [
         ("name,caption", ["0.png,x"], "columns file and caption; found: name, caption"),
         ("", [], "no rows"),
-        ("file,caption", ["other.png,x"], "expected images with captions.csv"),
+        (
+            "file,caption",
+            ["other.png,x"],
+            r"none of the 1 images that .*/captions.csv lists lies in .*/data: "
+            r"it lists other.png, and 0.png is there",
+        ),
+        ("file;caption", ["0.png;x"], "found: file;caption"),
+        ("caption,file", ["a bird, red,0.png"], "line 2: 3 columns, but the first line has 2"),
+        (
+            "file,caption",
+            ["0.png,a bird", '1.png,"a bird', '2.png,"a tree"'],
+            r"captions.csv, line \d: .*quotation marks",
+        ),
+        (
+            "file,caption",
+            [f"{i}.png,{text}" for i in range(12) for text in ("a bird", "a tree")[: 1 + (i == 4)]],
+            r"/4.png has all 2 captions of the train split, so none is wrong for it",
+        ),
         (
             "file,caption",
             [f"{i}.png,the same" for i in range(12)],
