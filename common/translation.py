@@ -1,9 +1,20 @@
 """A folder of pictures through a trained network that translates images."""
 
-from common.data.decode import check_images, list_images, open_picture, pixels_of, to_float
-from common.errors import UserError, say
+from common.data.decode import (
+    Unreadable,
+    check_images,
+    list_images,
+    open_picture,
+    pixels_of,
+    size_of,
+    to_float,
+    workers,
+)
+from common.data.layout import expanded
+from common.errors import UserError, say, warn
 from common.images import as_picture, to_uint8
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,33 +47,73 @@ def translate_folder(
 
     Raises:
         UserError: there is nothing to read, too much of it is broken, or an output
-            would overwrite its input.
+            would overwrite its input or become one.
     """
-    source = Path(source).expanduser()
-    files = [source] if source.is_file() else list_images(source)
-    root = source.parent if source.is_file() else source
-    out_dir = output_folder(run, root)
-    files = check_images(files, channels)
+    source = expanded(source)
+    is_file = source.is_file()
+    root = source.parent if is_file else source
+    out_dir = output_folder(run, root, is_file)
+    files = check_images([source] if is_file else list_images(source), channels)
+    needs_covering = tile is None or condition is not None
+    if needs_covering:
+        files = without_strips(files)
+    n_written = 0
     for file in files:
-        image = open_picture(file, channels, at_least=None if tile else shape)
-        covering = None
-        if tile is None or condition is not None:
-            covering = cover(image, file, shape)
+        try:
+            image = open_picture(file, channels, at_least=None if tile else shape)
+        except Unreadable as error:  # of many files, the check reads only the headers
+            warn(f"{error}; it is left out")
+            continue
+        covering = cover(image, shape) if needs_covering else None
         translation = translate_one(image, covering, translate, multiple, tile, condition)
         target = out_dir / file.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_picture(translation, target)
-    say(f"Translated {len(files)} images into {out_dir}.")
+        n_written += 1
+    say(f"Translated {n_written} images into {out_dir}.")
 
 
-def output_folder(run, root):
-    """The folder of the translations, which is neither the run's own nor the input."""
+def without_strips(files):
+    """The files without those that are much longer than wide, which one warning names.
+
+    Raises:
+        UserError: there are no others.
+    """
+    with ThreadPoolExecutor(workers()) as pool:
+        sizes = list(pool.map(size_of, files))
+    strips = [i for i, size in enumerate(sizes) if max(size) > LONGEST * min(size)]
+    if not strips:
+        return files
+    width, height = sizes[strips[0]]
+    names = ", ".join(str(files[i]) for i in strips[:10])
+    if len(strips) > 10:
+        names += ", ..."
+    reason = f"{width} x {height} pixels are longer than {LONGEST} to 1"
+    if len(strips) == len(files):
+        raise UserError(f"nothing is left to translate: {names} ({reason})")
+    warn(f"skipping {len(strips)} of {len(files)} images: {names} ({reason})")
+    left_out = set(strips)
+    return [file for i, file in enumerate(files) if i not in left_out]
+
+
+def output_folder(run, root, is_file):
+    """The folder of the translations, which is neither the run's own nor the input.
+
+    Args:
+        root: the folder of the input.
+        is_file: whether the input is one file in it.
+    """
     out_dir = run.out_dir
     resume = run.args.resume
     if resume and out_dir.resolve() == Path(resume).resolve().parent:
         out_dir = out_dir / "translated"
     if out_dir.resolve() == root.resolve():
         raise UserError(f"--out_dir {out_dir} holds the --input itself, which it would overwrite")
+    if not is_file and root.resolve() in out_dir.resolve().parents:
+        raise UserError(
+            f"--out_dir {out_dir} lies within the --input {root}, so the next call would "
+            "translate the translations; choose another folder"
+        )
     return out_dir
 
 
@@ -89,12 +140,8 @@ def translate_one(image, covering, translate, multiple, tile, condition):
     return in_tiles(lambda images: translate(images, *conditions), own_size, (tile, tile))[0]
 
 
-def cover(image, source, shape):
+def cover(image, shape):
     """Pixels (C, H, W) of an image, scaled until it just covers (height, width)."""
-    if max(image.size) > LONGEST * min(image.size):
-        raise UserError(
-            f"{source}: {image.width} x {image.height} pixels are longer than {LONGEST} to 1"
-        )
     height, width = shape
     scale = max(height / image.height, width / image.width)
     size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
@@ -152,7 +199,7 @@ def write_picture(image, target):
     """
     if target.suffix.lower() != ".npy" and len(image) in (1, 3):
         pixels = to_uint8(image[None])[0]
-        as_picture(pixels).save(target, **QUALITY.get(target.suffix, {}))
+        as_picture(pixels).save(target, **QUALITY.get(target.suffix.lower(), {}))
         return
     values = ((image + 1) / 2).clip(0, 1).transpose(1, 2, 0).astype(np.float32)
     if target.suffix.lower() != ".npy":

@@ -79,23 +79,31 @@ def test_tiles_have_no_seams():
 # ---- translate_folder ----
 
 
+@pytest.fixture
+def mine(tmp_path):
+    """A folder of pictures that are translated."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    return folder
+
+
 def translate_all(source, out_dir, translate=np.negative, **options):
     """Translates to (16, 24) RGB, by default to the negative."""
     settings = {"multiple": 8, **options}
     translate_folder(run_into(out_dir), source, translate, (16, 24), 3, **settings)
 
 
-def test_an_image_covers_the_trained_shape_at_its_own_ratio(tmp_path):
+def test_an_image_covers_the_trained_shape_at_its_own_ratio(tmp_path, mine):
     """The network gets sides that are multiples of 8, padded by reflection."""
-    Image.new("RGB", (60, 60), (255, 0, 51)).save(tmp_path / "square.png")
-    Image.new("RGB", (100, 40), (255, 0, 51)).save(tmp_path / "wide.png")
+    Image.new("RGB", (60, 60), (255, 0, 51)).save(mine / "square.png")
+    Image.new("RGB", (100, 40), (255, 0, 51)).save(mine / "wide.png")
     shapes = []
 
     def translate(images):
         shapes.append(images.shape)
         return -images
 
-    translate_all(tmp_path, tmp_path / "out", translate)
+    translate_all(mine, tmp_path / "out", translate)
     assert shapes == [(1, 3, 24, 24), (1, 3, 16, 40)]
     assert read(tmp_path / "out/square.png").shape == (24, 24, 3)
     assert read(tmp_path / "out/wide.png").shape == (16, 40, 3)
@@ -120,16 +128,16 @@ def test_the_padding_is_cropped(tmp_path):
     assert np.array_equal(read(tmp_path / "out/x.png"), rows)
 
 
-def test_tiles_keep_the_size_of_the_image(tmp_path):
-    Image.new("RGB", (70, 50), (200, 100, 50)).save(tmp_path / "large.png")
-    Image.new("RGB", (20, 30), (200, 100, 50)).save(tmp_path / "small.png")
+def test_tiles_keep_the_size_of_the_image(tmp_path, mine):
+    Image.new("RGB", (70, 50), (200, 100, 50)).save(mine / "large.png")
+    Image.new("RGB", (20, 30), (200, 100, 50)).save(mine / "small.png")
     shapes = set()
 
     def translate(images):
         shapes.add(images.shape)
         return -images
 
-    translate_all(tmp_path, tmp_path / "out", translate, tile=32)
+    translate_all(mine, tmp_path / "out", translate, tile=32)
     assert shapes == {(1, 3, 32, 32)}
     assert read(tmp_path / "out/large.png").shape == (50, 70, 3)
     assert read(tmp_path / "out/small.png").shape == (30, 20, 3)
@@ -139,9 +147,9 @@ def test_tiles_keep_the_size_of_the_image(tmp_path):
 
 
 @pytest.mark.parametrize(("tile", "shape"), [(None, (16, 24, 3)), (40, (60, 90, 3))])
-def test_what_depends_on_the_whole_image_reaches_each_tile(tmp_path, tile, shape):
+def test_what_depends_on_the_whole_image_reaches_each_tile(tmp_path, mine, tile, shape):
     """The condition is computed once, from the image at the size that covers."""
-    Image.new("RGB", (90, 60), (255, 0, 0)).save(tmp_path / "x.png")
+    Image.new("RGB", (90, 60), (255, 0, 0)).save(mine / "x.png")
     seen = []
 
     def condition(image):
@@ -151,7 +159,7 @@ def test_what_depends_on_the_whole_image_reaches_each_tile(tmp_path, tile, shape
     def translate(images, factor):
         return images * factor
 
-    translate_all(tmp_path, tmp_path / "out", translate, tile=tile, condition=condition)
+    translate_all(mine, tmp_path / "out", translate, tile=tile, condition=condition)
     assert seen == [(1, 3, 16, 24)]
     found = read(tmp_path / "out/x.png")
     assert found.shape == shape
@@ -185,10 +193,62 @@ def test_an_input_is_never_overwritten(tmp_path, source):
     assert (tmp_path / "x.png").read_bytes() == before
 
 
-def test_a_strip_that_would_not_fit_into_memory(tmp_path):
-    Image.new("RGB", (500, 60)).save(tmp_path / "long.png")
+def test_a_strip_that_would_not_fit_into_memory(tmp_path, mine):
+    Image.new("RGB", (500, 60)).save(mine / "long.png")
     with pytest.raises(UserError, match="500 x 60 pixels are longer than 8 to 1"):
-        translate_all(tmp_path, tmp_path / "out")
+        translate_all(mine, tmp_path / "out")
+
+
+def test_strips_are_left_out_before_the_first_picture(tmp_path, mine, capsys):
+    for name in ("a", "c"):
+        Image.new("RGB", (24, 16)).save(mine / f"{name}.png")
+    Image.new("RGB", (500, 60)).save(mine / "b.png")
+    warnings = []
+
+    def translate(images):
+        warnings.append(capsys.readouterr().err)
+        return images
+
+    translate_all(mine, tmp_path / "out", translate)
+    assert f"skipping 1 of 3 images: {mine}/b.png (500 x 60 pixels" in warnings[0]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+    translate_all(mine, tmp_path / "tiles", tile=32)  # tiles can be any number
+    assert (tmp_path / "tiles/b.png").is_file()
+
+
+def test_a_picture_that_breaks_meanwhile_is_left_out(tmp_path, mine, capsys):
+    """So is a damaged one of a large folder, of which only the headers are checked."""
+    for name in "abc":
+        Image.new("RGB", (24, 16)).save(mine / f"{name}.png")
+
+    def translate(images):
+        (mine / "b.png").write_bytes(b"no image")
+        return images
+
+    translate_all(mine, tmp_path / "out", translate)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+    captured = capsys.readouterr()
+    assert f"{mine}/b.png cannot be read" in captured.err
+    assert "Translated 2 images" in captured.out
+
+
+@pytest.mark.parametrize("inner", ["out", "deep/er/out"])
+def test_translations_are_no_input_of_the_next_call(mine, inner):
+    Image.new("RGB", (24, 16)).save(mine / "x.png")
+    with pytest.raises(UserError, match="lies within the --input"):
+        translate_all(mine, mine / inner)
+    assert [file.name for file in mine.iterdir()] == ["x.png"]
+    translate_all(mine / "x.png", mine / inner)  # a single picture takes no others along
+    assert (mine / inner / "x.png").is_file()
+
+
+def test_other_formats_are_counted(tmp_path, mine, capsys):
+    for name in ("x.png", "y.gif", "z.gif"):
+        Image.new("RGB", (24, 16)).save(mine / name)
+    translate_all(mine, tmp_path / "out")
+    captured = capsys.readouterr()
+    assert "pictures of other formats are passed over: 2 .gif" in captured.err
+    assert "Translated 1 images" in captured.out
 
 
 def test_nothing_to_translate(tmp_path):
@@ -199,11 +259,11 @@ def test_nothing_to_translate(tmp_path):
         translate_all(tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_broken_images_are_left_out_and_named(tmp_path, capsys):
+def test_broken_images_are_left_out_and_named(tmp_path, mine, capsys):
     for name in "abc":
-        Image.new("RGB", (24, 16)).save(tmp_path / f"{name}.png")
-    (tmp_path / "broken.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
-    translate_all(tmp_path, tmp_path / "out")
+        Image.new("RGB", (24, 16)).save(mine / f"{name}.png")
+    (mine / "broken.png").write_bytes((mine / "a.png").read_bytes()[:40])
+    translate_all(mine, tmp_path / "out")
     names = sorted(file.name for file in (tmp_path / "out").iterdir())
     assert names == ["a.png", "b.png", "c.png"]
     assert "broken.png" in capsys.readouterr().err
@@ -226,6 +286,15 @@ def test_a_picture_that_loses_detail(tmp_path, suffix):
     pixels = read(tmp_path / f"x.{suffix}")
     assert pixels.shape == (8, 8, 3)
     assert abs(pixels.astype(int) - 128).max() <= 2
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "webp"])
+def test_the_quality_does_not_depend_on_the_case_of_a_suffix(tmp_path, suffix):
+    noise = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32)).astype(np.float32)
+    write_picture(noise, tmp_path / f"x.{suffix}")
+    write_picture(noise, tmp_path / f"y.{suffix.upper()}")
+    lower = (tmp_path / f"x.{suffix}").read_bytes()
+    assert (tmp_path / f"y.{suffix.upper()}").read_bytes() == lower
 
 
 def test_arrays_in_the_range_from_0_to_1(tmp_path):

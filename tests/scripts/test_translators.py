@@ -52,9 +52,11 @@ def test_networks_of_rectangles(name, tiny, tmp_path):
 
 def test_tiles_keep_the_size_of_a_picture(name, tiny, tmp_path):
     """Of one that is larger than a tile, and of one that is smaller."""
-    Image.new("RGB", (70, 50), (200, 100, 50)).save(tmp_path / "large.png")
-    Image.new("RGB", (20, 30), (200, 100, 50)).save(tmp_path / "small.png")
-    flags = ["--input", tmp_path, "--out_dir", tmp_path / "out", "--tile", 32, *TRANSLATE[name]]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    Image.new("RGB", (70, 50), (200, 100, 50)).save(mine / "large.png")
+    Image.new("RGB", (20, 30), (200, 100, 50)).save(mine / "small.png")
+    flags = ["--input", mine, "--out_dir", tmp_path / "out", "--tile", 32, *TRANSLATE[name]]
     run(name, "--resume", tiny.half, "--sample_only", *flags)
     assert Image.open(tmp_path / "out/large.png").size == (70, 50)
     assert Image.open(tmp_path / "out/small.png").size == (20, 30)
