@@ -304,13 +304,21 @@ def pair_rows(a, b):
     """The mean distances of images with the same names; no rows if the names differ."""
     if a.names is None or b.names is None:
         return []
-    if set(a.names) != set(b.names):
-        n_shared = len(set(a.names) & set(b.names))
+    names_a = stems(a.names)
+    names_b = stems(b.names)
+    if len(set(names_a)) < len(a) or len(set(names_b)) < len(b):
+        # Names that differ only in their suffix: the whole names decide.
+        if not set(a.names) & set(b.names):
+            warn("no pairs: some files have names that differ only in their suffixes")
+        names_a = a.names
+        names_b = b.names
+    n_shared = len(set(names_a) & set(names_b))
+    if not n_shared == len(a) == len(b):
         if n_shared:
             warn(f"no pairs: only {n_shared} names are in both, of {len(a)} and {len(b)}")
         return []
-    place = {name: i for i, name in enumerate(b.names)}
-    partners = [place[name] for name in a.names]
+    place = {name: i for i, name in enumerate(names_b)}
+    partners = [place[name] for name in names_a]
 
     def distances(index):
         return distances_of_pair(a.open_one(index), b.open_one(partners[index]))
@@ -326,6 +334,11 @@ def pair_rows(a, b):
         if np.isfinite(value):
             rows.append((name, value, of))
     return rows
+
+
+def stems(names):
+    """Paths without their suffixes."""
+    return [Path(name).with_suffix("").as_posix() for name in names]
 
 
 def distances_of_pair(a, b):

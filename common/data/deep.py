@@ -119,13 +119,23 @@ def shape_of(path):
         ValueError, OSError and others: the file is damaged, is shorter than its header
             says, or holds Python objects.
     """
-    # numpy reads a header as long as the file says before it looks at it.
     with open(path, "rb") as file:
-        version, _ = np.lib.format.read_magic(file)
-        n_bytes = int.from_bytes(file.read(2 if version == 1 else 4), "little")
+        check_header(file)
+    return np.lib.format.open_memmap(path, mode="r").shape
+
+
+def check_header(file):
+    """Refuses an open `.npy` file whose header is longer than numpy's own.
+
+    numpy reads a header as long as the file says, before it looks at the length.
+
+    Raises:
+        ValueError: it is too long, or the file is no `.npy` file.
+    """
+    version, _ = np.lib.format.read_magic(file)
+    n_bytes = int.from_bytes(file.read(2 if version == 1 else 4), "little")
     if n_bytes > LARGEST_HEADER:
         raise ValueError(f"a header of {n_bytes:,} bytes")
-    return np.lib.format.open_memmap(path, mode="r").shape
 
 
 def read_npy(path, allowed, largest):

@@ -1,6 +1,9 @@
 """tools/evaluate.py: sets of images, the kept classifier, the table, and bad input."""
 
 import csv
+import io
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ def noise(*shape, seed=0):
 
 
 def save_images(folder, images, suffix=".png"):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{i}{suffix}")
     return folder
@@ -78,7 +81,7 @@ def test_the_resolution_of_a_folder_names_its_smallest_and_largest_image(tmp_pat
     found = image_sets.load(str(folder))
     assert found.resolution == "10 x 20 to 40 x 50"
     assert not found.is_colour
-    assert found.names == ["a", "b", "c", "d"]
+    assert found.names == ["a.png", "b.png", "c.png", "d.jpg"]
 
 
 def test_idx_files_as_a_folder_and_as_a_file(tmp_path):
@@ -224,6 +227,91 @@ def test_larger_targets_are_scaled_to_the_size_of_a(tmp_path):
     assert [measure for measure, _, _ in pairs] == ["L1", "PSNR", "SSIM"]
     assert {of for _, _, of in pairs} == {"2 pairs, 2 of B scaled to A's size"}
     assert pairs[0][1] == pytest.approx(51 / 127.5)
+
+
+@pytest.mark.parametrize("shape", [(12, 14, 3), (12, 14), (12, 14, 1)])
+def test_arrays_as_the_scripts_write_them(tmp_path, shape):
+    """Against the same values as pictures, of the same names."""
+    rng = np.random.default_rng(0)
+    for folder in ("arrays", "pictures"):
+        (tmp_path / folder).mkdir()
+    for i in range(3):
+        pixels = rng.integers(256, size=shape, dtype=np.uint8)
+        np.save(tmp_path / f"arrays/{i}.npy", np.float32(pixels / 255))
+        Image.fromarray(pixels.squeeze()).save(tmp_path / f"pictures/{i}.png")
+    for a, b in (("arrays", "pictures"), ("pictures", "arrays"), ("arrays", "arrays")):
+        argv = [str(tmp_path / a), str(tmp_path / b), "--features", "none"]
+        found = evaluate.main(argv)
+        assert [found["L1"], found["PSNR"], found["SSIM"]] == pytest.approx([0, 100, 1])
+        assert found["A"] == "3 of 14 x 12"
+
+
+def test_two_files_of_one_name_have_their_own_partners(tmp_path, capsys):
+    images = noise(2, 12, 12, 3)
+    for folder in ("A", "B"):
+        save_images(tmp_path / folder, images)
+        save_images(tmp_path / folder, 255 - images, ".bmp")
+    found = evaluate.main([str(tmp_path / "A"), str(tmp_path / "B"), "--features", "none"])
+    assert [found["L1"], found["PSNR"], found["SSIM"]] == pytest.approx([0, 100, 1])
+    save_images(tmp_path / "C", images, ".tif")
+    with pytest.raises(SystemExit):
+        evaluate.main([str(tmp_path / "A"), str(tmp_path / "C"), "--features", "none"])
+    assert "names that differ only in their suffixes" in capsys.readouterr().err
+
+
+def test_photographs_with_odd_exif_entries(tmp_path):
+    """The orientation is a text; the pixels are whole."""
+    entry = struct.pack("<HHHI", 1, 0x0112, 2, 2) + b"6\0\0\0" + bytes(4)
+    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry
+    (tmp_path / "A").mkdir()
+    for i in range(2):
+        picture = Image.fromarray(noise(1, 12, 14, 3)[0])
+        picture.save(tmp_path / f"A/{i}.jpg", exif=block)
+    found = evaluate.main([str(tmp_path / "A"), str(tmp_path / "A"), "--features", "none"])
+    assert found["A"] == "2 of 14 x 12"
+    assert found["L1"] == 0
+
+
+def replaced_entry(data, **fields):
+    """An archive with the entry images.npy, whose description is changed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("images.npy", data)
+        for field, value in fields.items():
+            setattr(archive.filelist[0], field, value)
+    return buffer.getvalue()
+
+
+def array_of(values, version=1, n_bytes=None, shape=None):
+    """A .npy file of some values, whose header may claim another shape or length."""
+    shape = values.shape if shape is None else shape
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    length = (len(header) if n_bytes is None else n_bytes).to_bytes(2 * version, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + header + values.tobytes()
+
+
+SAMPLES = np.zeros((2, 8, 8, 1), np.uint8)
+ARCHIVES = {
+    "an array called archive": array_of(SAMPLES),
+    "an entry that is no array": replaced_entry(b"no array"),
+    "an empty entry": replaced_entry(b""),
+    "an array beyond 64 bits": replaced_entry(array_of(SAMPLES, shape=(2**70, 8, 8, 1))),
+    "an array of 90 TiB": replaced_entry(array_of(SAMPLES, shape=(10**12, 10, 10, 1))),
+    "a header of 1 GB": replaced_entry(array_of(SAMPLES, 2, 1 << 30)),
+    "an unknown compression": replaced_entry(array_of(SAMPLES), compress_type=99),
+    "an encrypted entry": replaced_entry(array_of(SAMPLES), flag_bits=1),
+    "damaged LZMA": replaced_entry(array_of(SAMPLES), compress_type=zipfile.ZIP_LZMA),
+    "an entry of 1 TB": replaced_entry(array_of(SAMPLES), file_size=1 << 40),
+}
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_archives_of_strangers_are_one_line(tmp_path, fails, case):
+    path = tmp_path / "samples.npz"
+    path.write_bytes(ARCHIVES[case])
+    code, line = fails(evaluate.main, [path, "digits"])
+    assert code == 2
+    assert f"{path} cannot be read as an .npz file of arrays" in line
 
 
 def test_the_whole_table_of_samples_against_digits(tmp_path):

@@ -147,7 +147,7 @@ def read_kept(path):
     try:
         with np.load(path) as file:
             state = {name: file[name] for name in file.files}
-    except (*checkpoint.DAMAGE, ValueError, KeyError) as error:
+    except Exception as error:  # whatever is wrong with it
         warn(f"{path} is damaged ({error}) and is made again")
         return None
     expected = {name: value.shape for name, value in checkpoint.module_state(network).items()}

@@ -7,13 +7,20 @@ Subtleties in GAN Evaluation").
 """
 
 from common.data import load_digits
-from common.data.decode import check_images, list_images, open_image, workers
+from common.data.decode import (
+    ONE_OR_THREE,
+    check_images,
+    list_images,
+    open_image,
+    size_of,
+    workers,
+)
+from common.data.deep import check_header
 from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, find_idx, read_digits, read_idx
 from common.errors import UserError
 
 import functools
 import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,8 +29,7 @@ from PIL import Image
 
 WORDS = {"digits": "train", "digits:test": "test"}
 N_TEST = 500  # of the bundled digits, which have no test files
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-EXIF_ORIENTATION = 0x0112  # values from 5 on swap width and height
+LARGEST_SAMPLES = 1 << 34  # bytes of the arrays of an .npz file
 
 
 class ImageSet:
@@ -37,7 +43,8 @@ class ImageSet:
         is_colour: whether an image has channels that differ; of a folder, one of the
             first 50.
         labels: (N,) integers, or None.
-        names: N names by which the images of two folders are paired, or None.
+        names: the N paths of a folder's images in it, by which those of two folders are
+            paired; or None.
     """
 
     def __init__(self, name, open_one, n, sizes, is_colour, labels=None, names=None):
@@ -196,12 +203,8 @@ def of_idx(name, path):
 
 def of_samples(name, path):
     """The `images` (N, H, W, C) uint8 of an .npz file, and its `labels` if any."""
-    try:
-        with np.load(path) as file:
-            arrays = {key: file[key] for key in ("images", "labels") if key in file.files}
-            found = ", ".join(file.files)
-    except UNREADABLE as error:
-        raise UserError(f"{name} cannot be read as an .npz file of arrays ({error})") from error
+    arrays, names = read_arrays(path, ("images", "labels"), LARGEST_SAMPLES)
+    found = ", ".join(names)
     if "images" not in arrays:
         raise UserError(
             f"{name} holds no array `images`, as --n_samples writes it; found: {found or 'nothing'}"
@@ -220,16 +223,44 @@ def of_samples(name, path):
     return of_pixels(name, images, labels)
 
 
+def read_arrays(path, wanted, largest):
+    """Arrays of an .npz file, and the names of all that are in it.
+
+    Args:
+        wanted: the names of those that are read, if they are there.
+        largest: bytes that they may have together.
+
+    Raises:
+        UserError: the file cannot be read, whatever is wrong with it, or is too large.
+    """
+    try:
+        size = 0
+        with zipfile.ZipFile(path) as archive:
+            for name in wanted:
+                if f"{name}.npy" in archive.namelist():
+                    size += archive.getinfo(f"{name}.npy").file_size
+                    with archive.open(f"{name}.npy") as file:
+                        check_header(file)
+        if size > largest:
+            raise ValueError(f"arrays of {size:,} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in wanted if name in file.files}
+            return arrays, file.files
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path} cannot be read as an .npz file of arrays ({reason})") from error
+
+
 def of_folder(name, folder):
-    """The images below a folder, each named by its path there without the suffix."""
-    files = check_images(list_images(folder))
+    """The images below a folder."""
+    files = check_images(list_images(folder), ONE_OR_THREE)
     with ThreadPoolExecutor(workers()) as pool:
-        sizes = list(pool.map(upright_size, files))
-    is_colour = any(has_colour(open_image(file, 3)) for file in files[:50])
-    names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
+        sizes = list(pool.map(size_of, files))
+    is_colour = any(has_colour(open_image(file, ONE_OR_THREE)) for file in files[:50])
+    names = [file.relative_to(folder).as_posix() for file in files]
     return ImageSet(
         name,
-        lambda index: open_image(files[index], 3),
+        lambda index: open_image(files[index], ONE_OR_THREE),
         len(files),
         sizes,
         is_colour,
@@ -237,13 +268,6 @@ def of_folder(name, folder):
     )
 
 
-def upright_size(file):
-    """(width, height) by the header of an image file, turned as its EXIF data say."""
-    with Image.open(file) as image:
-        is_turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-        return image.size[::-1] if is_turned else image.size
-
-
 def has_colour(image):
-    pixels = np.asarray(image)
+    pixels = np.asarray(image.convert("RGB"))
     return bool((pixels != pixels[..., :1]).any())
