@@ -6,11 +6,13 @@ of PyTorch 1.6 and later, and the older one, in which five pickles and then the 
 follow each other (torch/serialization.py, `_legacy_save`).
 """
 
+from common.data.files import check_regular
 from common.errors import UserError
 
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -25,19 +27,9 @@ DTYPES = {
     "LongStorage": "<i8",
     "IntStorage": "<i4",
 }
-# What a damaged file may raise.
-DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RecursionError,
-)
+LARGEST_PICKLE = 1 << 24  # bytes of the description of a network's weights
+LARGEST_MEMO = 1 << 20  # objects that it may number
+MOST_VIEWS = 4  # times the numbers of a file that its tensors may have together
 
 
 class Storage:
@@ -116,43 +108,90 @@ def read_weights(path):
     """{name: array} of a state dict in a file of PyTorch.
 
     Raises:
-        UserError: the file is of another format, is damaged, or holds anything other
-            than tensors.
+        UserError: the file is of another format, is damaged in any way, needs more
+            memory than its size explains, or holds anything other than tensors.
     """
     try:
+        size = check_regular(path)
         with open(path, "rb") as file:
-            found = read_zip(file) if zipfile.is_zipfile(file) else read_legacy(file)
+            read = read_zip if zipfile.is_zipfile(file) else read_legacy
+            found, storages = read(file, size)
         if not isinstance(found, dict) or not found:
             raise ValueError("it holds no dict of weights")
+        check_views(found.values(), storages)
         return {str(name): tensor.array() for name, tensor in found.items()}
-    except DAMAGE as error:
-        raise UserError(f"{path} cannot be read as PyTorch's weights: {error}") from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path} cannot be read as PyTorch's weights: {reason}") from error
 
 
-def read_zip(file):
-    """What an archive of PyTorch 1.6 or later holds."""
+def check_views(tensors, storages):
+    """Refuses tensors that repeat the numbers of their storages again and again."""
+    n_stored = sum(len(storage.numbers) for storage in storages)
+    if sum(math.prod(tensor.size) for tensor in tensors) > MOST_VIEWS * n_stored:
+        raise ValueError("its tensors are larger than the file")
+
+
+def check_pickle(file):
+    """Refuses a pickle that asks for much memory: its memo, or texts beyond its end.
+
+    The position in the file is behind the pickle afterwards.
+    """
+    for operation, value, _ in pickletools.genops(file):
+        if "PUT" in operation.name and value > LARGEST_MEMO:
+            raise ValueError(f"it numbers {value:,} objects")
+
+
+def load(unpickler, file):
+    """What an unpickler reads at the file's position, after it has been checked."""
+    start = file.tell()
+    check_pickle(file)
+    file.seek(start)
+    return unpickler.load()
+
+
+def read_zip(file, size):
+    """What an archive of PyTorch 1.6 or later holds, and its storages.
+
+    Args:
+        size: of the file, in bytes.
+    """
     with zipfile.ZipFile(file) as archive:
         (pickled,) = (name for name in archive.namelist() if Path(name).name == "data.pkl")
-        unpickler = Unpickler(io.BytesIO(archive.read(pickled)))
-        found = unpickler.load()
+        if archive.getinfo(pickled).file_size > LARGEST_PICKLE:
+            raise ValueError("its description of the weights is too long")
+        description = io.BytesIO(archive.read(pickled))
+        unpickler = Unpickler(description)
+        found = load(unpickler, description)
+        left = size
         for key, storage in unpickler.storages.items():
-            data = archive.read(pickled.replace("data.pkl", f"data/{key}"))
-            storage.numbers = np.frombuffer(data, storage.dtype)
-    return found
+            name = pickled.replace("data.pkl", f"data/{key}")
+            # PyTorch compresses nothing, so a file holds all of its numbers.
+            left -= archive.getinfo(name).file_size
+            if left < 0:
+                raise ValueError("its entries are larger than the file")
+            storage.numbers = np.frombuffer(archive.read(name), storage.dtype)
+    return found, unpickler.storages.values()
 
 
-def read_legacy(file):
-    """What a file of the older format holds."""
+def read_legacy(file, size):
+    """What a file of the older format holds, and its storages.
+
+    Args:
+        size: of the file, in bytes.
+    """
     file.seek(0)
-    if Unpickler(file).load() != LEGACY_MAGIC:
+    if load(Unpickler(file), file) != LEGACY_MAGIC:
         raise ValueError("its first number is not PyTorch's")
-    Unpickler(file).load()  # the version of the format
-    Unpickler(file).load()  # the machine that wrote it
+    load(Unpickler(file), file)  # the version of the format
+    load(Unpickler(file), file)  # the machine that wrote it
     unpickler = Unpickler(file)
-    found = unpickler.load()
-    for key in Unpickler(file).load():
+    found = load(unpickler, file)
+    for key in load(Unpickler(file), file):
         storage = unpickler.storages[key]
         count = int(np.frombuffer(file.read(8), "<i8")[0])
-        data = file.read(count * storage.dtype.itemsize)
-        storage.numbers = np.frombuffer(data, storage.dtype)
-    return found
+        n_bytes = count * storage.dtype.itemsize
+        if not 0 <= n_bytes <= size:
+            raise ValueError(f"a storage of {count:,} numbers")
+        storage.numbers = np.frombuffer(file.read(n_bytes), storage.dtype)
+    return found, unpickler.storages.values()

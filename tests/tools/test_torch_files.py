@@ -4,6 +4,8 @@ from common.checkpoint import read_npz
 from common.errors import UserError
 
 import pickle
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -99,6 +101,70 @@ def test_damaged_files_end_in_one_line(tmp_path, legacy):
         path.write_bytes(data[:end])
         with pytest.raises(UserError, match="cannot be read"):
             read_weights(path)
+
+
+HEAD = pickle.dumps(torch_files.LEGACY_MAGIC, 2)
+ASKING = {  # for memory that the file does not have
+    "a memo of 2**30 objects": HEAD[:-1] + b"r" + struct.pack("<I", 1 << 30) + b".",
+    "bytes beyond the end": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b".",
+    "a frame beyond the end": b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b".",
+    "a memo of 2**26 objects": b"\x80\x02K\1r" + struct.pack("<I", 1 << 26) + b".",
+}
+
+
+@pytest.mark.parametrize("case", ASKING)
+def test_files_that_ask_for_memory(tmp_path, case):
+    (tmp_path / "w.pth").write_bytes(ASKING[case])
+    with pytest.raises(UserError, match=r"w\.pth cannot be read as PyTorch's weights: ."):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_a_legacy_storage_that_claims_more_numbers(tmp_path):
+    path = save({"a": torch.arange(10.0)}, tmp_path / "w.pth", legacy=True)
+    data = path.read_bytes()
+    for count in (1 << 31, 1 << 61, -1):
+        path.write_bytes(data.replace(struct.pack("<q", 10), struct.pack("<q", count)))
+        with pytest.raises(UserError, match="a storage of"):
+            read_weights(path)
+
+
+def rewritten(path, compression, change=None):
+    """The archive of some weights, written again."""
+    save({"a": torch.zeros(1_000_000)}, path, legacy=False)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+        for info in archive.filelist:
+            for field, value in (change or {}).items():
+                setattr(info, field, value)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("compression", "change"),
+    [
+        (zipfile.ZIP_DEFLATED, None),  # 4 MB in 4 kB
+        (zipfile.ZIP_STORED, {"compress_type": 99}),
+        (zipfile.ZIP_STORED, {"compress_type": zipfile.ZIP_LZMA}),
+        (zipfile.ZIP_STORED, {"compress_type": zipfile.ZIP_DEFLATED}),
+        (zipfile.ZIP_STORED, {"flag_bits": 1}),
+        (zipfile.ZIP_STORED, {"extract_version": 99}),
+        (zipfile.ZIP_STORED, {"file_size": 1 << 40}),
+    ],
+)
+def test_archives_that_pytorch_does_not_write(tmp_path, compression, change):
+    path = rewritten(tmp_path / "w.pth", compression, change)
+    with pytest.raises(UserError, match=r"w\.pth cannot be read as PyTorch's weights: ."):
+        read_weights(path)
+
+
+def test_many_tensors_of_one_storage(tmp_path):
+    numbers = torch.zeros(1000)
+    path = save({str(i): numbers for i in range(5)}, tmp_path / "w.pth", legacy=False)
+    with pytest.raises(UserError, match="its tensors are larger than the file"):
+        read_weights(path)
 
 
 # ---- conversion ----
