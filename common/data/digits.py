@@ -3,7 +3,7 @@
 from common.data import mnist
 from common.data.augment import square
 from common.data.decode import SUFFIXES
-from common.data.files import is_data
+from common.data.files import check_regular, is_data
 from common.data.items import InMemory
 from common.data.layout import existing_folder, find_split, is_built_in, not_found
 from common.errors import UserError, say
@@ -12,7 +12,6 @@ import gzip
 import math
 import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,8 @@ BUNDLED = Path(__file__).parent / "mnist5k"
 IMAGES_MAGIC = 2051  # 0x0803: uint8, three dimensions
 LABELS_MAGIC = 2049  # 0x0801: uint8, one dimension
 LARGEST_IDX = 1 << 31  # bytes of pixels; forty times MNIST
+MOST_UNPACKED = 1100  # bytes that a byte of a gzipped file can become
+LARGEST_RESIZED = 1 << 33  # bytes of pixels at the size of the images
 STEMS = {"train": ("train",), "test": ("t10k", "test"), "val": ("val",)}  # of file names
 
 
@@ -107,6 +108,12 @@ def resize_all(pixels, img_size, channels):
     Returns:
         (N, C, S, S) uint8. The channels are equal, and share their memory.
     """
+    n_bytes = len(pixels) * img_size * img_size
+    if n_bytes > LARGEST_RESIZED:
+        raise UserError(
+            f"{len(pixels):,} images of {img_size} x {img_size} would take {n_bytes:,} bytes of "
+            f"memory, and at most {LARGEST_RESIZED:,} are used: lower --img_size"
+        )
     if pixels.shape[1:] != (img_size, img_size):
         resized = np.empty((len(pixels), img_size, img_size), np.uint8)
         for target, image in zip(resized, pixels):
@@ -197,6 +204,7 @@ def read_idx(path, magic):
             damaged compression.
     """
     try:
+        n_bytes = check_regular(path)
         with open(path, "rb") as file:
             is_gzipped = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if is_gzipped else open(path, "rb") as file:
@@ -204,11 +212,14 @@ def read_idx(path, magic):
             size = math.prod(shape)
             if size > LARGEST_IDX:
                 raise UserError(f"{path}: its header claims {size:,} bytes, more than can be read")
-            # One byte more shows a file that is too long, without unpacking all of a
-            # gzip bomb.
-            data = file.read(size + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+            # Memory for no more than the file can hold. One byte more shows a file that
+            # is too long, without unpacking all of a gzip bomb.
+            most = n_bytes * MOST_UNPACKED if is_gzipped else n_bytes
+            data = file.read(min(size, most) + 1)
+    except UserError:
+        raise
+    except Exception as error:  # whatever gzip and zlib raise for a damaged file
+        raise UserError(f"{path} cannot be read: {error or type(error).__name__}") from error
     if len(data) != size:
         relation = "more" if len(data) > size else "fewer"
         raise UserError(
@@ -227,4 +238,7 @@ def read_idx_header(file, path, magic):
         raise UserError(
             f"{path} is not the expected IDX file: its magic number is {found}, not {magic}"
         )
-    return struct.unpack(f">{n_dims}I", header[4:])
+    shape = struct.unpack(f">{n_dims}I", header[4:])
+    if 0 in shape[1:]:
+        raise UserError(f"{path}: its header claims images of {shape[2]} x {shape[1]} pixels")
+    return shape

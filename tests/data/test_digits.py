@@ -6,7 +6,9 @@ from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, holds_idx, read_idx
 
 import gzip
 import hashlib
+import socket
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -254,3 +256,118 @@ def test_a_failed_download_names_files_and_folder(tmp_path, monkeypatch, serve):
     with pytest.raises(UserError, match=r"no route.*Put these files into .*a\.gz") as error:
         mnist.download_mnist(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+DATA = bytes(range(256)) * 8
+PAGE = b"<html><body>Please log in</body></html>"
+
+
+def answer(body, status="200 OK", *headers):
+    """A whole answer of a server."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+ODD_ANSWERS = {  # of a proxy; the message
+    "a page": (answer(PAGE), "a web page"),
+    "a login elsewhere": (answer(b"", "302 Found", "Location: /login"), "a web page"),
+    "a local file": (answer(b"", "302 Found", "Location: file:///etc/passwd"), "302"),
+    "a circle": (answer(b"", "302 Found", "Location: /a.gz"), "infinite loop|302"),
+    "half of it": (answer(DATA).replace(b"2048", b"4096"), "ended after 2,048 of 4,096 bytes"),
+    "another file": (answer(b"x" * 99), "wrong MD5"),
+    "no such range": (answer(b"", "416 Range Not Satisfiable"), "416"),
+    "no HTTP": (b"SSH-2.0-OpenSSH\r\n\r\n", "SSH-2.0"),
+    "nothing": (b"", "closed|reset|Remote end"),
+    "a status that is none": (b"HTTP/1.1 abc\r\n\r\n", "abc"),
+    "a line without end": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000 + b"\r\n\r\n", "header|line"),
+    "too many headers": (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "100 headers"),
+    "a length that is none": (answer(DATA).replace(b"2048", b"many"), "many"),
+    "broken chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "IncompleteRead|invalid literal",
+    ),
+}
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """A function that starts a server of given answers, as the only mirror."""
+    sockets = []
+
+    def start(answers):
+        server = socket.create_server(("127.0.0.1", 0))
+        sockets.append(server)
+
+        def run():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    request = connection.recv(65536).split(b" ")[1].decode()
+                    connection.sendall(answers.get(request, answer(PAGE)))
+
+        threading.Thread(target=run, daemon=True).start()
+        monkeypatch.setenv("no_proxy", "*")
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        monkeypatch.setattr(mnist, "MNIST_MIRRORS", (url,))
+        monkeypatch.setattr(mnist, "MNIST_FILES", {"a.gz": hashlib.md5(DATA).hexdigest()})
+
+    yield start
+    for server in sockets:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+@pytest.mark.parametrize("case", ODD_ANSWERS)
+def test_whatever_a_proxy_answers(tmp_path, mirror, case):
+    """One line, and no file under the real name; the next call succeeds."""
+    data, message = ODD_ANSWERS[case]
+    mirror({"/a.gz": data})
+    with pytest.raises(UserError, match=message) as error:
+        mnist.download_mnist(tmp_path)
+    assert "\n" not in str(error.value)
+    left = [file.name for file in tmp_path.iterdir()]
+    assert left == (["a.gz.part"] if case == "half of it" else [])
+
+    mirror({"/a.gz": answer(DATA)})
+    mnist.download_mnist(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gz"]
+    assert (tmp_path / "a.gz").read_bytes() == DATA
+
+
+def test_a_download_is_continued(tmp_path, mirror):
+    (tmp_path / "a.gz.part").write_bytes(DATA[:1000])
+    mirror({"/a.gz": answer(DATA[1000:], "206 Partial Content")})
+    mnist.download_mnist(tmp_path)
+    assert (tmp_path / "a.gz").read_bytes() == DATA
+
+
+def test_the_rest_of_another_file(tmp_path, mirror):
+    """The part is no beginning of the file, so it is fetched from scratch."""
+    (tmp_path / "a.gz.part").write_bytes(b"something else")
+    mirror({"/a.gz": answer(DATA)})
+    mnist.download_mnist(tmp_path)
+    assert (tmp_path / "a.gz").read_bytes() == DATA
+
+
+def test_a_damaged_file_is_fetched_again(tmp_path, mirror):
+    (tmp_path / "a.gz").write_bytes(DATA[:-1])
+    mirror({"/a.gz": answer(DATA)})
+    mnist.download_mnist(tmp_path)
+    assert (tmp_path / "a.gz").read_bytes() == DATA
+
+
+def test_an_answer_without_end(tmp_path, mirror, monkeypatch):
+    monkeypatch.setattr(mnist, "LARGEST_FILE", 3000)
+    mirror({"/a.gz": b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * 100_000})
+    with pytest.raises(UserError, match="wrong MD5"):
+        mnist.download_mnist(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"cannot download MNIST into .*file/x: Not a directory"):
+        mnist.download_mnist(tmp_path / "file/x")

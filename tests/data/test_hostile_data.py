@@ -5,6 +5,7 @@ from common.data import load_attributes, load_digits
 from common.data.attributes import read_table
 from common.data.folders import ImageFolder
 
+import gzip
 import io
 import struct
 import zlib
@@ -124,7 +125,18 @@ IDX = {
     "fewer images than labels": idx_bytes(np.zeros((39, 4, 4), np.uint8)),
     "half of a compressed file": b"\x1f\x8b\x08" + bytes(20),
     "a pickle": PICKLE,
+    "no pixels": idx_bytes(np.zeros((40, 0, 28), np.uint8)),
+    "a wrong checksum in gzip": gzip.compress(bytes(3000))[:-8] + bytes(8),
+    "gzip of an unknown method": b"\x1f\x8b\x09" + bytes(20),
 }
+
+
+def test_digits_that_would_fill_the_memory(tmp_path):
+    """40 kB on the disk, and 15 GB at 28 x 28."""
+    pixels = np.zeros((20_000_000, 1, 1), np.uint8)
+    folder = write_idx_folder(tmp_path / "data", pixels, np.zeros(20_000_000, np.uint8))
+    with pytest.raises(UserError, match=r"20,000,000 images of 28 x 28 would take"):
+        load_digits(folder)
 
 
 @pytest.mark.parametrize("case", IDX)
