@@ -21,6 +21,7 @@ stopped, the same call continues it.
 import argparse
 import json
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -33,6 +34,7 @@ import common
 from common.checkpoint import write_atomically
 from common.cli import HelpFormatter, number
 from common.data.decode import fit, list_images, open_picture, to_float
+from common.data.files import read_text
 from common.data.label_maps import (
     Classes,
     check_suffixes,
@@ -259,12 +261,23 @@ def look_up(maps, names, folder):
 
     Args:
         names: {map's name: image's name}, without suffixes.
+
+    Raises:
+        UserError: several images have the name of a reference.
     """
-    images = {image.stem: image for image in list_images(folder)}
+    images = defaultdict(list)
+    for image in list_images(folder):
+        images[image.stem].append(image)
     references = []
     for label_map in maps:
         name = names[label_map.stem]
-        references.append(images.get(name, folder / name))
+        found = images[name] or [folder / name]
+        if len(found) > 1:
+            raise UserError(
+                f"the reference of {label_map.name} may be {found[0]} or {found[1]}: "
+                "one of them must go"
+            )
+        references.append(found[0])
     return references
 
 
@@ -276,7 +289,7 @@ def read_names(maps, path):
     """
     names = {}
     try:
-        for label_map, image in json.loads(path.read_text()).items():
+        for label_map, image in json.loads(read_text(path)).items():
             names[Path(label_map).stem] = Path(image).stem
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(
@@ -363,10 +376,10 @@ def continues(out_dir, args, run_args):
     for name in ("maps", "out_size", "tiles", "ref", "ref_dir", "ref_json", "image_dir"):
         call[name] = getattr(args, name)
     call["n_outputs"] = args.n_outputs
-    text = json.dumps(call)
+    text = json.dumps(call).encode()
     note = out_dir / UNFINISHED
-    is_same = note.is_file() and note.read_text() == text
-    write_atomically(note, lambda file: file.write(text.encode()))
+    is_same = note.is_file() and note.read_bytes() == text
+    write_atomically(note, lambda file: file.write(text))
     return is_same
 
 

@@ -2,14 +2,16 @@
 
 from common.data.decode import to_float
 
+import io
 import json
 import shutil
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from registry import meta, run
+from registry import images, meta, run
 
 from tools import landscape
 
@@ -188,6 +190,29 @@ def test_references_in_the_training_images(trained, tiny_runs, tmp_path, encoded
     assert np.allclose(np.stack(encoded), to_float(np.stack(pixels)), atol=1e-5)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk"])
+def test_names_in_json_in_any_encoding(tmp_path, encoding):
+    text = json.dumps({"图0.png": "照片一.jpg", "图1.png": "照片二.jpg"}, ensure_ascii=False)
+    (tmp_path / "refs.json").write_bytes(text.encode(encoding))
+    names = landscape.read_names([Path("图0.png"), Path("图1.png")], tmp_path / "refs.json")
+    assert names == {"图0": "照片一", "图1": "照片二"}
+
+
+def test_copies_of_a_notebook_are_not_painted(trained, tmp_path):
+    maps = make_maps(tmp_path / "maps", 2)
+    (maps / ".ipynb_checkpoints").mkdir()
+    shutil.copy(maps / "0.png", maps / ".ipynb_checkpoints/0-checkpoint.png")
+    assert sorted(paint(trained, maps, tmp_path / "out")) == ["0.jpg", "1.jpg"]
+
+
+def test_a_note_that_is_no_text(trained, tmp_path):
+    """It counts as that of another call."""
+    maps = make_maps(tmp_path / "maps", 2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.unfinished.json").write_bytes(b"\xff\xfe")
+    assert sorted(paint(trained, maps, tmp_path / "out")) == ["0.jpg", "1.jpg"]
+
+
 def test_a_reference_changes_the_picture(trained, maps, tmp_path):
     """The run's seed sets random styles, and --seed others."""
     Image.new("RGB", (64, 64), (250, 50, 20)).save(tmp_path / "style.png")
@@ -261,6 +286,19 @@ def flag(*flags):
     return lambda folder: flags
 
 
+def two_references(folder):
+    images(folder / "styles", 2)
+    images(folder / "styles/more", 1, suffix="jpg")
+    return ["--ref_dir", folder / "styles"]
+
+
+def jpeg():
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "jpeg")
+    return buffer.getvalue()
+
+
+JPEG = jpeg()
 GREY = np.full((8, 8), 9, np.uint8)
 RGB = np.zeros((8, 8, 3), np.uint8)
 BAD = {
@@ -286,6 +324,11 @@ BAD = {
     "a broken map": (another_map(data=b"x"), "1.png cannot be read"),
     "a JPEG": (another_map(GREY, name="1.jpg"), "1.jpg: jpg alters the labels"),
     "two maps of a name": (another_map(GREY, name="1.bmp"), "holds two maps called 1"),
+    "JPEG under another name": (another_map(data=JPEG), "1.png: its content is JPEG"),
+    "two references of a name": (
+        two_references,
+        "the reference of 0.png may be",
+    ),
 }
 
 

@@ -222,7 +222,11 @@ def judge_folder(args):
     The size of the first one, cut to a multiple of 4, is that of all.
     """
     folder = Path(args.B).expanduser()
-    pictures = {file.stem: file for file in list_images(folder)}
+    pictures = {}
+    for file in list_images(folder):
+        if file.stem in pictures:
+            raise UserError(f"{pictures[file.stem]} and {file} have the same name: one must go")
+        pictures[file.stem] = file
     width, height = open_image(next(iter(pictures.values())), 3).size
     shape = (height - height % 4, width - width % 4)
     train_split = label_maps.load(arguments(args.maps, shape), "train")
