@@ -58,19 +58,26 @@ def translate_folder(
     if needs_covering:
         files = without_strips(files)
     n_written = 0
-    for file in files:
-        try:
-            image = open_picture(file, channels, at_least=None if tile else shape)
-        except Unreadable as error:  # of many files, the check reads only the headers
-            warn(f"{error}; it is left out")
-            continue
+    for file, image in readable(files, channels, at_least=None if tile else shape):
         covering = cover(image, shape) if needs_covering else None
         translation = translate_one(image, covering, translate, multiple, tile, condition)
-        target = out_dir / file.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(translation, target)
+        write_picture(translation, out_dir / file.relative_to(root))
         n_written += 1
     say(f"Translated {n_written} images into {out_dir}.")
+
+
+def readable(files, channels, at_least):
+    """Yields (file, image of `open_picture`), without those that cannot be read.
+
+    Of many files, `check_images` reads only the headers.
+    """
+    for file in files:
+        try:
+            image = open_picture(file, channels, at_least)
+        except Unreadable as error:
+            warn(f"{error}; it is left out")
+        else:
+            yield file, image
 
 
 def without_strips(files):
@@ -79,9 +86,16 @@ def without_strips(files):
     Raises:
         UserError: there are no others.
     """
+
+    def size(file):
+        try:
+            return size_of(file)
+        except Unreadable:  # `readable` will say so
+            return 1, 1
+
     with ThreadPoolExecutor(workers()) as pool:
-        sizes = list(pool.map(size_of, files))
-    strips = [i for i, size in enumerate(sizes) if max(size) > LONGEST * min(size)]
+        sizes = list(pool.map(size, files))
+    strips = [i for i, sides in enumerate(sizes) if max(sides) > LONGEST * min(sides)]
     if not strips:
         return files
     width, height = sizes[strips[0]]
@@ -196,7 +210,9 @@ def write_picture(image, target):
 
     If C is neither 1 nor 3, or the path ends in `.npy`, it becomes an array (H, W, C)
     float32 in [0, 1], or (H, W) if C is 1. Otherwise it becomes a picture of 8 bits.
+    The folder is created.
     """
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix.lower() != ".npy" and len(image) in (1, 3):
         pixels = to_uint8(image[None])[0]
         as_picture(pixels).save(target, **QUALITY.get(target.suffix.lower(), {}))

@@ -12,6 +12,9 @@ from pathlib import Path
 # Synology's indexes, and waste bins. Names that begin with a dot are no data either
 # (macOS's ._x.jpg, .ipynb_checkpoints, .Trash-1000).
 NO_DATA = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")
+# Python's names of encodings that may be guessed, and the usual ones. GB18030 is GBK
+# with further characters.
+ENCODINGS = {"gb18030": "GBK", "cp1252": "Windows-1252"}
 LARGEST_TEXT = 1 << 28  # bytes of a table or a text; captions of two million images
 
 
@@ -144,7 +147,8 @@ def read_text(path):
 
 def warn_of_encoding(path, guess):
     """Says that a text is read in an encoding that is only probable."""
-    warn(f"{path} is not in UTF-8 and is read as {guess}; save it in UTF-8 if that is wrong")
+    name = ENCODINGS[guess]
+    warn(f"{path} is not in UTF-8 and is read as {name}; save it in UTF-8 if that is wrong")
 
 
 def read_encoded(path):

@@ -212,8 +212,8 @@ def test_a_sentence_and_its_image_in_any_notation(tmp_path, header, row):
 @pytest.mark.parametrize(
     ("encoding", "texts", "name"),
     [
-        ("gbk", ["一只红色的鸟", "一棵树,很高"], "gb18030"),
-        ("cp1252", ["un oiseau étrange, très beau", "a tree – “tall”"], "cp1252"),
+        ("gbk", ["一只红色的鸟", "一棵树,很高"], "GBK"),
+        ("cp1252", ["un oiseau étrange, très beau", "a tree – “tall”"], "Windows-1252"),
     ],
 )
 def test_encodings_of_an_older_windows(tmp_path, capsys, encoding, texts, name):
