@@ -289,7 +289,7 @@ def read_names(maps, path):
     """
     names = {}
     try:
-        for label_map, image in json.loads(read_text(path)).items():
+        for label_map, image in json.loads(read_text(path, may_be_pipe=True)).items():
             names[Path(label_map).stem] = Path(image).stem
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(

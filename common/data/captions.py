@@ -52,7 +52,7 @@ def read_texts(path):
     Raises:
         UserError: the file cannot be read, or holds no text.
     """
-    texts = lines_of(read_text(expanded(path)))
+    texts = lines_of(read_text(expanded(path), may_be_pipe=True))
     if not texts:
         raise UserError(f"{path} holds no text")
     return texts
@@ -296,7 +296,7 @@ def from_text_files(folder, files):
     Raises:
         UserError: a text file may belong to several images, or an image have several.
     """
-    texts = find_files(folder, (".txt",))
+    texts = find_files(folder, (".txt",), warns=False)  # `list_images` has warned
     owners = {}  # image file: text file
     there = set(texts)
     for file in files:

@@ -26,7 +26,7 @@ def is_data(name):
 # ---- below a folder ----
 
 
-def find_files(folder, suffixes):
+def find_files(folder, suffixes, warns=True):
     """All files below a folder that have one of some suffixes, sorted by path.
 
     Links to folders are followed. A folder to which several links lead is read once, so
@@ -35,6 +35,7 @@ def find_files(folder, suffixes):
     Args:
         folder: a `Path`.
         suffixes: with their dots, in lower case.
+        warns: whether to print this warning.
 
     Raises:
         UserError: the folder itself cannot be read.
@@ -61,7 +62,7 @@ def find_files(folder, suffixes):
                 raise UserError(f"{folder.absolute()} cannot be read: {error.strerror}") from error
             left_out[inner] = error.strerror or type(error).__name__
         links.sort()
-    if left_out:
+    if left_out and warns:
         warn(f"{folder}: not all of it is read: {in_words(left_out)}")
     # As paths are sorted: part by part.
     found.sort(key=lambda name: name.split(os.sep))
@@ -133,13 +134,16 @@ def check_regular(path):
     return status.st_size
 
 
-def read_text(path):
+def read_text(path, may_be_pipe=False):
     """The text of a file, with a warning if its encoding had to be guessed.
+
+    Args:
+        may_be_pipe: as of `read_encoded`.
 
     Raises:
         UserError: as of `read_encoded`.
     """
-    text, guess = read_encoded(path)
+    text, guess = read_encoded(path, may_be_pipe)
     if guess is not None:
         warn_of_encoding(path, guess)
     return text
@@ -151,27 +155,33 @@ def warn_of_encoding(path, guess):
     warn(f"{path} is not in UTF-8 and is read as {name}; save it in UTF-8 if that is wrong")
 
 
-def read_encoded(path):
+def read_encoded(path, may_be_pipe=False):
     """The text of a file, and its encoding if that had to be guessed, otherwise None.
 
     It is UTF-8, with or without a byte order mark. A text that is not, and may come
     from an older Windows, is read as GBK or as Windows-1252.
 
+    Args:
+        may_be_pipe: whether the path may be that of a pipe, as a shell makes one for
+            <(command). In a data set nobody would write into it.
+
     Raises:
         UserError: it cannot be read, is no file, is too long, or is no text.
     """
     try:
-        size = check_regular(path)
-        if size > LARGEST_TEXT:
-            raise ValueError(f"{size:,} bytes are more than a text of a data set has")
-        data = Path(path).read_bytes()
+        most = LARGEST_TEXT if may_be_pipe else min(check_regular(path), LARGEST_TEXT)
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError(f"it has more than {most:,} bytes")
         try:
             return data.decode("utf-8-sig"), None
         except UnicodeDecodeError:
             guess = likely_encoding(data)
             return data.decode(guess), guess
     except (OSError, ValueError, MemoryError) as error:
-        raise UserError(f"{path} cannot be read as text: {error or 'too long'}") from error
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path} cannot be read as text: {reason}") from error
 
 
 def likely_encoding(data):

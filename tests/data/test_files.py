@@ -1,7 +1,8 @@
 """Files of a data set: what is found below a folder, what is left out, and texts."""
 
 from common import UserError
-from common.data import load_attributes, load_images, load_pairs
+from common.data import files, load_attributes, load_images, load_pairs
+from common.data.captions import read_texts
 from common.data.decode import list_images
 from common.data.digits import find_idx, holds_idx
 from common.data.label_maps import find_maps
@@ -165,8 +166,8 @@ def test_leftovers_are_no_maps(tmp_path):
     for i in range(2):
         Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / f"train/labels/{i}.png")
     litter(tmp_path / "train/labels")
-    files, _ = find_maps(tmp_path, None, None, "train")
-    assert [a.name for a, _ in files] == ["0.png", "1.png"]
+    pairs, _ = find_maps(tmp_path, None, None, "train")
+    assert [label_map.name for label_map, _ in pairs] == ["0.png", "1.png"]
 
 
 def test_leftovers_are_no_domains(tmp_path):
@@ -194,3 +195,42 @@ def test_pictures_of_other_formats_are_counted(tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"warning: {tmp_path}/data: pictures of other formats are passed over: 1 .gif, 2 .heic\n"
     )
+
+
+# ---- texts ----
+
+
+def test_texts_that_are_too_long(tmp_path, monkeypatch):
+    (tmp_path / "x.txt").write_text("12345678")
+    monkeypatch.setattr(files, "LARGEST_TEXT", 8)
+    assert files.read_text(tmp_path / "x.txt") == "12345678"
+    monkeypatch.setattr(files, "LARGEST_TEXT", 7)
+    for path in (tmp_path / "x.txt", "/dev/zero"):
+        with pytest.raises(UserError, match=r"has more than 7 bytes|is no file"):
+            files.read_text(path)
+        with pytest.raises(UserError, match="has more than 7 bytes"):
+            files.read_text(path, may_be_pipe=True)
+
+
+def test_a_text_from_a_pipe(tmp_path):
+    """As of --text_file <(command)."""
+    reading, writing = os.pipe()
+    os.write(writing, b"a bird\n")
+    os.close(writing)
+    assert read_texts(f"/dev/fd/{reading}") == ["a bird"]
+    os.close(reading)
+
+
+def test_a_pipe_in_a_data_set(tmp_path):
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(UserError, match=r"x\.csv is no file"):
+        files.read_text(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xfea\0b\0", b"\x89PNG\r\n\x1a\n\0\x81\x02", b"\x81\x8d\xff\xff"]
+)
+def test_bytes_that_are_no_text(tmp_path, data):
+    (tmp_path / "x.csv").write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.csv cannot be read as text: ."):
+        files.read_text(tmp_path / "x.csv")
