@@ -166,17 +166,23 @@ def unreadable(path):
         raise Unreadable(path, error) from error
 
 
-def decoded(image):
+def decoded(image, convert=None):
     """Decodes an image of `opened`, and turns it upright.
 
-    Returns:
-        A Pillow image.
+    Args:
+        convert: a function of this Pillow image, whose result is returned instead.
     """
-    is_large = image.width * image.height > ALONE
-    with alone if is_large else nullcontext():
+    with others_waiting(image):
         image.load()
-    turn = turn_of(image)
-    return image if turn is None else image.transpose(turn)
+        turn = turn_of(image)
+        if turn is not None:
+            image = image.transpose(turn)
+        return image if convert is None else convert(image)
+
+
+def others_waiting(image):
+    """A context in which no other thread decodes a large image, if this one is large."""
+    return alone if image.width * image.height > ALONE else nullcontext()
 
 
 def turn_of(image):
@@ -230,14 +236,18 @@ def open_picture(path, channels, at_least=None):
         if at_least is not None:
             side = max(sides(at_least))
             image.draft(None, (side, side))
-        image = decoded(image)
-        if image.mode in deep.DEEP_MODES:
-            return deep.from_pillow(image, channels)
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
-        return image.convert("L" if channels == 1 else "RGB")
+        return decoded(image, lambda upright: with_channels(upright, channels))
+
+
+def with_channels(image, channels):
+    """A decoded Pillow image as `open_picture` returns it."""
+    if image.mode in deep.DEEP_MODES:
+        return deep.from_pillow(image, channels)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("L" if channels == 1 else "RGB")
 
 
 def size_of(path):
@@ -250,7 +260,7 @@ def size_of(path):
             check_regular(path)
             height, width = deep.shape_of(path)[:2]
             return width, height
-    with opened(path) as image:
+    with opened(path) as image, others_waiting(image):  # EXIF may follow the pixels
         is_turned = turn_of(image) in QUARTER_TURNS
         if is_turned and image.format == "TIFF":
             # Some versions of Pillow turn the size of a TIFF when it is opened, others

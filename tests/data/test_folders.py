@@ -230,10 +230,10 @@ def test_whatever_a_decoder_raises(folder, capsys, monkeypatch, error):
     many(folder, 4)
     load = decode.decoded
 
-    def failing(image):
+    def failing(image, convert):
         if "0002" in image.filename:
             raise error
-        return load(image)
+        return load(image, convert)
 
     monkeypatch.setattr(decode, "decoded", failing)
     assert [file.name for file in check_images(list_images(folder))] == [
