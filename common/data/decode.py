@@ -181,7 +181,7 @@ def decoded(image, convert=None):
 
 
 def others_waiting(image):
-    """A context in which no other thread decodes a large image, if this one is large."""
+    """A context in which no other thread decodes a large image, if this one is."""
     return alone if image.width * image.height > ALONE else nullcontext()
 
 
@@ -191,6 +191,8 @@ def turn_of(image):
     An orientation that cannot be read, whatever is wrong with it, counts as none: the
     pixels are whole, and are shown as they are stored.
     """
+    if image.format == "PNG" and "exif" not in image.info:
+        image.load()  # EXIF data may follow the pixels; damage before them is the image's
     try:
         return TURNS.get(image.getexif().get(EXIF_ORIENTATION))
     except Exception:

@@ -271,6 +271,17 @@ def test_truncated_files_are_found_wherever_they_end(folder, suffix):
             check_images([file])
 
 
+def test_a_png_without_its_end_is_found_with_its_size(folder, monkeypatch):
+    """EXIF data may follow the pixels, so the size needs all of the file."""
+    path = save(
+        folder / "x.png", np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    )
+    path.write_bytes(path.read_bytes()[:-300])
+    monkeypatch.setattr(decode, "DECODE_ALL", 0)
+    with pytest.raises(UserError, match="1 of 1 images cannot be read"):
+        check_images([path])
+
+
 def test_of_very_many_files_some_are_checked(tmp_path, monkeypatch, capsys):
     files = [tmp_path / f"{i}.png" for i in range(25)]
     for file in files:
