@@ -143,25 +143,14 @@ def opened(path):
             file, or larger than LARGEST_IMAGE.
     """
     first = FORMAT_OF.get(Path(path).suffix.lower(), FORMATS[0])
-    with unreadable(path):
+    try:
         check_regular(path)
         with Image.open(path, formats=(first, *FORMATS)) as image:
             if not 0 < image.width * image.height <= LARGEST_IMAGE:
                 raise ValueError(f"{image.width} x {image.height} pixels")
             yield image
-
-
-@contextmanager
-def unreadable(path):
-    """Whatever a decoder raises for a file in the `with` block, as `Unreadable`.
-
-    Decoders raise errors of all types for damaged files, and other ones in each of
-    their versions.
-    """
-    try:
-        yield
-    except Unreadable:
-        raise
+    # Decoders raise errors of all types for damaged files, and other ones in each of
+    # their versions.
     except Exception as error:
         raise Unreadable(path, error) from error
 
@@ -223,10 +212,12 @@ def open_picture(path, channels, at_least=None):
             it holds NaN or values out of range, or an array with other channels.
     """
     if is_array(path):
-        with unreadable(path):
+        allowed = (1, 3) if channels == ONE_OR_THREE else (channels,)
+        try:
             check_regular(path)
-            allowed = (1, 3) if channels == ONE_OR_THREE else (channels,)
             return deep.read_npy(path, allowed, LARGEST_IMAGE)
+        except Exception as error:
+            raise Unreadable(path, error) from error
     if channels == ONE_OR_THREE:
         channels = 3
     with opened(path) as image:
@@ -258,10 +249,12 @@ def size_of(path):
     Only the header is read, except for rotated TIFF files.
     """
     if is_array(path):
-        with unreadable(path):
+        try:
             check_regular(path)
             height, width = deep.shape_of(path)[:2]
-            return width, height
+        except Exception as error:
+            raise Unreadable(path, error) from error
+        return width, height
     with opened(path) as image, others_waiting(image):  # EXIF may follow the pixels
         is_turned = turn_of(image) in QUARTER_TURNS
         if is_turned and image.format == "TIFF":

@@ -273,9 +273,8 @@ def test_truncated_files_are_found_wherever_they_end(folder, suffix):
 
 def test_a_png_without_its_end_is_found_with_its_size(folder, monkeypatch):
     """EXIF data may follow the pixels, so the size needs all of the file."""
-    path = save(
-        folder / "x.png", np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
-    )
+    pixels = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    path = save(folder / "x.png", pixels)
     path.write_bytes(path.read_bytes()[:-300])
     monkeypatch.setattr(decode, "DECODE_ALL", 0)
     with pytest.raises(UserError, match="1 of 1 images cannot be read"):
