@@ -10,7 +10,7 @@ jittor_setup.import_jittor()
 
 from common.cli import Parser  # noqa: E402
 from common.ema import EMA  # noqa: E402
-from common.errors import UserError  # noqa: E402
+from common.errors import UserError, escape_on_streams  # noqa: E402
 from common.functions import check_same_shape, halvings, linear_decay, step_decay  # noqa: E402
 from common.images import save_image  # noqa: E402
 from common.predict import predict  # noqa: E402
@@ -18,6 +18,8 @@ from common.run import Run  # noqa: E402
 from common.translation import translate_folder  # noqa: E402
 
 from jittor_setup import choose_device  # noqa: E402
+
+escape_on_streams()
 
 __all__ = [
     "EMA",

@@ -7,8 +7,11 @@ lies in one JSON text under `meta`.
 
 from common.errors import NotFinite, UserError
 
+import contextlib
 import json
+import math
 import os
+import secrets
 import tokenize
 import zipfile
 import zlib
@@ -20,7 +23,12 @@ import numpy as np
 FORMAT = 3
 FILE_NAME = "checkpoint_last.npz"
 LARGEST_META = 1 << 20  # bytes; the JSON text takes a few thousand
-# What a damaged zip archive, and a damaged header of an array, may raise.
+LARGEST_NUMBER = 1 << 53  # of steps, epochs and images; a float holds it exactly
+LARGEST_HEADER = 1 << 16  # bytes before an array; numpy writes 128
+MOST_LOSSES = 100  # names
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What a damaged zip archive, and a damaged header of an array, may raise. The lists are
+# not complete; `Reader` catches everything.
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 HEADER_DAMAGE = (
     ValueError,
@@ -43,6 +51,20 @@ META_TYPES = {
     "order": dict,
     "values": dict,
 }
+
+
+def fits_meta(meta):
+    """Whether a checkpoint's JSON has the entries that the scripts write."""
+    if any(type(meta.get(key)) is not kind for key, kind in META_TYPES.items()):
+        return False
+    if not meta["script"].isidentifier() or len(meta["losses"]) > MOST_LOSSES:
+        return False
+    for name, value in meta["losses"].items():
+        if not name.isidentifier() or type(value) is not float or not math.isfinite(value):
+            return False
+    if any(type(value) is not dict for value in meta["values"].values()):
+        return False
+    return all(is_count(meta[name]) for name in ("step", "epoch", "n_images"))
 
 
 # ---- the states of a run's parts ----
@@ -123,27 +145,66 @@ def save(path, parts, meta):
             arrays[f"{part_name}/{name}"] = value
     text = json.dumps({"format": FORMAT, **meta, "values": values})
     arrays["meta"] = np.frombuffer(text.encode(), np.uint8)
-    write_atomically(path, lambda file: np.savez(file, **arrays))
+    write_atomically(path, lambda file: write_npz(file, arrays))
+
+
+def write_npz(file, arrays, compression=zipfile.ZIP_STORED):
+    """Writes {name: array} as an `.npz` file, as `numpy.savez` does.
+
+    numpy leaves its archive open if the disk is full, and Python later prints a
+    traceback about it.
+    """
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
+def open_temporary(folder, suffix=".tmp"):
+    """Makes a new hidden file; returns it, open for writing, and its path.
+
+    The mode "x" refuses a name that exists, also that of a link. So nobody who has left
+    files in the folder can make a run write elsewhere, and no two processes share one.
+    """
+    path = Path(folder) / f".{os.getpid()}.{secrets.token_hex(4)}{suffix}"
+    return open(path, "xb"), path
 
 
 def write_atomically(path, write):
     """Calls `write(file)` on a temporary file beside `path`, and renames it to `path`.
 
+    The folder is made again if somebody has removed it. If `path` is a link, the file
+    replaces the link itself.
+
     Raises:
         UserError: the file cannot be written; `path` stays as it was.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = None
     try:
-        with open(temporary, "wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file, temporary = open_temporary(path.parent)
+        with file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        kept = f"; the last good one is still {path}" if path.exists() else ""
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
+        kept = f"; the last good one is still {path}" if is_file(path) else ""
         raise UserError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+
+
+def is_file(path):
+    """Whether a file is there; False if its folder may not be entered."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def keep_numbered(path, step, n):
@@ -151,7 +212,9 @@ def keep_numbered(path, step, n):
     copy = path.with_name(f"checkpoint_step_{step:07d}.npz")
     write_atomically(copy, lambda file: file.write(path.read_bytes()))
     copies = list(path.parent.glob("checkpoint_step_*.npz"))
-    copies.sort(key=lambda file: file.stat().st_mtime_ns)
+    # By date, since a run that is resumed earlier has smaller steps; the new copy
+    # counts as the newest, also if the clock was set back.
+    copies.sort(key=lambda file: (file == copy, file.stat().st_mtime_ns))
     for old in copies[:-n]:
         old.unlink()
 
@@ -162,9 +225,17 @@ def export_pickle(path, module):
     The contest asks for this format. It is a pickle: whoever loads a stranger's pickle
     runs the stranger's code.
     """
-    temporary = path.with_name(path.name + ".tmp.pkl")
-    module.save(str(temporary))
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file, temporary = open_temporary(path.parent, ".tmp.pkl")
+        file.close()
+        try:
+            module.save(str(temporary))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 # ---- reading ----
@@ -172,20 +243,31 @@ def export_pickle(path, module):
 
 def find(path):
     """The checkpoint file of `--resume PATH`, which may also be a run's folder."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        path = path / FILE_NAME
-    if not path.is_file():
+    try:
+        path = Path(path).expanduser()
+        if path.is_dir():
+            path = path / FILE_NAME
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"no checkpoint can be read at {path}: {error}") from error
+    if not found:
         raise UserError(
             f"no checkpoint at {path}: --resume takes a checkpoint file, or a run's --out_dir"
         )
     return path
 
 
+def is_count(value):
+    """Whether a number of a file can count steps, epochs, images or updates."""
+    return type(value) is int and 0 <= value < LARGEST_NUMBER
+
+
 class Reader:
     """Reads a checkpoint that may come from a stranger.
 
-    Nothing is unpickled, and no array is read before its header is checked.
+    Nothing is unpickled, and no array is read before its header is checked. Whatever
+    zipfile, numpy or json raise for a damaged file becomes a UserError: there is no
+    complete list of it.
 
     Attributes:
         meta: the dict that was given to `save`.
@@ -200,7 +282,9 @@ class Reader:
             with zipfile.ZipFile(self.path) as archive:
                 self.names = [name.removesuffix(".npy") for name in archive.namelist()]
                 self.meta = self.read_meta(archive)
-        except DAMAGE as error:
+        except UserError:
+            raise
+        except Exception as error:
             message = f"{self.path} is not a checkpoint, or is damaged ({error})"
             raise UserError(message) from error
 
@@ -222,13 +306,7 @@ class Reader:
             raise UserError(
                 f"{self.path} has format {found}, and this version reads format {FORMAT}"
             )
-        if any(type(meta.get(key)) is not kind for key, kind in META_TYPES.items()):
-            raise damaged
-        if any(type(value) is not float for value in meta["losses"].values()):
-            raise damaged
-        if any(type(value) is not dict for value in meta["values"].values()):
-            raise damaged
-        if min(meta["step"], meta["epoch"], meta["n_images"]) < 0:
+        if not fits_meta(meta):
             raise damaged
         return meta
 
@@ -240,21 +318,28 @@ class Reader:
             size.
         """
         info = archive.getinfo(name + ".npy")
+        damaged = UserError(f"{self.path}: entry {name} is damaged")
+        if info.compress_type not in COMPRESSIONS:
+            raise damaged
         with archive.open(info) as file:
             try:
                 found_shape, fortran, found_dtype = read_header(file)
-            except HEADER_DAMAGE as error:
-                raise UserError(f"{self.path}: entry {name} is damaged") from error
+            except zipfile.BadZipFile:  # its text says that the check sum is wrong
+                raise
+            except Exception as error:
+                raise damaged from error
             if shape is None and len(found_shape) == 1 and found_shape[0] <= info.file_size:
                 shape = found_shape
             if found_shape != shape or found_dtype != dtype or fortran:
                 found = f"{found_dtype}{list(found_shape)}"
                 wanted = f"{np.dtype(dtype)}{list(shape) if shape is not None else ''}"
                 raise UserError(f"{self.path}: {name} is {found}, expected {wanted}")
-            n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+            n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+            if not n_bytes < info.file_size <= n_bytes + LARGEST_HEADER:
+                raise damaged
             data = file.read(n_bytes + 1)
         if len(data) != n_bytes:
-            raise UserError(f"{self.path}: entry {name} is damaged")
+            raise damaged
         return np.frombuffer(data, dtype).reshape(shape).copy()
 
     def load(self, parts, exact=True):
@@ -279,6 +364,8 @@ class Reader:
                         missing.append(full_name)
                 elif type(stored_values.get(name)) is not type(value):
                     missing.append(full_name)
+                elif type(value) is int and not is_count(stored_values[name]):
+                    raise UserError(f"{self.path}: {full_name} is {stored_values[name]}")
 
         unexpected = []
         for name in self.names:
@@ -314,7 +401,9 @@ class Reader:
                     if not np.isfinite(array).all():
                         raise UserError(f"{self.path}: {name} holds NaN or infinite values")
                     arrays[name] = array
-        except DAMAGE as error:
+        except UserError:
+            raise
+        except Exception as error:
             raise UserError(f"{self.path} is damaged ({error})") from error
         return arrays
 
@@ -327,7 +416,7 @@ class Reader:
                     state[name.removeprefix(prefix)] = array
             try:
                 set_state(part, state)
-            except (KeyError, TypeError, ValueError) as error:
+            except Exception as error:
                 message = f"{self.path}: the state of {part_name} is damaged ({error})"
                 raise UserError(message) from error
 
@@ -343,15 +432,17 @@ def read_npz(path):
     try:
         with np.load(Path(path).expanduser(), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (*DAMAGE, *HEADER_DAMAGE, AttributeError, TypeError) as error:
+    except Exception as error:
         raise UserError(f"{path} cannot be read as an .npz file: {error}") from error
 
 
 def read_header(file):
-    """(shape, whether in Fortran's order, dtype) of an `.npy` file."""
+    """(shape, whether in Fortran's order, dtype) of an `.npy` file.
+
+    Only the version that numpy writes for arrays of plain numbers is read. Its header
+    has at most 64 KB; that of a later version could ask for 4 GB.
+    """
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
     raise ValueError(f"unknown version {version}")

@@ -2,7 +2,7 @@
 
 from common import checkpoint
 from common.data import BUILT_IN
-from common.errors import UserError, say
+from common.errors import UserError, print_line, say
 
 import argparse
 import math
@@ -21,12 +21,15 @@ OF_THE_CALL = {
     "input",
     "n_samples",
     "out_dir",
+    "overwrite",
     "paper",
     "resume",
     "sample_only",
     "samples_dir",
     "tile",
 }
+# Flags that name a file or a folder, in which "~" stands for a home folder.
+PATHS = ("data_dir", "init_from", "input", "out_dir", "resume", "samples_dir", "vgg")
 LARGEST_SIZE = 4096  # of images and layers: a typing error must not ask for all memory
 
 
@@ -42,6 +45,7 @@ def number(kind, at_least=None, above=None, below=None, at_most=None):
     def fits(value):
         return (
             math.isfinite(value)
+            and (kind is float or abs(value) < checkpoint.LARGEST_NUMBER)
             and (at_least is None or value >= at_least)
             and (above is None or value > above)
             and (below is None or value < below)
@@ -51,7 +55,8 @@ def number(kind, at_least=None, above=None, below=None, at_most=None):
     def parse(text):
         try:
             value = kind(text)
-        except ValueError:
+            math.isfinite(value)  # not an int of 400 digits
+        except (ValueError, OverflowError):
             value = math.nan
         if not fits(value):
             message = f"must be {name} {wanted}".rstrip()
@@ -178,6 +183,9 @@ class Parser(argparse.ArgumentParser):
         group.add_argument(
             "--out_dir",
             help=f"output folder (default: results/{self.script}, or the folder that is resumed)",
+        )
+        group.add_argument(
+            "--overwrite", action="store_true", help="replace the run that --out_dir holds"
         )
         group.add_argument(
             "--sample_interval", type=count, help="steps between two pictures of samples"
@@ -325,7 +333,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Prints the error in one line, without argparse's usage text."""
-        self.exit(2, f"{self.prog}: error: {self.source}{message}\n")
+        print_line("stderr", f"{self.prog}: error: {self.source}{message}")
+        raise SystemExit(2)
 
     # ---- checks that several scripts need ----
 
@@ -348,6 +357,8 @@ class Parser(argparse.ArgumentParser):
         """Refuses flags that need another flag, or exclude each other."""
         if args.sample_only and not args.resume:
             self.error("--sample_only needs --resume with the checkpoint to sample from")
+        if args.sample_only and args.overwrite:
+            self.error("--overwrite starts a training, and --sample_only draws without one")
         if args.resume and (args.paper or args.init_from):
             other = "--paper" if args.paper else "--init_from"
             self.error(
@@ -362,6 +373,20 @@ class Parser(argparse.ArgumentParser):
         problem = device_problem(args.device)
         if problem:
             self.error(problem)
+
+    def check_texts(self, argv, args):
+        """Refuses empty values, and home folders of users that do not exist.
+
+        An empty value is mostly a variable of a shell script that is not set. Without
+        this check, `--resume "$RUN"` would start from scratch.
+        """
+        for name in sorted(self.given(argv)):
+            value = getattr(args, name)
+            texts = value if isinstance(value, list) else [value]
+            if any(isinstance(text, str) and not text.strip() for text in texts):
+                self.error(f"argument --{name}: the value is empty")
+            if name in PATHS and os.path.expanduser(value).startswith("~"):
+                self.error(f"--{name} {value}: there is no such home folder (a name: ./{value})")
 
     def check_crops(self, args):
         if getattr(args, "load_size", None) is None:
@@ -386,6 +411,7 @@ class Parser(argparse.ArgumentParser):
         if "--paper" in argv:
             self.set_defaults(**self.paper)
         args = self.parse_args(argv)
+        self.check_texts(argv, args)
         self.check_call(args)
         if args.resume or args.init_from:
             args = self.merge_stored(argv, args)

@@ -1,11 +1,14 @@
 """Pictures: a batch of images as one grid in a file."""
 
+from common.checkpoint import write_atomically
+from common.errors import NotFinite
+
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def save_image(images, path, nrow=10, padding=2, value_range=(-1, 1)):
@@ -24,17 +27,19 @@ def save_image(images, path, nrow=10, padding=2, value_range=(-1, 1)):
     counted likewise.
 
     Raises:
-        ValueError: a wrong shape, a value that is not finite, an unknown suffix, or an
-            empty range.
+        ValueError: a wrong shape, an unknown suffix, or an empty range.
+        NotFinite: a value is NaN or infinite.
+        UserError: the file cannot be written.
     """
     path = Path(path)
     pixels = to_uint8(images, value_range)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: a picture ends in {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: a picture ends in {', '.join(FORMATS)}")
     if nrow < 1 or padding < 0:
         raise ValueError(f"nrow must be at least 1 and padding at least 0: {nrow}, {padding}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    as_picture(make_grid(pixels, nrow, padding)).save(path)
+    picture = as_picture(make_grid(pixels, nrow, padding))
+    file_format = FORMATS[path.suffix.lower()]
+    write_atomically(path, lambda file: picture.save(file, file_format))
 
 
 def save_rows(path, *rows, columns=False):
@@ -103,7 +108,7 @@ def save_scatter(points, labels, path):
     axes.set_ylabel(y_name)
     if labels is not None:
         figure.colorbar(dots, label="label")
-    figure.savefig(path, dpi=100)
+    write_atomically(path, lambda file: figure.savefig(file, dpi=100, format="png"))
 
 
 def to_uint8(images, value_range=(-1, 1)):
@@ -119,7 +124,7 @@ def to_uint8(images, value_range=(-1, 1)):
     if not low < high:
         raise ValueError(f"value_range must be (low, high), got {value_range}")
     if not np.isfinite(images).all():
-        raise ValueError("images hold values that are NaN or infinite")
+        raise NotFinite("images hold values that are NaN or infinite")
     scaled = np.clip((images.astype(np.float64) - low) / (high - low), 0, 1) * 255
     return np.floor(scaled + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
 

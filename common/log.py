@@ -2,12 +2,14 @@
 
 from common.checkpoint import write_atomically
 from common.cli import stored
-from common.errors import UserError
-from common.report import write_report
+from common.errors import UserError, is_terminal, say, warn, warn_once
+from common.folder import make_folder
+from common.report import read_table, write_report
 
 import contextlib
 import csv
 import gc
+import io
 import json
 import math
 import platform
@@ -27,14 +29,7 @@ def prepare_folder(args):
         UserError: the folder cannot be made or written.
     """
     out_dir = Path(args.out_dir)
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        probe = out_dir / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        message = f"--out_dir {out_dir.absolute()} cannot be written: {error.strerror}"
-        raise UserError(message) from error
+    make_folder(out_dir)
     if args.sample_only:
         return
     config = {
@@ -55,6 +50,9 @@ def prepare_folder(args):
 class Log:
     """Progress on the screen, and losses.csv, losses.png and index.html in `folder`.
 
+    A file that cannot be written, as on a full disk, is a warning: the rows stay in
+    memory, and the next one writes all of them.
+
     Args:
         folder: the run's `out_dir`.
         step: steps done. Rows of an earlier run after this step are dropped, since
@@ -68,12 +66,13 @@ class Log:
         self.n_epochs = None
         self.start = time.perf_counter()
         self.plotted = self.start
-        self.shown = 0.0
+        self.shown = 0.0  # when index.html was written; 0 before the first row
         self.rows = self.rows_until(step) if step else []
         self.names = list(self.rows[0]) if self.rows else []  # columns of the table
+        self.is_whole = False  # whether the file holds all rows
         self.write_rows()
         self.bar = None
-        if sys.stderr.isatty():  # in a file, lines are better than a bar
+        if is_terminal(sys.stderr):  # in a file, lines are better than a bar
             self.bar = tqdm(initial=step, unit="step", mininterval=0.5)
 
     def set_length(self, n_steps, n_epochs):
@@ -88,36 +87,50 @@ class Log:
             self.bar.total = n_steps
 
     def rows_until(self, step):
-        if not self.path.is_file():
-            return []
-        with open(self.path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        numbered = [row for row in rows if (row.get("step") or "").isdigit()]
-        return [row for row in numbered if int(row["step"]) <= step]
+        rows = read_table(self.path, "step")
+        if not rows:
+            keep_edited(self.path)
+        return [row for row in rows if int(row["step"]) <= step]
 
     def write_rows(self):
-        with open(self.path, "w", newline="") as file:
-            if self.rows:
-                writer = csv.DictWriter(file, self.names)
-                writer.writeheader()
-                writer.writerows(self.rows)
+        """Replaces the file by all rows: at every moment it is whole."""
+        table = as_table(self.names, self.rows)
+        try:
+            write_atomically(self.path, lambda file: file.write(table))
+            self.is_whole = True
+        except UserError as error:
+            self.is_whole = False
+            warn_once(f"{error}; the training continues, and keeps its rows in memory")
+
+    def append(self, row):
+        """Adds one row to the file, which costs the same however long the file is."""
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self.names).writerow(row)
+        try:
+            with open(self.path, "r+b", buffering=0) as file:  # not "a": it must exist
+                file.seek(0, 2)
+                line = text.getvalue().encode()
+                self.is_whole = file.write(line) == len(line)
+        except OSError:  # full, or removed: `write_rows` says so if it fails too
+            self.is_whole = False
 
     def tick(self):
-        """Counts a step."""
+        """Counts a step, and says once a minute on the page that the run lives."""
         if self.bar is not None:
             self.bar.update()
+        if self.shown:
+            self.write_report(running=True, pause=60)
 
     def add(self, step, epoch, values):
         """Adds a line of losses, {name: float}, to the screen and to the file."""
         row = {"step": step, "epoch": epoch, **values}
         self.rows.append(row)
         new = [name for name in row if name not in self.names]
-        if new:  # the first row, or the first with a loss that not every step has
-            self.names += new
+        self.names += new
+        if self.is_whole and not new:
+            self.append(row)
+        if new or not self.is_whole:  # or the first row with a loss that not every step has
             self.write_rows()
-        else:
-            with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self.names).writerow(row)
         self.write_report(running=True, pause=10)
         self.show(step, epoch, values)
 
@@ -133,10 +146,9 @@ class Log:
             return
         speed = (step - self.first_step) / (time.perf_counter() - self.start)
         minutes = (self.n_steps - step) / speed / 60
-        print(
+        say(
             f"{epochs}  step {step}/{self.n_steps}  {losses}  "
-            f"{speed:.3g} steps/s  {minutes:.1f} min left",
-            flush=True,
+            f"{speed:.3g} steps/s  {minutes:.1f} min left"
         )
 
     def plot(self, pause=0.0):
@@ -153,11 +165,20 @@ class Log:
         for name in self.names[2:]:
             values = [float(row.get(name) or "nan") for row in self.rows]
             line = axes.plot(steps, values, alpha=0.25, linewidth=0.8)[0]
-            axes.plot(steps, smooth(values), color=line.get_color(), label=name)
+            # A "$" would begin a formula.
+            label = name.replace("$", r"\$")
+            axes.plot(steps, smooth(values), color=line.get_color(), label=label)
         axes.set_xlabel("step")
         axes.set_ylabel("loss (pale: as logged, strong: moving average)")
         axes.legend()
-        figure.savefig(self.path.with_suffix(".png"), dpi=100)
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=100, format="png")
+        try:
+            write_atomically(
+                self.path.with_suffix(".png"), lambda file: file.write(picture.getvalue())
+            )
+        except UserError as error:
+            warn_once(f"{error}; the training continues")
         # Figures are cycles of references; without a collection they would pile up.
         del figure, axes, line
         gc.collect()
@@ -171,10 +192,15 @@ class Log:
         with contextlib.suppress(UserError):  # if the disk is full, the checkpoint says so
             write_report(self.path.parent, self.rows, self.n_steps, now - self.start, running)
 
-    def close(self):
-        """Ends the progress bar, and index.html's waiting for more."""
+    def end_bar(self):
         if self.bar is not None:
             self.bar.close()
+
+    def close(self):
+        """Ends the progress bar, and index.html's waiting for more."""
+        self.end_bar()
+        if not self.is_whole:
+            self.write_rows()
         self.write_report(running=False)
 
 
@@ -197,13 +223,40 @@ def write_validation(path, epoch, values):
     Args:
         values: {name: float}, the same names in every epoch.
     """
-    rows = []
-    if path.is_file():
-        with open(path, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", *values])
-        writer.writeheader()
-        writer.writerows([*rows, {"epoch": epoch, **values}])
+    rows = read_table(path, "epoch")
+    if not rows:
+        keep_edited(path)
+    rows = [row for row in rows if int(row["epoch"]) < epoch]
+    rows.append({"epoch": epoch, **values})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = as_table(names, rows)
+    try:
+        write_atomically(path, lambda file: file.write(table))
+    except UserError as error:
+        warn_once(f"{error}; the training continues")
     text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-    print(f"epoch {epoch}: {text}", flush=True)
+    say(f"epoch {epoch}: {text}")
+
+
+def as_table(names, rows):
+    """The text of a table, as bytes; empty without rows."""
+    text = io.StringIO(newline="")
+    if rows:
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def keep_edited(path):
+    """Renames a table that counts as absent, but holds something.
+
+    Somebody may have edited it, and the run is going to write its own.
+    """
+    kept = path.with_name(path.name + ".old")
+    try:
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > 0:
+            path.rename(kept)
+            warn(f"what {path} held is kept as {kept}")
+    except OSError as error:
+        warn(f"{path} cannot be kept as {kept}: {error.strerror}")

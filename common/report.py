@@ -1,10 +1,13 @@
 """index.html: a run's pictures, curves and settings on one page, without a server."""
 
-from common.checkpoint import write_atomically
+from common.checkpoint import is_file, write_atomically
+from common.errors import warn_once
 
 import csv
 import html
+import io
 import json
+import math
 import time
 from pathlib import Path
 
@@ -26,24 +29,27 @@ def write_report(folder, rows, n_steps, seconds, running):
     config = read_config(folder / "config.json")
     script = config.pop("script", "a run")
     settings = {**config.pop("args", {}), **config.pop("versions", {}), **config}
+    samples = sorted(path.name for path in folder.glob("samples/step_*.png"))
     facts = {
         "title": f"{script}: {folder.resolve().name}",
-        "config": settings,
+        "config": {name: as_json(value) for name, value in settings.items()},
         "losses": curves(rows, "step"),
-        "validation": curves(read_table(folder / "validation.csv"), "epoch"),
-        "samples": sorted(path.name for path in folder.glob("samples/step_*.png")),
-        "result": (folder / "result.png").is_file() and not running,
+        "validation": curves(read_table(folder / "validation.csv", "epoch"), "epoch"),
+        "samples": [name for name in samples if name[len("step_") : -len(".png")].isdecimal()],
+        "result": is_file(folder / "result.png") and not running,
         "step": int(rows[-1]["step"]) if rows else 0,
         "n_steps": n_steps,
         "seconds": round(seconds),
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "written_at": time.time(),
         "running": running,
     }
     # Within a <script>, "</" would end it.
-    data = json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")
-    text = TEMPLATE.read_text(encoding="utf-8")
-    text = text.replace("TITLE", html.escape(facts["title"]), 1)
-    text = text.replace("FACTS", data, 1)
+    data = json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    # Split at both places first: a name may contain the words themselves.
+    before_title, rest = TEMPLATE.read_text(encoding="utf-8").split("TITLE", 1)
+    before_facts, end = rest.split("FACTS", 1)
+    text = before_title + html.escape(facts["title"]) + before_facts + data + end
     content = text.encode("utf-8", "replace")
     write_atomically(folder / "index.html", lambda file: file.write(content))
 
@@ -69,20 +75,75 @@ def curves(rows, axis):
 
 
 def as_number(cell):
-    """A table's cell as a float; None if it is empty."""
-    return None if cell in (None, "") else float(cell)
+    """A table's cell as a float; None if it is empty, NaN or infinite."""
+    value = math.nan if cell in (None, "") else float(cell)
+    return value if math.isfinite(value) else None
+
+
+def as_json(value):
+    """A setting as a browser reads it: JSON has no NaN, which config.json may hold."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---- files that somebody may have edited ----
 
 
 def read_config(path):
     """config.json as a dict; an empty one if it was removed or edited meanwhile."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+    if not is_file(path):
         return {}
+    try:
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
+        for name in ("args", "versions"):
+            config[name] = dict(config.get(name, {}))
+        json.dumps(config)  # it may be nested too deeply
+    except (OSError, ValueError, TypeError, RecursionError):
+        warn_once(f"{path} is not what a run writes, and is not shown")
+        return {}
+    return config
 
 
-def read_table(path):
-    if not path.is_file():
+def read_table(path, axis):
+    """The rows of losses.csv or validation.csv, [{column: text}].
+
+    A last row that a kill has cut is left out. Any other damage, such as a
+    spreadsheet's, makes the table count as absent, with a warning.
+
+    Args:
+        axis: the column that every row has, a whole number: "step" or "epoch".
+    """
+    if not is_file(path):
         return []
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        text = path.read_bytes().decode("utf-8").rstrip("\0")
+        reader = csv.reader(io.StringIO(text, newline=""))
+        names = next(reader, [])
+        rows = [dict(zip(names, cells)) if len(cells) == len(names) else {} for cells in reader]
+    except (OSError, ValueError, csv.Error):
+        names = [""]
+        rows = []
+    if rows and not fits_table(rows[-1], axis):
+        rows.pop()
+    fits = not names or (axis in names and len(set(names)) == len(names))
+    if not fits or not all(name.isidentifier() for name in names):
+        rows = [{}]
+    if not all(fits_table(row, axis) for row in rows):
+        warn_once(f"{path} is not what a run writes, and counts as absent")
+        return []
+    return rows
+
+
+def fits_table(row, axis):
+    """Whether each cell is what a run writes: a number, or nothing for a late loss."""
+    number = row.get(axis, "")
+    if not (number.isdecimal() and number.isascii() and len(number) < 18):
+        return False
+    return all(cell == "" or is_number(cell) for cell in row.values())
+
+
+def is_number(cell):
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

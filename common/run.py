@@ -1,23 +1,28 @@
 """A run, from its start to its last checkpoint: what surrounds every training loop."""
 
-from common import checkpoint, images
+from common import checkpoint, folder, images
 from common.cli import stored
 from common.data.batches import Batches, shard
 from common.data.mnist import download_mnist, mnist_folder
 from common.ema import EMA
-from common.errors import NotFinite, UserError, say
+from common.errors import NotFinite, UserError, print_line, say, warn
 from common.log import Log, prepare_folder, write_validation
 from common.seeds import mixed_seed
 from common.watch import Watch
 
+import contextlib
 import math
 import operator
+import os
 import signal
 import sys
 import threading
 import time
+import traceback
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import jittor as jt
 import numpy as np
@@ -26,8 +31,10 @@ from jittor_fast import set_seed
 from jittor_setup import compile_in_parallel
 
 CHECKPOINT_SECONDS = 600  # longer epochs are saved in their middle too
-# What numpy raises for a damaged state of a random generator, and `restore_position`.
-DAMAGED_STATE = (KeyError, TypeError, ValueError, OverflowError)
+# SIGHUP comes when the terminal of a run is closed. Windows has none.
+SIGHUP = getattr(signal, "SIGHUP", signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, SIGHUP)  # save and stop a training
+RETRY_SECONDS = 60  # until a checkpoint that could not be written is tried again
 
 
 @dataclass
@@ -58,12 +65,14 @@ class StoredPhase:
         name, first_epoch: of the `Phase`.
         position, start_of_epoch: see `Batches`.
         batch_size: of the phase, over all processes.
+        n_items: of the data set; None in a checkpoint that does not say it.
     """
 
     name: str
     first_epoch: int
     position: int
     batch_size: int
+    n_items: Optional[int]
     start_of_epoch: dict
 
     def order(self):
@@ -74,9 +83,10 @@ class StoredPhase:
 class Run:
     """One call of a script, used as `with common.Run(args) as run:`.
 
-    On entry it seeds all generators, creates `out_dir` and checks that it is writable.
-    On exit it reports in one line: a user's mistake (exit code 2), a loss that is not
-    finite (3), or a step that a signal interrupted (128 + signal).
+    On entry it seeds all generators, creates `out_dir`, checks that it is writable and,
+    for a training, claims it. On exit it reports in one line: a user's mistake (exit
+    code 2), a loss that is not finite (3), or a step that a signal interrupted (128 +
+    signal). Under mpirun any error of one process ends all of them.
 
     Attributes:
         step: the present training step, counted from 1.
@@ -103,8 +113,12 @@ class Run:
         self.stored = None  # the checkpoint's phase and order, until its phase continues
         self.watch = Watch()
         self.log_file = None
+        self.lock = None  # of `out_dir`, while it trains
+        self.save_error = None  # why the last checkpoint could not be written
         self.saved_at = time.monotonic()
+        self.is_in_step = False
         self.stop_signal = None
+        self.all_stop = False  # whether all processes end after this step
         self.old_handlers = {}
         # After this many steps every kind of update has run once and is compiled.
         self.n_compiling = max(getattr(args, name, 1) for name in ("n_critic", "n_critic_long"))
@@ -114,14 +128,18 @@ class Run:
     def __enter__(self):
         try:
             self.begin()
-        except UserError as error:
-            self.report(error, code=2)
+        except BaseException as error:
+            self.release()
+            self.end_with(error)
+            raise
         jt.set_global_seed(mixed_seed(self.args.seed, 0), different_seed_for_mpi=False)
         # Without a training there is nothing to save: Ctrl-C ends such a call at once.
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and not self.args.sample_only:
-            for name in (signal.SIGINT, signal.SIGTERM):
+            for name in STOPPING:
                 self.old_handlers[name] = signal.signal(name, self.on_signal)
+            if self.old_handlers.get(SIGHUP) == signal.SIG_IGN:  # under nohup it stays ignored
+                signal.signal(SIGHUP, signal.SIG_IGN)
         return self
 
     def begin(self):
@@ -131,6 +149,8 @@ class Run:
                 f"--batch_size {args.batch_size} must be a multiple of {jt.world_size} processes"
             )
         if self.is_main:
+            if not args.sample_only:
+                self.claim_folder()
             prepare_folder(args)
             if getattr(args, "download", False):
                 download_mnist(mnist_folder())
@@ -139,6 +159,14 @@ class Run:
         elif args.resume:
             self.reader = checkpoint.Reader(args.resume)
             self.restore_position()
+
+    def claim_folder(self):
+        """Locks `out_dir` for this training, unless it holds another run."""
+        folder.make_folder(self.out_dir)
+        self.lock = folder.lock_folder(self.out_dir)
+        folder.check_folder(self.out_dir, self.args.resume, self.args.overwrite)
+        if self.lock is not None:
+            folder.remove_temporaries(self.out_dir)
 
     def restore_position(self):
         """Takes from the checkpoint where the run stands, before its networks exist."""
@@ -157,35 +185,70 @@ class Run:
                 first_epoch=operator.index(meta["first_epoch"]),
                 position=operator.index(meta["order"]["position"]),
                 batch_size=operator.index(meta["order"]["batch_size"]),
+                n_items=meta["order"].get("n_items"),
                 start_of_epoch=meta["order"]["start_of_epoch"],
             )
-        except DAMAGED_STATE as error:
+        except Exception as error:  # whatever numpy raises for a damaged state
             message = f"{self.args.resume}: the state of the noise or of the data order is damaged"
             raise UserError(f"{message} ({error})") from error
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind, error, trace):
+        try:
+            if self.save_error is not None:
+                error = self.save_again(error)
+            if self.log_file is not None:
+                self.log_file.close()
+        finally:
+            self.release()
+        if error is not None:
+            self.end_with(error)
+        elif self.is_main:
+            say(f"Done; everything is in {self.out_dir}.")
+
+    def release(self):
+        """Gives back the signals and the folder."""
         for name, handler in self.old_handlers.items():
             signal.signal(name, handler)
-        if self.log_file is not None:
-            self.log_file.close()
+        self.old_handlers = {}
+        if self.lock is not None:
+            self.lock.close()
+            self.lock = None
+
+    def end_with(self, error):
+        """Ends the script with one line for an error that has one.
+
+        Other errors keep their traceback: this method returns, and they are raised
+        again.
+        """
         if isinstance(error, NotFinite):
-            self.report(error, code=3)
-        if isinstance(error, (UserError, OSError)):
-            self.report(error, code=2)
+            message = str(error)
+            if "at step" not in message:
+                message += f" at step {self.step}; a lower --lr may help"
+            self.report(message, 3, error)
+        if isinstance(error, (UserError, OSError, MemoryError)):
+            self.report(str(error) or "there is not enough memory", 2, error)
         if isinstance(error, (RuntimeError, KeyboardInterrupt)) and self.stop_signal is not None:
             # Ctrl-C also reaches a kernel's compiler, and Jittor then fails; or it was
             # pressed twice.
-            print(
-                "\nStopped within a step; the last checkpoint, if any, is kept.",
-                file=sys.stderr,
-                flush=True,
+            message = "Stopped within a step; the last checkpoint, if any, is kept."
+            self.end(message, 128 + self.stop_signal, error)
+        if jt.in_mpi and not self.all_stop:
+            is_exit = isinstance(error, SystemExit)
+            code = error.code if is_exit and isinstance(error.code, int) else 1
+            trace = (
+                ""
+                if is_exit
+                else "".join(traceback.format_exception(type(error), error, error.__traceback__))
             )
-            raise SystemExit(128 + self.stop_signal) from error
-        if error is None and self.is_main:
-            print(f"Done; everything is in {self.out_dir}.", flush=True)
+            end_all_processes(code, trace or str(error))
 
-    def report(self, error, code):
-        print(f"{self.args.script}.py: error: {error}", file=sys.stderr, flush=True)
+    def report(self, message, code, error):
+        self.end(f"{self.args.script}.py: error: {message}", code, error)
+
+    def end(self, line, code, error):
+        print_line("stderr", line)
+        if jt.in_mpi:
+            end_all_processes(code)
         raise SystemExit(code) from error
 
     def on_signal(self, number, frame):
@@ -230,6 +293,9 @@ class Run:
     def save(self):
         """Writes checkpoint_last.npz, in one process only.
 
+        If that fails, as on a full disk, the training continues, and the next step
+        after a minute tries again. The run's end reports what could never be written.
+
         Raises:
             NotFinite: a loss or a weight is NaN or infinite; the last checkpoint is
                 kept.
@@ -238,6 +304,48 @@ class Run:
         self.saved_at = time.monotonic()
         if not self.is_main:
             return
+        try:
+            self.renew_folder()
+            self.write_checkpoint()
+            self.save_error = None
+        except UserError as error:
+            if self.save_error is None:
+                warn(f"{error}; the training continues, and tries again every minute")
+            self.save_error = error
+            self.saved_at += RETRY_SECONDS - CHECKPOINT_SECONDS
+
+    def renew_folder(self):
+        """Makes `out_dir` again, and claims it, if somebody has removed it."""
+        if self.out_dir.is_dir():
+            return
+        prepare_folder(self.args)
+        if self.lock is not None:
+            self.lock.close()
+            self.lock = folder.lock_folder(self.out_dir)
+        warn(f"{self.out_dir} was removed or renamed, and is made again")
+
+    def save_again(self, error):
+        """Tries a last time to write the state that could not be written.
+
+        Within a step there is no state to save: a part of the networks is updated.
+
+        Args:
+            error: what ends the run, or None.
+
+        Returns:
+            What ends the run now.
+        """
+        if not self.is_in_step:
+            try:
+                self.renew_folder()
+                self.write_checkpoint()
+                self.save_error = None
+            except (UserError, NotFinite) as failure:
+                self.save_error = failure
+        hides = error is None or isinstance(error, (SystemExit, UserError, OSError))
+        return self.save_error if hides and self.save_error is not None else error
+
+    def write_checkpoint(self):
         meta = {
             "script": self.args.script,
             "args": stored(self.args),
@@ -251,6 +359,7 @@ class Run:
             "order": {
                 **self.order.state_dict(),
                 "batch_size": self.order.batch_size,
+                "n_items": len(self.order.data),
                 "rng": self.order_rng.bit_generator.state,
             },
             "jittor": jt.__version__,
@@ -353,13 +462,19 @@ class Run:
             ends = self.phase.is_over(self.epoch, self.n_images)
             if self.epoch % self.args.checkpoint_interval == 0 or ends:
                 self.save()
-                if self.args.keep and self.is_main:
-                    path = self.out_dir / checkpoint.FILE_NAME
-                    checkpoint.keep_numbered(path, self.step, self.args.keep)
+                if self.args.keep and self.is_main and self.save_error is None:
+                    self.keep_numbered()
                 self.plot(pause=30)
             if self.ends_in_images():
                 self.between_steps()
         self.plot()
+
+    def keep_numbered(self):
+        path = self.out_dir / checkpoint.FILE_NAME
+        try:
+            checkpoint.keep_numbered(path, self.step, self.args.keep)
+        except (UserError, OSError) as error:
+            warn(f"{error}; the training continues without this copy of the checkpoint")
 
     def ends_in_images(self):
         """Whether this step was the last one, of a length in images."""
@@ -398,6 +513,7 @@ class Run:
 
     def begin_step(self, arrays):
         self.step += 1
+        self.is_in_step = True
         self.watch.see_real(arrays)
         if self.n_compiling > 0:
             compile_in_parallel(True)
@@ -409,6 +525,7 @@ class Run:
         # Nothing may stay lazy beyond the end of a step: a resumed run would compute it
         # in another order.
         jt.sync_all()
+        self.is_in_step = False
         self.n_images += self.order.batch_size
         self.n_compiling -= 1
         if self.n_compiling == 0:
@@ -425,17 +542,35 @@ class Run:
             return order
         order = Batches(data, batch_size, self.order_rng)
         if self.stored is not None:
+            self.check_size(len(data))
             try:
                 order.load_state_dict(self.stored.order())
-            except DAMAGED_STATE as error:
+            except Exception as error:  # whatever numpy raises for a damaged state
                 message = f"{self.args.resume}: the state of the data order is damaged ({error})"
                 raise UserError(message) from error
             self.stored = None
         return order
 
+    def check_size(self, n_items):
+        """Compares the data set's size with that of the run which is resumed.
+
+        Its order within an epoch depends on the size.
+        """
+        before = self.stored.n_items
+        if before is None or before == n_items:
+            return
+        if self.stored.position > 0:
+            raise UserError(
+                f"the data set has {n_items} images, and had {before} when {self.args.resume} was "
+                "saved within an epoch: give the same data, or start with --init_from"
+            )
+        warn(f"the data set has {n_items} images, and had {before} at the last checkpoint")
+
     def open_log(self):
         """Opens losses.csv, and tells it how many steps the run will have."""
         if self.log_file is None:
+            if not folder.continues(self.out_dir, self.args.resume):
+                folder.remove_run(self.out_dir)
             self.log_file = Log(self.out_dir, self.step)
         if self.phase.last_image < math.inf:
             n_left = -(-(self.phase.last_image - self.n_images) // self.order.batch_size)
@@ -453,16 +588,22 @@ class Run:
         if is_stopped:
             self.stop_signal = self.stop_signal or signal.SIGTERM
             self.save()
+            self.all_stop = True
+            if self.save_error is not None:
+                raise self.save_error
             self.plot()
             if self.is_main:
-                print(
-                    f"\nStopped at step {self.step} and saved; "
-                    f"continue with --resume {self.out_dir}",
-                    file=sys.stderr,
-                )
+                self.end_bar()
+                message = f"Stopped at step {self.step} and saved"
+                print_line("stderr", f"{message}; continue with --resume {self.out_dir}")
             raise SystemExit(128 + self.stop_signal)
         if is_due:
             self.save()
+
+    def end_bar(self):
+        """Ends the progress bar's line, so that a message has its own."""
+        if self.log_file is not None:
+            self.log_file.end_bar()
 
     def any_process(self, *wishes):
         """Which of the wishes any process has: all must act after the same step."""
@@ -541,9 +682,26 @@ class Run:
         """
         if not self.is_main:
             return
-        images.save_image(samples, self.picture_path(to), nrow, padding)
+        self.write(to, lambda path: images.save_image(samples, path, nrow, padding))
         if to is None:
             self.watch.see_samples(samples if watched is None else watched)
+
+    def write(self, to, save):
+        """Calls `save(path)` for a picture.
+
+        One of the training that cannot be written, as on a full disk, is left out.
+
+        Args:
+            to: a file name in `out_dir`, or None for a picture of this step.
+        """
+        if to is not None:
+            save(self.out_dir / to)
+            return
+        path = self.out_dir / f"samples/step_{self.step:07d}.png"
+        try:
+            save(path)
+        except UserError as error:
+            warn(f"{error}; the training continues without this picture")
 
     def save_rows(self, *rows, to=None, columns=False):
         """Writes rows of equally many images, and warns once if one row has collapsed.
@@ -555,7 +713,7 @@ class Run:
         """
         if not self.is_main:
             return
-        images.save_rows(self.picture_path(to), *rows, columns=columns)
+        self.write(to, lambda path: images.save_rows(path, *rows, columns=columns))
         if to is None:
             self.watch.see_rows(rows)
 
@@ -568,9 +726,6 @@ class Run:
         if self.is_main:
             images.save_scatter(points, labels, self.out_dir / to)
 
-    def picture_path(self, to):
-        return self.out_dir / (to or f"samples/step_{self.step:07d}.png")
-
     def save_samples(self, samples, **conditions):
         """Writes samples.npz, and PNG files if --samples_dir is given.
 
@@ -582,7 +737,10 @@ class Run:
             return
         arrays = {"images": images.to_uint8(samples), **conditions}
         path = self.out_dir / "samples.npz"
-        checkpoint.write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+        compression = zipfile.ZIP_DEFLATED
+        checkpoint.write_atomically(
+            path, lambda file: checkpoint.write_npz(file, arrays, compression)
+        )
         if self.args.samples_dir:
             images.save_each(samples, Path(self.args.samples_dir).expanduser())
 
@@ -635,3 +793,18 @@ def latent_noise(rng, kind, n, dim):
     if kind == "normal":
         return rng.standard_normal((n, dim), dtype=np.float32)
     return rng.uniform(-1, 1, (n, dim)).astype(np.float32)
+
+
+def end_all_processes(code, text=""):
+    """Ends this process of mpirun at once, which makes mpirun end the others.
+
+    They would otherwise wait for ever for this one's share of a sum, and so would this
+    one in MPI's own end.
+
+    Args:
+        text: printed on standard error.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    os._exit(code)

@@ -41,7 +41,7 @@ def saved(tmp_path):
     """A function that leaves the checkpoint of a run with these flags in a folder."""
 
     def save(*flags, **options):
-        args = parse("--out_dir", tmp_path / "run", *flags, **options)
+        args = parse("--out_dir", tmp_path / "run", "--overwrite", *flags, **options)
         with Run(args) as run:
             train(run)
         return tmp_path / "run"

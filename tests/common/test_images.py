@@ -1,6 +1,7 @@
 """Pictures, pixel by pixel against grids made by hand."""
 
 from common import save_image
+from common.errors import NotFinite
 from common.images import save_each, save_rows, to_uint8
 
 import jittor as jt
@@ -73,7 +74,7 @@ def test_wrong_arguments(tmp_path, shape, options, message):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite(tmp_path, value):
-    with pytest.raises(ValueError, match="NaN or infinite"):
+    with pytest.raises(NotFinite, match="NaN or infinite"):
         save_image(np.full((1, 1, 4, 4), value, np.float32), tmp_path / "x.png")
 
 

@@ -46,7 +46,8 @@ def test_the_second_signal_does_not_wait_for_the_step(out):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(UserError("wrong"), 2), (OSError(28, "full"), 2), (NotFinite("nan"), 3)]
+    ("error", "code"),
+    [(UserError("wrong"), 2), (OSError(28, "full"), 2), (NotFinite("nan at step 4"), 3)],
 )
 def test_exit_codes(out, capsys, error, code):
     with pytest.raises(SystemExit) as stopped, Run(arguments(out)):

@@ -17,7 +17,7 @@ from registry import EVERY_SCRIPT, NOISE, ROOT, ROWS, load, meta
 OF_EVERY_RUN = {
     *("n_epochs", "n_images", "batch_size", "lr", "seed", "device", "paper", "data_dir"),
     *("out_dir", "sample_interval", "log_interval", "checkpoint_interval", "keep"),
-    *("export_pkl", "resume", "init_from", "sample_only"),
+    *("export_pkl", "overwrite", "resume", "init_from", "sample_only"),
 }
 # Groups of flags that a script asks for: they come together, and common/ reads them.
 GROUPS = {
