@@ -215,27 +215,26 @@ def smooth(values, decay=0.9):
     return result
 
 
-def write_validation(path, epoch, values):
-    """Adds an epoch's row to a table, and prints it.
+def write_validation(path, epochs):
+    """Writes a table with a row for each epoch.
 
-    Rows that an interrupted run wrote for this epoch and later ones are dropped.
+    The file's rows of earlier epochs stay; later ones are an interrupted run's.
 
     Args:
-        values: {name: float}, the same names in every epoch.
+        epochs: {epoch: {name: float}}, all that this process has measured, of which the
+            file may lack some. The names are the same in every epoch.
     """
     rows = read_table(path, "epoch")
     if not rows:
         keep_edited(path)
-    rows = [row for row in rows if int(row["epoch"]) < epoch]
-    rows.append({"epoch": epoch, **values})
+    rows = [row for row in rows if int(row["epoch"]) < min(epochs)]
+    rows += [{"epoch": epoch, **values} for epoch, values in epochs.items()]
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = as_table(names, rows)
     try:
         write_atomically(path, lambda file: file.write(table))
     except UserError as error:
-        warn_once(f"{error}; the training continues")
-    text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-    say(f"epoch {epoch}: {text}")
+        warn_once(f"{error}; the training continues, and keeps its rows in memory")
 
 
 def as_table(names, rows):

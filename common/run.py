@@ -103,6 +103,7 @@ class Run:
         self.epoch = 0
         self.n_images = 0
         self.losses = {}
+        self.validation = {}  # {epoch: values} that this process has measured
         self.pending = {}  # losses that have not been read yet
         self.parts = {}
         self.reader = None
@@ -117,6 +118,7 @@ class Run:
         self.save_error = None  # why the last checkpoint could not be written
         self.saved_at = time.monotonic()
         self.is_in_step = False
+        self.lacks_pictures = False  # whether the last one could not be written
         self.stop_signal = None
         self.all_stop = False  # whether all processes end after this step
         self.old_handlers = {}
@@ -316,13 +318,13 @@ class Run:
 
     def renew_folder(self):
         """Makes `out_dir` again, and claims it, if somebody has removed it."""
-        if self.out_dir.is_dir():
+        if (self.out_dir / "config.json").is_file():
             return
         prepare_folder(self.args)
         if self.lock is not None:
             self.lock.close()
             self.lock = folder.lock_folder(self.out_dir)
-        warn(f"{self.out_dir} was removed or renamed, and is made again")
+        warn(f"{self.out_dir} was removed or renamed meanwhile, and is made again")
 
     def save_again(self, error):
         """Tries a last time to write the state that could not be written.
@@ -700,8 +702,11 @@ class Run:
         path = self.out_dir / f"samples/step_{self.step:07d}.png"
         try:
             save(path)
+            self.lacks_pictures = False
         except UserError as error:
-            warn(f"{error}; the training continues without this picture")
+            if not self.lacks_pictures:
+                warn(f"{error}; the training continues without pictures")
+            self.lacks_pictures = True
 
     def save_rows(self, *rows, to=None, columns=False):
         """Writes rows of equally many images, and warns once if one row has collapsed.
@@ -746,8 +751,12 @@ class Run:
 
     def save_validation(self, epoch, **values):
         """Writes an epoch's values, floats, to validation.csv and to the screen."""
-        if self.is_main:
-            write_validation(self.out_dir / "validation.csv", epoch, values)
+        if not self.is_main:
+            return
+        self.validation[epoch] = values
+        write_validation(self.out_dir / "validation.csv", self.validation)
+        text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        say(f"epoch {epoch}: {text}")
 
     def log(self, losses):
         """Takes {name: scalar Jittor variable} once in each step.

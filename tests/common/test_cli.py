@@ -484,3 +484,49 @@ def test_a_resumed_run_keeps_its_schedule_and_says_so(saved, capsys):
 def test_a_rate_that_has_not_begun_to_fall_falls_over_the_longer_run(saved):
     folder = saved("--n_epochs", 1, decays=True)
     assert parse("--resume", folder, "--n_epochs", 9, decays=True).decay_until == 9
+
+
+# ---- empty values and home folders ----
+
+
+@pytest.mark.parametrize("name", ["data_dir", "out_dir", "resume", "init_from", "names", "kind"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_value_is_an_error(capsys, name, value):
+    """An unset variable of a shell script must not start from scratch."""
+    text = line(capsys, f"--{name}", value)
+    if name == "kind":
+        assert "invalid choice" in text
+    else:
+        assert text == f"x.py: error: argument --{name}: the value is empty"
+
+
+def test_an_empty_value_among_others_is_an_error(capsys):
+    assert "--names: the value is empty" in line(capsys, "--names", "a", "")
+
+
+@pytest.mark.parametrize("name", ["data_dir", "out_dir", "resume", "init_from"])
+def test_the_home_of_nobody(capsys, name):
+    text = line(capsys, f"--{name}", "~nosuchuser/x")
+    assert text == (
+        f"x.py: error: --{name} ~nosuchuser/x: there is no such home folder "
+        "(a name: ./~nosuchuser/x)"
+    )
+
+
+def test_a_tilde_in_other_texts_is_no_home():
+    assert parse("--names", "~nosuchuser").names == ["~nosuchuser"]
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "9" * 5000, 2**53])
+def test_a_number_beyond_all_bounds(capsys, value):
+    assert "--seed: must be a whole number at least 0, got" in line(capsys, "--seed", value)
+
+
+def test_an_error_is_one_line_whatever_it_quotes(capsys):
+    text = line(capsys, "--seed", "1\n\x1b[2J\u2028")
+    assert text.endswith(r"'1\n\x1b[2J\u2028'")
+
+
+def test_overwriting_needs_a_training(saved, capsys):
+    text = line(capsys, "--resume", saved(), "--sample_only", "--overwrite")
+    assert "--overwrite starts a training" in text

@@ -33,7 +33,7 @@ def make_run(folder, n_rows=3):
     for step in (500, 1000):
         Image.new("L", (40, 40), step // 5).save(folder / f"samples/step_{step:07d}.png")
     Image.new("L", (40, 40)).save(folder / "result.png")
-    write_validation(folder / "validation.csv", 1, {"val_L1": 0.25})
+    write_validation(folder / "validation.csv", {1: {"val_L1": 0.25}})
     rows = []
     for i in range(n_rows):
         rows.append({"step": 10 * (i + 1), "epoch": 1, "loss_D": 1 / (i + 1), "loss_G": 2.0 * i})

@@ -358,31 +358,46 @@ def test_fine_tuning_takes_the_weights_alone(name, tiny, tmp_path, monkeypatch):
 
 @some_scripts
 def test_a_disk_that_is_full(name, tiny, tmp_path, monkeypatch, fails):
-    def savez(file, **arrays):
+    def write_npz(file, arrays):
         file.write(b"half a checkpoint")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     out = shutil.copytree(tiny.half, tmp_path / "out")
     good = (out / checkpoint.FILE_NAME).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.np, "savez", savez)
+        patch.setattr(checkpoint, "write_npz", write_npz)
         code, line = fails(load(name).main, ["--resume", out, "--n_epochs", 2])
     assert code == 2
     assert os.strerror(errno.ENOSPC) in line
     assert "the last good one is still" in line
     assert (out / checkpoint.FILE_NAME).read_bytes() == good
-    assert not list(out.glob("*.tmp"))
+    assert not list(out.glob(".*.tmp"))
     run(name, "--resume", out, "--n_epochs", 2)
     assert_same_run(tiny.whole, out)
 
 
 @some_scripts
-def test_a_folder_that_vanishes(name, tiny, tmp_path, monkeypatch, fails):
+def test_a_folder_that_vanishes_is_made_again(name, tiny, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    before_step(monkeypatch, name, lambda n, _: shutil.rmtree(out, ignore_errors=True))
-    code, line = fails(load(name).main, [*tiny.flags, "--out_dir", out])
-    assert code == 2
-    assert str(out) in line
+
+    def vanish(n, _):
+        if n < WHOLE:
+            shutil.rmtree(out, ignore_errors=True)
+
+    before_step(monkeypatch, name, vanish)
+    run(name, *tiny.flags, "--out_dir", out)
+    assert differences(tiny.whole, out) == []
+    assert (out / "losses.csv").read_bytes() == (tiny.whole / "losses.csv").read_bytes()
+
+
+@every_script
+def test_a_picture_that_is_not_finite_stops_the_run(name, tiny, tmp_path, fails):
+    """With a picture due long before the losses are read."""
+    flags = ["--lr", 1e30, "--log_interval", 50, "--sample_interval", 2, "--n_epochs", 9]
+    out = tmp_path / "out"
+    code, line = fails(load(name).main, [*tiny.flags, *flags, "--out_dir", out])
+    assert code == 3
+    assert " at step " in line
 
 
 @every_script
