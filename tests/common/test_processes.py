@@ -185,6 +185,52 @@ def test_a_process_that_dies_ends_the_others(name, tiny, tmp_path):
     assert checkpoint.Reader(tmp_path / "out/checkpoint_last.npz").meta["step"] >= 16
 
 
+# A training of numbers in which one process alone fails.
+FAILING = """
+import sys
+sys.path[:0] = [{root!r}, {root!r} + "/tests", {root!r} + "/tests/common"]
+sys.argv = ["x", "--device", "cpu"]
+from common import Run, UserError
+from common.errors import NotFinite
+from small_run import Diary, Numbers, arguments
+import jittor as jt
+
+with Run(arguments({out!r}, "--n_epochs", 1000, "--batch_size", 4)) as run:
+    run.checkpoint(diary=Diary())
+    run.restore()
+    data = Numbers(8)
+    for epoch in run.epochs():
+        for batch in run.batches(data):
+            run.log({{"loss": jt.array([1.0])}})
+            if run.step == 3 and jt.rank == {rank}:
+                raise {error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "code", "said"),
+    [
+        (1, "UserError('wrong')", 2, "x.py: error: wrong"),
+        (0, "NotFinite('nan')", 3, "x.py: error: nan at step 3; a lower --lr may help"),
+        (1, "KeyError('a bug')", 1, "KeyError: 'a bug'"),
+    ],
+)
+def test_an_error_of_one_process_ends_the_others(tmp_path, rank, error, code, said):
+    """The other one would wait for ever for its share of a sum."""
+    text = FAILING.format(root=str(ROOT), out=str(tmp_path / "out"), rank=rank, error=error)
+    done = mpirun(2, "-c", text, check=False, timeout=60)
+    assert done.returncode == code
+    assert said in done.stderr
+
+
+def test_a_folder_that_one_process_cannot_write_ends_the_others(tmp_path):
+    (tmp_path / "file").touch()
+    flags = ["--device", "cpu", "--out_dir", tmp_path / "file/out"]
+    done = mpirun(2, ROOT / "gan.py", *flags, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("gan.py: error: --out_dir") == 1
+
+
 @pytest.mark.parametrize("first", ["one", "two"])
 def test_resuming_with_another_number_of_processes(two_processes, first):
     folder = two_processes[0] / f"of {first}, then of {'two' if first == 'one' else 'one'}"
