@@ -11,16 +11,21 @@ itself at its first import. So the order is
 `import common` does both. An environment variable that the user has set is kept.
 """
 
+import contextlib
 import os
 import sys
 
 from . import device, gpu
-from .cache import cache_folder, core_is_compiled
+from .cache import allow_no_locks, cache_folder, core_is_compiled
+from .damage import remove_damaged
 from .device import choose_device, device_problem
-from .errors import SetupError, fail
+from .errors import SetupError, fail, say
 from .importing import compile_in_parallel, import_jittor, is_verbose
 from .onednn import link_onednn
 from .requirements import check_requirements, python_config
+
+FEWEST_FILES = 40  # with 32, g++ cannot make the precompiled header
+ENOUGH_FILES = 1024
 
 __all__ = [
     "choose_device",
@@ -42,18 +47,48 @@ def prepare():
         )
     try:
         check_requirements()
+        allow_files()
         cache = cache_folder()
+        has_locks = allow_no_locks(cache)
+        removed = remove_damaged(cache)
         link_onednn(cache)
         set_variables()
     except SetupError as error:
         fail(error)
+    except OSError as error:
+        fail(f"Jittor's cache folder cannot be used: {error}")
+    if not has_locks:
+        say(f"{cache} lies on a file system without locks: start one run at a time")
+    if removed:
+        more = f" and {len(removed) - 1} more" if len(removed) > 1 else ""
+        say(f"Removed from Jittor's cache, since damaged: {removed[0]}{more}.")
     # This comes last, because its trial has to compile the same Jittor as the run.
     device.verdict = gpu.decide(sys.argv, cache)
     if not core_is_compiled(cache):
-        print(
-            "Compiling Jittor, once on this machine: about three minutes on two cores.",
-            file=sys.stderr,
-            flush=True,
+        say("Compiling Jittor, once on this machine: about three minutes on two cores.")
+
+
+def allow_files():
+    """Lets the process open as many files as Jittor and its compilers need.
+
+    Raises:
+        SetupError: The system allows too few.
+    """
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= ENOUGH_FILES:
+        return
+    allowed = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft < FEWEST_FILES:
+        raise SetupError(
+            f"a process may open only {soft} files here, and Jittor's compilers need "
+            f"{FEWEST_FILES}: raise the limit, for example with 'ulimit -n 1024'"
         )
 
 

@@ -1,6 +1,7 @@
 """Jittor's cache folder, in which it keeps its compiled core, kernels and libraries."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import importlib.util
@@ -12,6 +13,10 @@ from pathlib import Path
 
 from .errors import SetupError
 
+# What a file system without locks answers.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+TRIAL_BYTES = 1 << 18  # a full quota lets an empty file be made
+
 
 def cache_folder():
     """Creates Jittor's cache folder, `<JITTOR_HOME>/.cache/jittor`; returns its path.
@@ -20,32 +25,75 @@ def cache_folder():
     was given last, and the home folder if there has been none.
 
     Raises:
-        SetupError: The folder cannot be created or written to.
+        SetupError: The folder cannot be created, written to or used.
     """
-    settings = Path.home() / ".cache" / "jittor" / "config.json"
     if os.environ.get("JITTOR_HOME") == "":
         del os.environ["JITTOR_HOME"]  # Jittor would take the empty text for a path
-    home = os.environ.get("JITTOR_HOME") or remembered_home(settings) or Path.home()
+    user_home = home_folder()
+    settings = user_home / ".cache" / "jittor" / "config.json"
+    home = os.environ.get("JITTOR_HOME") or remembered_home(settings) or user_home
     cache = Path(os.path.abspath(home)) / ".cache" / "jittor"
     # Jittor also writes its settings, wherever the cache is.
-    for folder in (cache, settings.parent):
+    for folder in (settings.parent, cache):
         check_writable(folder)
+    check_programs(cache)
+    check_inner_folders(cache)
     return cache
 
 
-def remembered_home(settings):
-    """The JITTOR_HOME of an earlier run, from Jittor's settings; None without one."""
+def home_folder():
+    """The user's home folder, which Jittor needs also with a JITTOR_HOME.
+
+    A container may run under a user id without a name and without HOME. The
+    JITTOR_HOME then becomes the home folder.
+    """
+    if os.environ.get("HOME") == "":
+        del os.environ["HOME"]  # otherwise it would be the folder /
     try:
-        return json.loads(settings.read_text()).get("JITTOR_HOME")
-    except (OSError, ValueError, AttributeError):  # missing or damaged
+        return Path.home()
+    except RuntimeError:
+        pass
+    if "JITTOR_HOME" not in os.environ:
+        raise SetupError(
+            f"the user with the id {os.getuid()} has no home folder, where Jittor keeps what it "
+            "compiles: set HOME to a folder that can be written"
+        )
+    os.environ["HOME"] = os.environ["JITTOR_HOME"]
+    return Path.home()
+
+
+def remembered_home(settings):
+    """The JITTOR_HOME of an earlier run, from Jittor's settings; None without one.
+
+    Damaged settings are renamed: Jittor's import would fail with them.
+    """
+    try:
+        text = settings.read_text()
+    except OSError:  # none, or `check_writable` says why
         return None
+    except ValueError:
+        text = ""
+    try:
+        found = json.loads(text)
+        home = found.get("JITTOR_HOME")
+        if home is None or isinstance(home, str):
+            return home
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    with contextlib.suppress(OSError):
+        os.replace(settings, settings.with_suffix(".damaged"))
+    return None
+
+
+# ---- what a folder must allow ----
 
 
 def check_writable(folder):
     """Creates the folder; raises a SetupError if no file can be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(TRIAL_BYTES))
     except OSError as error:
         raise SetupError(
             f"Jittor cannot write to its cache folder {folder} ({error.strerror}): "
@@ -53,16 +101,84 @@ def check_writable(folder):
         ) from error
 
 
+def check_programs(cache):
+    """Raises a SetupError on a file system whose files cannot be executed.
+
+    There Jittor can compile its kernels, but not load them.
+    """
+    if os.statvfs(cache).f_flag & getattr(os, "ST_NOEXEC", 0):
+        raise SetupError(
+            f"Jittor's cache folder {cache} lies on a file system that is mounted with noexec, "
+            "so that no kernel can be loaded from it: set JITTOR_HOME to a folder elsewhere"
+        )
+
+
+def check_inner_folders(cache):
+    """Raises a SetupError if a folder in the cache is another user's.
+
+    One `sudo python gan.py` with the user's HOME is enough for that.
+    """
+    for folder in inner_folders(cache):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise SetupError(
+                f"{folder} in Jittor's cache cannot be written by this user (it belongs to user "
+                f"{folder.stat().st_uid}): remove {cache} with that user's rights, for example "
+                f"with 'sudo rm -r {cache}'"
+            )
+
+
+def inner_folders(cache):
+    """The folders of Jittor's core and kernels: jt*/g++*/py*/system/CPU/key/*/*."""
+    levels = [cache]
+    for _ in range(8):
+        below = []
+        for folder in levels:
+            below += subfolders(folder)
+        yield from below
+        levels = below
+
+
+def subfolders(folder):
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:  # its own access has been checked before
+        return []
+    return [Path(entry.path) for entry in found if entry.name != "mkl"]
+
+
+def allow_no_locks(cache):
+    """Lets Jittor work on a file system without locks; returns whether it has them."""
+    import fcntl  # not at the top of the file, since Windows has none
+
+    with tempfile.TemporaryFile(dir=cache) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            os.environ.setdefault("disable_lock", "1")
+            return False
+    return True
+
+
 def core_is_compiled(cache):
     """Whether the cache holds the core of this Jittor, compiled for this Python."""
+    for folder in own_folders(cache):
+        if glob.glob(f"{glob.escape(str(folder))}/**/jittor_core*", recursive=True):
+            return True
+    return False
+
+
+def own_folders(cache):
+    """The folders in which this Jittor keeps what it has compiled for this Python."""
     installed = importlib.util.find_spec("jittor_utils")
     if installed is None:
-        return False
+        return []
     # Jittor names a folder by this part of a hash of its own path.
     key = hashlib.md5(installed.origin.encode()).hexdigest()[:4]
     python = f"py{platform.python_version()}"
-    pattern = cache / "jt*" / "*" / python / "*" / "*" / key / "**" / "jittor_core*"
-    return bool(glob.glob(str(pattern), recursive=True))
+    return sorted(cache.glob(f"jt*/*/{python}/*/*/{key}/*"))
 
 
 @contextlib.contextmanager
@@ -74,5 +190,9 @@ def locked(path):
     import fcntl  # not at the top of the file, since Windows has none
 
     with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield

@@ -1,5 +1,6 @@
 """What can be wrong with a machine, each as one line of text."""
 
+import contextlib
 import sys
 
 
@@ -13,5 +14,13 @@ class GpuUnusable(Exception):
 
 def fail(message):
     """Ends the program with one line on standard error and exit code 2."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    say(f"error: {message}")
     raise SystemExit(2)
+
+
+def say(message):
+    """Prints one line on standard error, if that is possible."""
+    text = str(message).encode("ascii", "backslashreplace").decode()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

@@ -4,9 +4,13 @@ import atexit
 import os
 import signal
 import ssl
+import sys
 import threading
 
 from .compiler import compile_core_faster, compile_kernels_faster
+from .errors import fail, say
+
+RESTARTED = "JITTOR_SETUP_RESTARTED"  # set in a process that was started again
 
 
 def is_verbose():
@@ -25,7 +29,7 @@ def import_jittor():
     numpy.finfo(numpy.float64)
     https_context = ssl._create_default_https_context
     image_open = PIL.Image.open
-    compile_core_faster()
+    first_import()
 
     import jittor
     import jittor_utils
@@ -43,6 +47,51 @@ def import_jittor():
     compile_in_parallel(False)
     compile_kernels_faster()
     return jittor
+
+
+def first_import():
+    """Imports Jittor, with one line instead of a traceback if that fails.
+
+    If Jittor has rebuilt a library that it had already loaded, it asks to be run again
+    and ends the process with exit code 0. That happens after a call of plain Jittor,
+    after an update, and if the home folder was moved.
+    """
+    try:
+        compile_core_faster()
+        import jittor  # noqa: F401
+    except SystemExit as ended:
+        if ended.code not in (0, None):
+            raise
+        import jittor_utils
+
+        close_compiler_pool(jittor_utils)  # otherwise its processes would stay for ever
+        start_again()
+    except Exception as error:
+        if is_verbose():
+            raise
+        text = " ".join(str(error).split())[:300]
+        fail(
+            f"Jittor cannot be imported ({type(error).__name__}: {text}): if its cache is damaged, "
+            "remove the folder .cache/jittor in your home folder (or in JITTOR_HOME); "
+            "with JITTOR_VERBOSE=1 the traceback is shown"
+        )
+    os.environ.pop(RESTARTED, None)
+
+
+def start_again():
+    """Starts the running script again, once; otherwise ends it with one line.
+
+    A notebook, or Python with -c, has no script that could be started again.
+    """
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    command = getattr(sys, "orig_argv", None)  # since Python 3.10
+    if main is None or command is None or RESTARTED in os.environ:
+        fail("Jittor has rebuilt a part of itself: run the same command again")
+    say("Jittor has rebuilt a part of itself; starting again.")
+    os.environ[RESTARTED] = "1"
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *command[1:]])
 
 
 def compile_in_parallel(on):

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from .cache import locked
-from .errors import GpuUnusable
+from .errors import GpuUnusable, say
 from .find_cuda import output
 from .requirements import compiler_name
 
@@ -74,11 +74,7 @@ def read_verdict(path, key):
 
 def run_probe(log):
     """Runs probe.py, with its output in the file `log`; returns "" or the failure."""
-    print(
-        "Trying the GPU, once on this machine: Jittor compiles for it, which takes some minutes.",
-        file=sys.stderr,
-        flush=True,
-    )
+    say("Trying the GPU, once on this machine: Jittor compiles for it, which takes some minutes.")
     # Jittor may end its first import with exit code 0 and ask for the program to be run
     # again, when it has rebuilt a library that it had already loaded.
     for _ in range(2):

@@ -1,7 +1,10 @@
 """What happens before and during the import of Jittor, but for GPUs (test_gpu.py)."""
 
+import errno
+import fcntl
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jittor_setup import cache, onednn, requirements
+from jittor_setup import cache, damage, onednn, requirements
 from jittor_setup.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,8 +99,6 @@ def test_the_cache_folder_follows_jittor_home(tmp_path, monkeypatch):
     settings = tmp_path / "home/.cache/jittor/config.json"
     settings.write_text(f'{{"JITTOR_HOME": "{tmp_path / "kept"}"}}')
     assert cache.cache_folder() == tmp_path / "kept/.cache/jittor"
-    settings.write_text("[damaged")
-    assert cache.cache_folder() == tmp_path / "home/.cache/jittor"
 
 
 def test_an_unwritable_cache_folder_is_an_error(tmp_path, monkeypatch):
@@ -106,6 +107,173 @@ def test_an_unwritable_cache_folder_is_an_error(tmp_path, monkeypatch):
     monkeypatch.delenv("JITTOR_HOME", raising=False)
     with pytest.raises(SetupError, match="cannot write to its cache folder"):
         cache.cache_folder()
+
+
+@pytest.mark.parametrize("text", ["[damaged", "[]", "5", "null", '{"JITTOR_HOME": 5}', "[" * 99999])
+def test_damaged_settings_of_jittor_are_put_aside(tmp_path, monkeypatch, text):
+    """Its import would fail with them."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("JITTOR_HOME", raising=False)
+    settings = tmp_path / ".cache/jittor/config.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(text)
+    assert cache.cache_folder() == tmp_path / ".cache/jittor"
+    assert not settings.exists()
+    assert settings.with_suffix(".damaged").read_text() == text
+
+
+def nobody(*args):
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_user_without_a_home_folder(tmp_path, monkeypatch):
+    """As in a container with any user id: neither HOME nor an entry in passwd."""
+    monkeypatch.setattr(cache.Path, "home", nobody)
+    monkeypatch.delenv("JITTOR_HOME", raising=False)
+    with pytest.raises(SetupError, match=r"has no home folder.*set HOME"):
+        cache.cache_folder()
+
+
+def test_jittor_home_serves_as_home(tmp_path):
+    code = """
+import os, pathlib
+real_home = pathlib.Path.home
+
+def home():
+    if "HOME" not in os.environ:
+        raise RuntimeError("Could not determine home directory.")
+    return real_home()
+
+pathlib.Path.home = home
+del os.environ["HOME"]
+from jittor_setup import cache
+print(cache.cache_folder())
+print(os.environ["HOME"])
+"""
+    done = python(code, JITTOR_HOME=str(tmp_path))
+    assert done.stdout.splitlines() == [f"{tmp_path}/.cache/jittor", str(tmp_path)]
+
+
+def test_an_empty_home_is_none(monkeypatch):
+    """It would be the folder /."""
+    monkeypatch.setenv("HOME", "")
+    assert str(cache.home_folder()) not in ("", "/")
+
+
+def test_a_quota_that_is_used_up(tmp_path):
+    """An empty file can still be made in the folder."""
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
+import jittor_setup
+jittor_setup.prepare()
+"""
+    done = python(code, HOME=str(tmp_path), JITTOR_HOME="")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: Jittor cannot write to its cache folder {tmp_path}")
+
+
+class NoExec:
+    f_flag = getattr(os, "ST_NOEXEC", 8)
+
+
+def test_a_file_system_without_programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: NoExec)
+    with pytest.raises(SetupError, match=r"noexec.*set JITTOR_HOME"):
+        cache.check_programs(tmp_path)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setenv("disable_lock", "")
+    monkeypatch.delenv("disable_lock")
+    assert not cache.allow_no_locks(tmp_path)
+    assert os.environ["disable_lock"] == "1"  # for Jittor
+    with cache.locked(tmp_path / "lock"):
+        pass
+
+
+def test_a_folder_of_another_user(tmp_path, monkeypatch):
+    folder = tmp_path / "jt1/g++/py/system/cpu/key/default/jit"
+    folder.mkdir(parents=True)
+    cache.check_inner_folders(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder)
+    with pytest.raises(SetupError, match=r"default/jit in Jittor's cache cannot be written"):
+        cache.check_inner_folders(tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "code"), [(20, 2), (64, 0)])
+def test_few_files(limit, code):
+    text = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+import jittor_setup
+jittor_setup.prepare()
+"""
+    done = python(text)
+    assert done.returncode == code
+    if code:
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: a process may open only 20 files here")
+
+
+def test_a_low_limit_of_files_is_raised():
+    code = """
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, hard))
+import jittor_setup
+jittor_setup.allow_files()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 64)
+"""
+    assert python(code).stdout == "True\n"
+
+
+# ---- damaged libraries ----
+
+
+def a_library():
+    """A kernel of this machine's cache, or Python's own library."""
+    return max(damage.libraries(cache.cache_folder()), key=os.path.getsize)
+
+
+def damaged_copies(folder):
+    whole = Path(a_library()).read_bytes()
+    changed = bytes(255 - byte for byte in whole[:4000])
+    return {
+        "cut.so": whole[:3000],
+        "without its end.so": whole[:-1],
+        "empty.so": b"",
+        "zeros.so": bytes(len(whole)),
+        "other.so": changed + whole[4000:],
+    }
+
+
+def test_damaged_libraries_are_removed(tmp_path, monkeypatch):
+    whole = Path(a_library())
+    folder = tmp_path / "jit"
+    folder.mkdir()
+    shutil.copy(whole, folder / "whole.so")
+    (folder / "source.cc").write_text("")
+    for name, content in damaged_copies(folder).items():
+        (folder / name).write_bytes(content)
+    monkeypatch.setattr(damage, "own_folders", lambda cache: [tmp_path])
+    assert damage.remove_damaged(tmp_path) == []  # another process may be writing them
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    removed = damage.remove_damaged(tmp_path)
+    assert {Path(path).name for path in removed} == set(damaged_copies(folder))
+    assert {path.name for path in folder.iterdir()} == {"whole.so", "source.cc"}
+
+
+def test_every_library_of_this_machine_is_whole():
+    found = list(damage.libraries(cache.cache_folder()))
+    assert found
+    assert [path for path in found if not damage.is_whole(path)] == []
 
 
 # ---- requirements ----
@@ -169,6 +337,80 @@ assert (PIL.Image.open, ssl._create_default_https_context) == before
 """
     done = python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+JITTOR = """
+import os, pathlib, sys
+seen = pathlib.Path(__file__).with_name("seen")
+seen.write_text(seen.read_text() + "x" if seen.exists() else "x")
+if len(seen.read_text()) <= {n}:
+    sys.exit(0)  # as after "jit_utils updated, please rerun your command."
+"""
+UTILS = """
+cc_type = "none"
+pool_size = 0
+"""
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from jittor_setup.importing import first_import
+first_import()
+print("trained", *sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def rebuilt(tmp_path):
+    """A function that runs a script whose Jittor ends its first n imports."""
+
+    def call(n, *command):
+        (tmp_path / "jittor").mkdir()
+        (tmp_path / "jittor/__init__.py").write_text(JITTOR.format(n=n))
+        (tmp_path / "jittor_utils.py").write_text(UTILS)
+        (tmp_path / "script.py").write_text(SCRIPT.format(root=str(ROOT)))
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+
+    return call
+
+
+AGAIN = "Jittor has rebuilt a part of itself; starting again.\n"
+FAILED = "error: Jittor has rebuilt a part of itself: run the same command again\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="needs sys.orig_argv")
+@pytest.mark.parametrize("command", [["script.py"], ["-m", "script"], ["-u", "./script.py"]])
+def test_a_script_starts_again_after_jittor_has_rebuilt_itself(rebuilt, command):
+    """Jittor ends such an import with exit code 0, and silenced, without a word."""
+    done = rebuilt(1, *command, "--text", "two words", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "trained --text two words \n", AGAIN)
+
+
+def test_it_starts_again_once_only(rebuilt):
+    done = rebuilt(9, "script.py")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", AGAIN + FAILED)
+
+
+def test_code_without_a_script_says_that_it_has_not_run(rebuilt):
+    done = rebuilt(1, "-c", SCRIPT.format(root=str(ROOT)))
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", FAILED)
+
+
+def test_a_failing_import_is_one_line(tmp_path):
+    (tmp_path / "jittor.py").write_text("raise AttributeError('no\\nhandle')")
+    (tmp_path / "jittor_utils.py").write_text(UTILS)
+    code = "from jittor_setup.importing import first_import; first_import()"
+    done = python(code, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: Jittor cannot be imported (AttributeError: no handle)")
+    done = python(code, PYTHONPATH=str(tmp_path), JITTOR_VERBOSE="1")
+    assert "Traceback" in done.stderr
 
 
 def test_importing_jittor_first_is_an_error():
