@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jittor_setup import cache, find_cuda, gpu, onednn, requirements
+import jittor_setup
+from jittor_setup import cache, damage, find_cuda, gpu, onednn, requirements
 from jittor_setup.errors import GpuUnusable, SetupError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,6 +137,23 @@ def check_cache(report):
     return folder
 
 
+def check_limits(report, folder):
+    """Locks in the cache folder, open files, and what a loss of power has damaged."""
+    try:
+        jittor_setup.allow_files()
+    except SetupError as problem:
+        report.line("files", problem, "MISSING")
+    if cache.allow_no_locks(folder):
+        report.line("locks", "the cache folder's file system has them")
+    else:
+        report.line(
+            "locks", "none on the cache folder's file system: start one run at a time", "note"
+        )
+    damaged = [path for path in damage.libraries(folder) if not damage.is_whole(path)]
+    for path in damaged[:3]:
+        report.line("damaged", f"{path}; the next run removes it and compiles again", "note")
+
+
 def check_resources(report, folder):
     free = shutil.disk_usage(folder).free / GIB
     report.line(
@@ -221,6 +239,7 @@ def main(argv=None):
     check_software(report)
     folder = check_cache(report)
     if folder is not None:
+        check_limits(report, folder)
         check_resources(report, folder)
         check_compiled(report, folder)
         check_gpu(report, folder, args.probe)

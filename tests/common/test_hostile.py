@@ -1,6 +1,6 @@
 """Checkpoints from strangers: nothing in them runs, and one line names the file."""
 
-from common import checkpoint
+from common import UserError, checkpoint
 
 import io
 import json
@@ -225,6 +225,14 @@ TEXTS = {
     "a count of an average that is text": meta_with(values__averaged__n_updates="x"),
     "a negative count of an average": meta_with(values__averaged__n_updates=-10),
     "losses that are no numbers": meta_with(losses__loss_D="low"),
+    "a loss that is not finite": meta_with(losses__loss_D=float("nan")),
+    "a loss whose name is a formula": meta_with(losses={"$\\frac{$": 1.0}),
+    "ten thousand losses": meta_with(losses={f"loss_{i}": 1.0 for i in range(10000)}),
+    "a step beyond all bounds": meta_with(step=2**63),
+    "a count of an average beyond all bounds": meta_with(values__averaged__n_updates=10**18),
+    "a rate of 400 digits": meta_with(args__lr=10**400),
+    "a script that clears the terminal": meta_with(script="\x1b[2J"),
+    "an argument that clears the terminal": meta_with(args={"\x1b[2J\n": 1}),
 }
 
 
@@ -235,6 +243,8 @@ def test_the_text_of_a_checkpoint(good, tmp_path, fails, change):
 
 STATES = {
     "a count of updates that is text": meta_with(values__optimizer_G__n_step="x"),
+    "a negative count of updates": meta_with(values__optimizer_G__n_step=-1),
+    "a count of updates beyond all bounds": meta_with(values__optimizer_G__n_step=10**18),
     "a position outside the data": meta_with(order__position=10**9),
     "a negative position": meta_with(order__position=-1),
     "a position that is text": meta_with(order__position="1"),
@@ -290,6 +300,38 @@ def with_entry(data, name, array, method=zipfile.ZIP_STORED):
 
 
 FIRST = ARRAYS[0] + ".npy"
+
+
+def without_suffix(data, name):
+    contents = entries(data)
+    contents[name.removesuffix(".npy")] = contents.pop(name)
+    return archive_of(contents)
+
+
+def with_method(data, method):
+    """Another compression in the local and in the central header of the first entry."""
+    data = bytearray(data)
+    struct.pack_into("<H", data, 8, method)
+    struct.pack_into("<H", data, data.find(b"PK\x01\x02") + 10, method)
+    return bytes(data)
+
+
+def with_name_that_is_no_text(data):
+    """Flagged as UTF-8, which it is not."""
+    data = bytearray(data)
+    central = data.find(b"PK\x01\x02")
+    data[central + 9] |= 8
+    data[central + 46] = 255
+    return bytes(data)
+
+
+def with_long_header(data):
+    """A header of 64 MB, deflated to little."""
+    text = header((4,)).encode().ljust(64 << 20)
+    entry = b"\x93NUMPY" + bytes((2, 0)) + struct.pack("<I", len(text)) + text
+    return archive_of({**entries(data), FIRST: entry}, zipfile.ZIP_DEFLATED)
+
+
 ARCHIVES = {
     "nothing": lambda data: b"",
     "text": lambda data: b"not an archive",
@@ -305,6 +347,14 @@ ARCHIVES = {
     "half of it": lambda data: data[: len(data) // 2],
     "its end missing": lambda data: data[:-30],
     "its beginning missing": lambda data: data[100:],
+    "a text without its suffix": lambda data: without_suffix(data, "meta.npy"),
+    "an array without its suffix": lambda data: without_suffix(data, FIRST),
+    "a name that is no text": with_name_that_is_no_text,
+    "LZMA": lambda data: archive_of(entries(data), zipfile.ZIP_LZMA),
+    "bytes that are no LZMA": lambda data: with_method(data, zipfile.ZIP_LZMA),
+    "bytes that are no deflated ones": lambda data: with_method(data, zipfile.ZIP_DEFLATED),
+    "an unknown compression": lambda data: with_method(data, 99),
+    "a header of 64 MB": with_long_header,
     "a bomb of compressed zeros": lambda data: with_entry(
         data, FIRST, np.zeros((2000, 2000), np.float32), zipfile.ZIP_DEFLATED
     ),
@@ -317,11 +367,45 @@ def test_the_archive_of_a_checkpoint(good, tmp_path, fails, change):
     refused(fails, tmp_path, ARCHIVES[change](good))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_flipped_bytes_are_one_line_or_nothing(good, tmp_path, seed):
+    """Reading all of it either works, or raises a UserError, whatever the damage."""
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "x.npz"
+    ends = {"read": 0, "refused": 0}
+    for _ in range(150):
+        data = bytearray(good)
+        first = rng.choice([0, len(good) - 3000])  # the first entry, or the directory
+        for place in first + rng.integers(min(3000, len(good)), size=rng.integers(1, 5)):
+            data[min(place, len(good) - 1)] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            reader = checkpoint.Reader(path)
+            expected = {n: np.zeros(1, np.float32) for n in reader.names if n != "meta"}
+            reader.read_arrays(expected)
+            ends["read"] += 1
+        except UserError as error:
+            assert str(path) in str(error)
+            ends["refused"] += 1
+    assert ends["refused"] > 100
+
+
 def test_names_that_leave_the_folder_write_nothing(good, tmp_path):
     """An entry of an unknown part stays unread."""
     (tmp_path / "x.npz").write_bytes(with_entry(good, "../../escaped.npy", np.zeros(3)))
     run("dcgan", "--resume", tmp_path / "x.npz", "--sample_only", "--out_dir", tmp_path / "out")
     assert not list(tmp_path.parent.rglob("escaped*"))
+
+
+def test_no_text_of_a_checkpoint_reaches_the_terminal_as_it_is(good, tmp_path, fails):
+    line = refused(fails, tmp_path, with_text(good, TEXTS["an argument that clears the terminal"]))
+    assert line.isprintable()
+    change = meta_with(args__data_dir="\x1b[2J\nnowhere")
+    (tmp_path / "x.npz").write_bytes(with_text(good, change))
+    flags = ["--resume", tmp_path / "x.npz", "--out_dir", tmp_path / "out", "--n_epochs", 9]
+    code, line = fails(dcgan.main, flags)
+    assert code == 2
+    assert line.isprintable()
 
 
 def test_the_temporary_file_is_renamed(good, tmp_path):

@@ -40,6 +40,21 @@ def make_run(folder, n_rows=3):
     return rows
 
 
+def shown(folder):
+    """The page's document after a browser has run its code."""
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=2000",
+        f"--user-data-dir={folder}/chromium",
+        "--dump-dom",
+        (folder / "index.html").as_uri(),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_the_report_holds_what_the_folder_holds(tmp_path, running):
     rows = make_run(tmp_path)
@@ -106,20 +121,131 @@ def test_a_log_keeps_its_report_up_to_date(tmp_path):
 def test_a_browser_shows_pictures_curves_and_settings(tmp_path):
     rows = make_run(tmp_path, n_rows=30)
     write_report(tmp_path, rows, n_steps=300, seconds=3700, running=False)
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=2000",
-        f"--user-data-dir={tmp_path}/chromium",
-        "--dump-dom",
-        (tmp_path / "index.html").as_uri(),
-    ]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    dom = shown(tmp_path)
     assert f'<h1 id="title">dcgan: {tmp_path.name}</h1>' in dom
     assert "finished \u00b7 step 300 of 300 \u00b7 1 h 1 min" in dom
     assert dom.count("<svg") == 3  # two losses, one validation
     assert 'src="samples/step_0001000.png"' in dom
     assert 'src="result.png?' in dom
     assert "&lt;/script&gt;&lt;b&gt;\u56fe\u7247" in dom
+
+
+# ---- names and tables that somebody has made or edited ----
+
+
+@pytest.mark.parametrize("name", ["FACTS", "TITLE", "TITLE FACTS TITLE", "a</script>"])
+def test_a_folder_called_as_a_word_of_the_page(tmp_path, name):
+    folder = tmp_path.joinpath(*name.split("/"))
+    folder.mkdir(parents=True)
+    write_report(folder, make_run(folder), n_steps=30, seconds=1, running=False)
+    assert facts(folder)["title"] == f"dcgan: {folder.name}"
+    assert facts(folder)["losses"]["x"] == [10, 20, 30]
+    title = re.search("<title>(.*?)</title>", text_of(folder))[1]
+    assert title == "dcgan: " + folder.name.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def no_constant(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_json_lacks(tmp_path, value):
+    """A browser would show an empty page."""
+    rows = make_run(tmp_path)
+    rows[1]["loss_D"] = value
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["args"]["lr"] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "validation.csv").write_text(f"epoch,val_L1\n1,{value}\n2,0.5\n")
+    write_report(tmp_path, rows, 30, 1, running=False)
+    pattern = r'type="application/json">(.*?)</script>'
+    found = json.loads(
+        re.search(pattern, text_of(tmp_path), re.DOTALL)[1], parse_constant=no_constant
+    )
+    assert found["losses"]["y"]["loss_D"] == [1.0, None, 1 / 3]
+    assert found["validation"]["y"]["val_L1"] == [None, 0.5]
+    assert found["config"]["lr"] == str(value)
+
+
+@pytest.mark.parametrize("content", ['{"args": 3}', '{"versions": "x"}', "[" * 99999, "\\xff"])
+def test_a_config_that_is_none_is_a_warning(tmp_path, capsys, content):
+    (tmp_path / "config.json").write_text(content)
+    for _ in range(2):
+        write_report(tmp_path, [], 30, 1, running=True)
+    assert facts(tmp_path)["config"] == {}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"warning: {tmp_path}/config.json is not what a run writes, and is not shown"
+
+
+EDITED = {
+    "two rows in one line": b"step,epoch,loss\n1,1,0.5\n2,1,0.253,1,0.5\n4,1,0.5\n",
+    "a word": b"step,epoch,loss\n1,1,low\n2,1,0.5\n",
+    "no UTF-8": b"step,epoch,loss\n1,1,\xff\n2,1,0.5\n",
+    "semicolons": b"step;epoch;loss\n1;1;0.5\n2;1;0.5\n",
+    "an error of a spreadsheet": b"step,epoch,loss\n1,1,#DIV/0!\n2,1,0.5\n",
+    "a decimal comma": b'step,epoch,loss\n1,1,"0,5"\n2,1,"0,5"\n',
+    "no steps": b"epoch,loss\n1,0.5\n2,0.5\n",
+    "steps that are no numbers": b"step,epoch,loss\n1.0,1,0.5\n2.0,1,0.5\n",
+    "a formula as a name": b"step,epoch,$x$\n1,1,0.5\n2,1,0.5\n",
+    "a column twice": b"step,epoch,loss,loss\n1,1,0.5,1\n2,1,0.5,1\n",
+    "a long field": b"step,epoch,loss\n1,1," + b"x" * 200_000 + b"\n2,1,0.5\n",
+}
+
+
+@pytest.mark.parametrize("how", EDITED)
+def test_an_edited_table_counts_as_absent_and_is_kept(tmp_path, capsys, how):
+    (tmp_path / "losses.csv").write_bytes(EDITED[how])
+    log = Log(tmp_path, step=2)
+    log.add(3, 1, {"loss": 0.25})
+    log.plot()
+    log.close()
+    assert (tmp_path / "losses.csv").read_text().split() == ["step,epoch,loss", "3,1,0.25"]
+    assert (tmp_path / "losses.csv.old").read_bytes() == EDITED[how]
+    path = tmp_path / "losses.csv"
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {path} is not what a run writes, and counts as absent",
+        f"warning: what {path} held is kept as {path}.old",
+    ]
+
+
+@pytest.mark.parametrize("end", [b"2,1", b"2,1,", b"2,1,0.2,", b"\0\0\0", b"2,1,0.\0\0", b"x"])
+def test_a_table_that_was_cut_loses_its_last_row(tmp_path, capsys, end):
+    (tmp_path / "losses.csv").write_bytes(b"step,epoch,loss\n1,1,0.5\n" + end)
+    log = Log(tmp_path, step=1)
+    assert log.rows == [{"step": "1", "epoch": "1", "loss": "0.5"}]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_edited_validation_table_is_kept(tmp_path, capsys):
+    path = tmp_path / "validation.csv"
+    path.write_text("1;2\n#DIV/0!\n")
+    write_report(tmp_path, [], 30, 1, running=True)
+    assert facts(tmp_path)["validation"] == {"x": [], "y": {}}
+    write_validation(path, {2: {"L1": 0.5}})
+    assert path.read_text().split() == ["epoch,L1", "2,0.5"]
+    assert (tmp_path / "validation.csv.old").read_text() == "1;2\n#DIV/0!\n"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium (Debian: chromium)")
+@pytest.mark.parametrize(("age", "state"), [(0, "running"), (3600, "no longer running")])
+def test_a_killed_run_is_not_shown_as_running(tmp_path, age, state):
+    """It cannot say so; a living run writes the page every minute."""
+    write_report(tmp_path, make_run(tmp_path), n_steps=300, seconds=1, running=True)
+    text = text_of(tmp_path)
+    written = facts(tmp_path)["written_at"]
+    (tmp_path / "index.html").write_text(text.replace(str(written), str(written - age)))
+    assert f"{state} \u00b7 step 30 of 300" in shown(tmp_path)
+
+
+def test_a_living_run_writes_the_page_every_minute(tmp_path, monkeypatch):
+    log = Log(tmp_path, step=0)
+    log.set_length(n_steps=4, n_epochs=1)
+    log.tick()
+    assert not (tmp_path / "index.html").exists()  # there is nothing to show
+    log.add(1, 1, {"loss": 3.0})
+    first = facts(tmp_path)["written_at"]
+    log.tick()
+    assert facts(tmp_path)["written_at"] == first
+    log.shown -= 61
+    log.tick()
+    assert facts(tmp_path)["written_at"] > first

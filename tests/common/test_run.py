@@ -244,6 +244,32 @@ def test_a_stopped_run_continues_where_it_was(out, tmp_path, step, monkeypatch):
     assert train_for(out, "--resume", out) == whole
 
 
+@pytest.mark.parametrize("n", [4, 8])
+def test_data_that_have_changed_within_an_epoch(out, n, monkeypatch, capsys):
+    """Nothing is damaged, and the line says what has changed."""
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        stop_after(patch, 2)
+        train_for(out)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped, Run(arguments(out, "--resume", out)) as run:
+        train(run, Numbers(n))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        f"x.py: error: the data set has {n} images, and had 6 when {out}/checkpoint_last.npz was "
+        "saved within an epoch: give the same data, or start with --init_from\n"
+    )
+
+
+def test_data_that_have_changed_between_epochs(out, capsys):
+    train_for(out)
+    with Run(arguments(out, "--resume", out, "--n_epochs", 2)) as run:
+        train(run, Numbers(4))
+    assert capsys.readouterr().err == (
+        "warning: the data set has 4 images, and had 6 at the last checkpoint\n"
+    )
+    assert meta(out)["step"] == 5
+
+
 def test_a_stop_says_how_to_continue(out, monkeypatch, capsys):
     stop_after(monkeypatch, 2)
     with pytest.raises(SystemExit):

@@ -69,6 +69,40 @@ def test_a_cache_folder_with_a_space_in_its_path(tmp_path):
     assert "not compiled yet" in lines["Jittor"][1]
 
 
+def test_few_files():
+    command = ["sh", "-c", 'ulimit -n 24; exec "$0" "$1"', sys.executable, ROOT / "tools/doctor.py"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "files       MISSING  a process may open only 24 files here" in done.stdout
+
+
+def test_damaged_settings_of_jittor(tmp_path):
+    (tmp_path / ".cache/jittor").mkdir(parents=True)
+    (tmp_path / ".cache/jittor/config.json").write_text("[]")
+    code, lines, _ = doctor(HOME=str(tmp_path), JITTOR_HOME="")
+    assert (code, lines["cache"][0], lines["locks"][0]) == (0, "ok", "ok")
+
+
+def test_a_damaged_kernel(tmp_path):
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from jittor_setup import cache
+for folder in cache.own_folders(cache.cache_folder()):
+    print(folder)
+"""
+    command = [sys.executable, "-c", code, str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    own = Path(done.stdout.splitlines()[0])
+    parts = own.parts[own.parts.index(".cache") :]
+    kernel = tmp_path.joinpath(*parts, "jit", "kernel.so")
+    kernel.parent.mkdir(parents=True)
+    kernel.write_bytes(b"\x7fELF")
+    code, lines, _ = doctor(HOME=str(tmp_path), JITTOR_HOME="")
+    assert code == 0
+    assert lines["damaged"] == ("note", f"{kernel}; the next run removes it and compiles again")
+
+
 # ---- with stand-ins for a GPU's driver, nvcc and cuDNN ----
 
 NVCC = """#!/bin/sh
