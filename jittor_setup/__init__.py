@@ -14,9 +14,10 @@ itself at its first import. So the order is
 import contextlib
 import os
 import sys
+import time
 
 from . import device, gpu
-from .cache import allow_no_locks, cache_folder, core_is_compiled
+from .cache import allow_no_locks, cache_folder, core_is_compiled, is_busy
 from .damage import remove_damaged
 from .device import choose_device, device_problem
 from .errors import SetupError, fail, say
@@ -26,6 +27,7 @@ from .requirements import check_requirements, python_config
 
 FEWEST_FILES = 40  # with 32, g++ cannot make the precompiled header
 ENOUGH_FILES = 1024
+PATIENCE = 10  # seconds of waiting for another process, before a line says so
 
 __all__ = [
     "choose_device",
@@ -66,6 +68,18 @@ def prepare():
     device.verdict = gpu.decide(sys.argv, cache)
     if not core_is_compiled(cache):
         say("Compiling Jittor, once on this machine: about three minutes on two cores.")
+    elif stays_busy(cache):
+        say("Waiting for another process that compiles with Jittor.")
+
+
+def stays_busy(cache):
+    """Waits for Jittor's lock, as the import would; returns whether that takes long."""
+    end = time.monotonic() + PATIENCE
+    while is_busy(cache):
+        if time.monotonic() > end:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def allow_files():

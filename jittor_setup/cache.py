@@ -181,6 +181,21 @@ def own_folders(cache):
     return sorted(cache.glob(f"jt*/*/{python}/*/*/{key}/*"))
 
 
+def is_busy(cache):
+    """Whether another process holds Jittor's lock, for which an import would wait."""
+    import fcntl
+
+    for folder in own_folders(cache):
+        try:
+            with open(folder.parent / "jittor.lock", "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # there is no such file yet, or no locks
+            continue
+    return False
+
+
 @contextlib.contextmanager
 def locked(path):
     """Lets one process at a time run what is inside; the others wait for it.

@@ -28,7 +28,8 @@ TOOLS = sorted(
 SETUP = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt"
 COPY = "mine.py"  # of dcgan.py, in docs/copying.md
 FORWARDING = {"tools/describe.py", "tools/twin.py"}  # their flags are those of a script
-OF_OTHERS = {"--python", "--clear", "--seed", "--hostfile", "--install"}  # of uv, mpirun, wsl
+# Of uv, mpirun and wsl.
+OF_OTHERS = {"--python", "--clear", "--seed", "--hostfile", "--install", "--mca"}
 
 
 def text(path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import jittor_setup
 from jittor_setup import cache, damage, onednn, requirements
 from jittor_setup.errors import SetupError
 
@@ -231,6 +232,20 @@ jittor_setup.allow_files()
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 64)
 """
     assert python(code).stdout == "True\n"
+
+
+def test_another_process_that_compiles_is_named(tmp_path, monkeypatch):
+    """The import waits for Jittor's lock, and would not say so."""
+    (tmp_path / "key/default").mkdir(parents=True)
+    monkeypatch.setattr(cache, "own_folders", lambda folder: [tmp_path / "key/default"])
+    assert not cache.is_busy(tmp_path)
+    (tmp_path / "key/jittor.lock").touch()
+    assert not cache.is_busy(tmp_path)
+    monkeypatch.setattr(jittor_setup, "PATIENCE", 0.3)
+    with cache.locked(tmp_path / "key/jittor.lock"):
+        assert cache.is_busy(tmp_path)
+        assert jittor_setup.stays_busy(tmp_path)
+    assert not jittor_setup.stays_busy(tmp_path)
 
 
 # ---- damaged libraries ----
