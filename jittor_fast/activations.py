@@ -163,7 +163,7 @@ class ELU(nn.ELU):
     def execute(self, x):
         if self.alpha == 1 and fits(x):
             return ELUFunction(x)(x)
-        # Not maximum(x, 0) + ...: the gradient of Jittor's maximum is 0 where both are equal.
+        # Not maximum(x, 0) + ...: where both are equal, its gradient in Jittor is 0.
         negative = self.alpha * (jt.exp(jt.minimum(x, 0)) - 1)
         return jt.ternary(x >= 0, x, negative)
 
