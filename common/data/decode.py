@@ -142,7 +142,7 @@ def opened(path):
         Unreadable: here or in the `with` block, the file is missing, damaged, empty, no
             file, or larger than LARGEST_IMAGE.
     """
-    first = FORMAT_OF.get(Path(path).suffix.lower(), FORMATS[0])
+    first = FORMAT_OF.get(suffix_of(path), FORMATS[0])
     try:
         check_regular(path)
         with Image.open(path, formats=(first, *FORMATS)) as image:
@@ -268,7 +268,12 @@ def size_of(path):
 
 def is_array(path):
     """Whether a file holds a numpy array, by its suffix."""
-    return Path(path).suffix.lower() == ".npy"
+    return suffix_of(path) == ".npy"
+
+
+def suffix_of(path):
+    """The suffix of a path in lower case; faster than pathlib, for each image."""
+    return os.path.splitext(path)[1].lower()
 
 
 # ---- arrays ----
