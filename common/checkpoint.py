@@ -145,7 +145,7 @@ def save(path, parts, meta):
             arrays[f"{part_name}/{name}"] = value
     text = json.dumps({"format": FORMAT, **meta, "values": values})
     arrays["meta"] = np.frombuffer(text.encode(), np.uint8)
-    write_atomically(path, lambda file: write_npz(file, arrays))
+    write_atomically(path, lambda file: write_npz(file, arrays), makes_folder=True)
 
 
 def write_npz(file, arrays, compression=zipfile.ZIP_STORED):
@@ -170,11 +170,14 @@ def open_temporary(folder, suffix=".tmp"):
     return open(path, "xb"), path
 
 
-def write_atomically(path, write):
+def write_atomically(path, write, makes_folder=False):
     """Calls `write(file)` on a temporary file beside `path`, and renames it to `path`.
 
-    The folder is made again if somebody has removed it. If `path` is a link, the file
-    replaces the link itself.
+    If `path` is a link, the file replaces the link itself.
+
+    Args:
+        makes_folder: make the folder first if it is missing. A run does so, since
+            somebody may have removed its folder meanwhile.
 
     Raises:
         UserError: the file cannot be written; `path` stays as it was.
@@ -182,7 +185,8 @@ def write_atomically(path, write):
     path = Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if makes_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         file, temporary = open_temporary(path.parent)
         with file:
             write(file)

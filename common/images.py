@@ -39,7 +39,7 @@ def save_image(images, path, nrow=10, padding=2, value_range=(-1, 1)):
         raise ValueError(f"nrow must be at least 1 and padding at least 0: {nrow}, {padding}")
     picture = as_picture(make_grid(pixels, nrow, padding))
     file_format = FORMATS[path.suffix.lower()]
-    write_atomically(path, lambda file: picture.save(file, file_format))
+    write_atomically(path, lambda file: picture.save(file, file_format), makes_folder=True)
 
 
 def save_rows(path, *rows, columns=False):

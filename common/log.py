@@ -96,7 +96,7 @@ class Log:
         """Replaces the file by all rows: at every moment it is whole."""
         table = as_table(self.names, self.rows)
         try:
-            write_atomically(self.path, lambda file: file.write(table))
+            write_atomically(self.path, lambda file: file.write(table), makes_folder=True)
             self.is_whole = True
         except UserError as error:
             self.is_whole = False
@@ -232,7 +232,7 @@ def write_validation(path, epochs):
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = as_table(names, rows)
     try:
-        write_atomically(path, lambda file: file.write(table))
+        write_atomically(path, lambda file: file.write(table), makes_folder=True)
     except UserError as error:
         warn_once(f"{error}; the training continues, and keeps its rows in memory")
 

@@ -290,9 +290,12 @@ def test_a_long_table_costs_no_more_for_each_row(tmp_path, monkeypatch):
     (tmp_path / "losses.csv").write_text("step,epoch,loss\n" + rows)
     written = []
     real_write = common.log.write_atomically
-    monkeypatch.setattr(
-        common.log, "write_atomically", lambda *a: (written.append(a[0].name), real_write(*a))
-    )
+
+    def write(path, *args, **options):
+        written.append(path.name)
+        real_write(path, *args, **options)
+
+    monkeypatch.setattr(common.log, "write_atomically", write)
     log = Log(tmp_path, step=100000)
     for step in range(100001, 100201):
         log.add(step, 1, {"loss": 0.25})

@@ -245,6 +245,7 @@ def test_what_a_run_writes(short, tmp_path, arch):
     flags = ["--img_size", 16, "--arch", arch, "--n_samples", 25, "--export_pkl"]
     run(*short, *flags, "--number", "31415926", "--out_dir", out)
     assert {str(f.relative_to(out)) for f in out.rglob("*") if f.is_file()} == {
+        ".lock",
         "config.json",
         "index.html",
         "losses.csv",
@@ -321,7 +322,7 @@ def test_config_names_the_arguments_and_versions(short, tmp_path):
     ("flags", "message"),
     [
         (["--number", "12a"], "--number must be a string of the digits"),
-        (["--number", ""], "--number must be a string of the digits"),
+        (["--number", ""], "--number: the value is empty"),
         (["--number", "१२"], "--number must be a string of the digits"),
         (["--number", "7", "--n_classes", 5], "not below --n_classes 5"),
         (["--latent_dim", 0], "--latent_dim"),
