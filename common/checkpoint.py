@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 import tokenize
 import zipfile
@@ -25,6 +26,7 @@ FILE_NAME = "checkpoint_last.npz"
 LARGEST_META = 1 << 20  # bytes; the JSON text takes a few thousand
 LARGEST_NUMBER = 1 << 53  # of steps, epochs and images; a float holds it exactly
 LARGEST_HEADER = 1 << 16  # bytes before an array; numpy writes 128
+LONGEST_NAME = 200  # letters
 MOST_LOSSES = 100  # names
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What a damaged zip archive, and a damaged header of an array, may raise. The lists are
@@ -53,14 +55,23 @@ META_TYPES = {
 }
 
 
+def is_plain_name(name):
+    """Whether a name of a script or of a loss can be printed as it is.
+
+    A copy may be called `my-gan.py`, and log a `loss/adversarial`. A "$" would be a
+    formula in losses.png.
+    """
+    return re.fullmatch(r"[\w ./:+()-]+", name) is not None and len(name) <= LONGEST_NAME
+
+
 def fits_meta(meta):
     """Whether a checkpoint's JSON has the entries that the scripts write."""
     if any(type(meta.get(key)) is not kind for key, kind in META_TYPES.items()):
         return False
-    if not meta["script"].isidentifier() or len(meta["losses"]) > MOST_LOSSES:
+    if not is_plain_name(meta["script"]) or len(meta["losses"]) > MOST_LOSSES:
         return False
     for name, value in meta["losses"].items():
-        if not name.isidentifier() or type(value) is not float or not math.isfinite(value):
+        if not is_plain_name(name) or type(value) is not float or not math.isfinite(value):
             return False
     if any(type(value) is not dict for value in meta["values"].values()):
         return False

@@ -1,6 +1,6 @@
 """index.html: a run's pictures, curves and settings on one page, without a server."""
 
-from common.checkpoint import is_file, write_atomically
+from common.checkpoint import is_file, is_plain_name, write_atomically
 from common.errors import warn_once
 
 import csv
@@ -125,7 +125,7 @@ def read_table(path, axis):
     if rows and not fits_table(rows[-1], axis):
         rows.pop()
     fits = not names or (axis in names and len(set(names)) == len(names))
-    if not fits or not all(name.isidentifier() for name in names):
+    if not fits or not all(is_plain_name(name) for name in names):
         rows = [{}]
     if not all(fits_table(row, axis) for row in rows):
         warn_once(f"{path} is not what a run writes, and counts as absent")

@@ -316,3 +316,20 @@ def test_an_npz_with_a_pickle(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.array([{}], object))
     with pytest.raises(UserError, match="cannot be read as an"):
         checkpoint.read_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_plain"),
+    [
+        ("loss_D", True),
+        ("loss/adversarial (mean)", True),
+        ("my-gan", True),
+        ("损失", True),
+        ("", False),
+        ("a\x1b[31m", False),
+        ("$x$", False),
+        ("a" * 201, False),
+    ],
+)
+def test_names_that_a_copy_may_use(name, is_plain):
+    assert checkpoint.is_plain_name(name) == is_plain

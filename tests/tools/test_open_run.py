@@ -40,5 +40,5 @@ def test_no_other_module_is_imported(folder, name):
     meta["script"] = name
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     np.savez(path, **arrays)
-    with pytest.raises(UserError, match="which is not in"):
+    with pytest.raises(UserError, match=r"which is not in|is not a checkpoint of these scripts"):
         open_run(folder)
