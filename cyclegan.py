@@ -272,7 +272,8 @@ class ImagePool:
     """
 
     def __init__(self, size, shape):
-        self.images = np.zeros((size, *shape), np.float32)
+        self.shape = shape
+        self.images = [jt.zeros(shape) for _ in range(size)]
         self.count = 0  # images that are in the pool
 
     def exchange(self, images, rng):
@@ -282,30 +283,34 @@ class ImagePool:
         image changes places, with probability 1/2, with a random one of the pool.
 
         Args:
-            images: a Jittor variable (B, C, H, W).
+            images: a Jittor variable (B, C, H, W), detached from the generator.
             rng: a numpy generator.
 
         Returns:
-            (B, C, H, W) as numpy.
+            (B, C, H, W)
         """
         size = len(self.images)
-        batch = images.numpy().copy()  # numpy: the pool keeps no graph of earlier steps
-        for i in range(len(batch)):
+        exchanged = []
+        for image in images:
             if self.count < size:
-                self.images[self.count] = batch[i]
+                self.images[self.count] = image
                 self.count += 1
             elif size > 0 and rng.random() < 0.5:
                 k = rng.integers(size)
-                older = self.images[k].copy()
-                self.images[k] = batch[i]
-                batch[i] = older
-        return batch
+                older = self.images[k]
+                self.images[k] = image
+                image = older
+            exchanged.append(image)
+        exchanged = jt.stack(exchanged, dim=0)
+        jt.sync(self.images)  # or the images would hold the graphs of earlier steps
+        return exchanged
 
     def state_dict(self):
-        return {"images": self.images, "count": self.count}
+        images = np.array([image.numpy() for image in self.images], np.float32)
+        return {"images": images.reshape(-1, *self.shape), "count": self.count}
 
     def load_state_dict(self, state):
-        self.images = np.array(state["images"])
+        self.images = [jt.array(image) for image in state["images"]]
         self.count = int(state["count"])
         if not 0 <= self.count <= len(self.images):
             raise ValueError("the pool holds more images than its size")

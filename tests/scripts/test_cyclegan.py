@@ -124,7 +124,7 @@ def test_the_pool_fills_and_then_exchanges():
     """Half of the later images pass; each other one returns an image of the pool."""
     rng = np.random.default_rng(0)
     pool = script.ImagePool(2, (1, 1, 1))
-    assert pool.exchange(values(1, 2), rng).ravel().tolist() == [1, 2]
+    assert pool.exchange(values(1, 2), rng).numpy().ravel().tolist() == [1, 2]
     kept = [1.0, 2.0]
     n_passed = 0
     for value in range(3, 103):
@@ -133,7 +133,7 @@ def test_the_pool_fills_and_then_exchanges():
             n_passed += 1
         else:
             kept[kept.index(found)] = value
-        assert sorted(pool.images.ravel()) == sorted(kept)
+        assert sorted(pool.state_dict()["images"].ravel()) == sorted(kept)
     assert 35 <= n_passed <= 65
 
 
@@ -157,8 +157,8 @@ def test_the_pool_takes_a_batch_one_image_after_the_other():
             else:
                 expected.append(value)
         found = pool.exchange(values(*batch), rng)
-        assert found.ravel().tolist() == expected
-        assert pool.images.ravel().tolist() == kept
+        assert found.numpy().ravel().tolist() == expected
+        assert pool.state_dict()["images"].ravel().tolist() == kept
         n_of_own_batch += sum(e != own and e in batch for e, own in zip(expected, batch))
     assert n_of_own_batch > 0
 
@@ -166,7 +166,7 @@ def test_the_pool_takes_a_batch_one_image_after_the_other():
 def test_a_pool_of_size_zero_passes_everything():
     pool = script.ImagePool(0, (1, 1, 1))
     found = pool.exchange(values(1, 2, 3), np.random.default_rng(0))
-    assert found.ravel().tolist() == [1, 2, 3]
+    assert found.numpy().ravel().tolist() == [1, 2, 3]
 
 
 # ---- both directions ----
