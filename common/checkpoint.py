@@ -26,6 +26,11 @@ FILE_NAME = "checkpoint_last.npz"
 LARGEST_META = 1 << 20  # bytes; the JSON text takes a few thousand
 LARGEST_NUMBER = 1 << 53  # of steps, epochs and images; a float holds it exactly
 LARGEST_HEADER = 1 << 16  # bytes before an array; numpy writes 128
+# Bytes that all entries may take in memory: always this many, and more if the file is
+# not much smaller. The scripts write it without compression, which makes a thousandth
+# of zeros.
+SMALL_MEMORY = 1 << 28
+MOST_UNPACKED = 100  # times the file's size
 LONGEST_NAME = 200  # letters
 MOST_LOSSES = 100  # names
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -106,16 +111,22 @@ def optimizer_moments(optimizer):
     return moments
 
 
-def get_state(part):
-    """The state of one part, as a flat dict of numpy arrays and JSON values."""
-    if isinstance(part, jt.nn.Module):
-        return module_state(part)
+def lazy_state(part):
+    """The state of one part: a flat dict of arrays, Jittor variables and JSON values.
+
+    Nothing is computed: variables have a shape before they have memory.
+    """
     if isinstance(part, jt.optim.Optimizer):
-        state = {"n_step": part.n_step}
-        for name, value in optimizer_moments(part).items():
-            state[name] = value.numpy().copy()
-        return state
+        return {"n_step": part.n_step, **optimizer_moments(part)}
     return part.state_dict()
+
+
+def get_state(part):
+    """The state of one part: a flat dict of numpy arrays and JSON values, as copies."""
+    state = {}
+    for name, value in lazy_state(part).items():
+        state[name] = value.numpy().copy() if isinstance(value, jt.Var) else value
+    return state
 
 
 def set_state(part, state):
@@ -181,7 +192,7 @@ def open_temporary(folder, suffix=".tmp"):
     return open(path, "xb"), path
 
 
-def write_atomically(path, write, makes_folder=False):
+def write_atomically(path, write, makes_folder=False, is_flushed=True):
     """Calls `write(file)` on a temporary file beside `path`, and renames it to `path`.
 
     If `path` is a link, the file replaces the link itself.
@@ -189,6 +200,8 @@ def write_atomically(path, write, makes_folder=False):
     Args:
         makes_folder: make the folder first if it is missing. A run does so, since
             somebody may have removed its folder meanwhile.
+        is_flushed: wait until the disk has it, so that it survives a loss of power. For
+            thousands of small files that takes long.
 
     Raises:
         UserError: the file cannot be written; `path` stays as it was.
@@ -202,7 +215,8 @@ def write_atomically(path, write, makes_folder=False):
         with file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if is_flushed:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         if temporary is not None:
@@ -258,6 +272,8 @@ def export_pickle(path, module):
 
 def find(path):
     """The checkpoint file of `--resume PATH`, which may also be a run's folder."""
+    if not str(path):
+        raise UserError("the name of a checkpoint is empty")
     try:
         path = Path(path).expanduser()
         if path.is_dir():
@@ -295,6 +311,7 @@ class Reader:
         self.path = Path(path)
         try:
             with zipfile.ZipFile(self.path) as archive:
+                self.check_memory(archive)
                 self.names = [name.removesuffix(".npy") for name in archive.namelist()]
                 self.meta = self.read_meta(archive)
         except UserError:
@@ -302,6 +319,15 @@ class Reader:
         except Exception as error:
             message = f"{self.path} is not a checkpoint, or is damaged ({error})"
             raise UserError(message) from error
+
+    def check_memory(self, archive):
+        """Refuses a small file whose entries would unpack to gigabytes."""
+        n_bytes = sum(info.file_size for info in archive.infolist())
+        size = self.path.stat().st_size
+        if n_bytes > max(SMALL_MEMORY, MOST_UNPACKED * size):
+            raise UserError(
+                f"{self.path} has {size:,} bytes, and would take {n_bytes:,} bytes of memory"
+            )
 
     def read_meta(self, archive):
         damaged = UserError(f"{self.path} is not a checkpoint of these scripts")
@@ -371,9 +397,11 @@ class Reader:
         missing = []
         for part_name, part in parts.items():
             stored_values = self.meta["values"].get(part_name, {})
-            for name, value in get_state(part).items():
+            # A stranger's arguments may ask for networks beyond all memory: until its
+            # arrays are known to fit, nothing of them is computed.
+            for name, value in lazy_state(part).items():
                 full_name = f"{part_name}/{name}"
-                if isinstance(value, np.ndarray):
+                if isinstance(value, (np.ndarray, jt.Var)):
                     expected[full_name] = value
                     if full_name not in self.names:
                         missing.append(full_name)
@@ -408,11 +436,13 @@ class Reader:
                 part.restart()
 
     def read_arrays(self, expected):
+        """{name: array} of the file, with the shapes and types of `expected`."""
         arrays = {}
         try:
             with zipfile.ZipFile(self.path) as archive:
                 for name, like in expected.items():
-                    array = self.read_array(archive, name, like.shape, like.dtype)
+                    dtype = np.dtype(str(like.dtype))
+                    array = self.read_array(archive, name, tuple(like.shape), dtype)
                     if not np.isfinite(array).all():
                         raise UserError(f"{self.path}: {name} holds NaN or infinite values")
                     arrays[name] = array

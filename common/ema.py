@@ -51,9 +51,10 @@ class EMA:
             load_module(self.module, module_state(self.source))
 
     def state_dict(self):
+        """The average's Jittor variables by their names, and the number of updates."""
         state = {"n_updates": self.n_updates}
         if self.decay > 0:
-            state.update(module_state(self.module))
+            state.update(self.module.state_dict())
         return state
 
     def load_state_dict(self, state):

@@ -160,9 +160,10 @@ def described_digits(img_size, split):
     rng = np.random.default_rng([13, split == "test"])
     allowed = combinations(held_out=split == "test")
     chosen = np.stack([rng.choice(allowed[allowed[:, 0] == label]) for label in digits.labels])
-    chunks = drawn.chunks(len(pixels))
-    images = [paint(pixels[chunk], chosen[chunk, 1:], img_size) for chunk in chunks]
-    return np.concatenate(images), chosen
+    images = drawn.empty(len(pixels), 3, img_size)
+    for chunk in drawn.chunks(len(pixels)):
+        images[chunk] = paint(pixels[chunk], chosen[chunk, 1:], img_size)
+    return images, chosen
 
 
 # ---- a folder ----

@@ -12,6 +12,7 @@ import gzip
 import math
 import os
 import struct
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, *, split="
             once, so both splits hold all digits equally often.
 
     Returns:
-        An `InMemory` data set: images (N, channels, S, S) uint8, labels (N,) int32.
+        A `Digits` data set: images (N, channels, S, S) uint8, labels (N,) int32.
 
     Raises:
         UserError: files are missing, damaged, or do not belong together; a label is not
@@ -62,8 +63,33 @@ def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, *, split="
     if n_classes is not None and labels.max() >= n_classes:
         raise UserError(f"{folder}: holds the label {labels.max()}, but --n_classes is {n_classes}")
     say(f"Data ({split}): {len(labels):,} images from {source}.")
-    images = resize_all(pixels, square(img_size), channels)
-    return InMemory(images, labels.astype(np.int32))
+    side = square(img_size)
+    check_memory(pixels, side)
+    return Digits(pixels, labels.astype(np.int32), side, channels)
+
+
+class Digits(InMemory):
+    """Digits that are resized when their images are first used.
+
+    A run compares its networks with those of its checkpoint before that: the arguments
+    of a stranger's checkpoint could ask for gigabytes of pixels.
+
+    Attributes:
+        images: (N, channels, img_size, img_size) uint8, as of `resize_all`.
+    """
+
+    def __init__(self, pixels, labels, img_size, channels):
+        self.pixels = pixels
+        self.labels = labels
+        self.img_size = img_size
+        self.channels = channels
+
+    def __len__(self):
+        return len(self.labels)
+
+    @cached_property
+    def images(self):
+        return resize_all(self.pixels, self.img_size, self.channels)
 
 
 def find_digits(data_dir):
@@ -97,6 +123,16 @@ def read_split(folder, split, n_test):
     return read_digits(folder, found)
 
 
+def check_memory(pixels, img_size):
+    """Refuses a size of the images that the digits cannot have in memory."""
+    n_bytes = len(pixels) * img_size * img_size
+    if n_bytes > LARGEST_RESIZED:
+        raise UserError(
+            f"{len(pixels):,} images of {img_size} x {img_size} would take {n_bytes:,} bytes of "
+            f"memory, and at most {LARGEST_RESIZED:,} are used: lower --img_size"
+        )
+
+
 def resize_all(pixels, img_size, channels):
     """Resizes digits bilinearly, as the contest's code does.
 
@@ -108,12 +144,6 @@ def resize_all(pixels, img_size, channels):
     Returns:
         (N, C, S, S) uint8. The channels are equal, and share their memory.
     """
-    n_bytes = len(pixels) * img_size * img_size
-    if n_bytes > LARGEST_RESIZED:
-        raise UserError(
-            f"{len(pixels):,} images of {img_size} x {img_size} would take {n_bytes:,} bytes of "
-            f"memory, and at most {LARGEST_RESIZED:,} are used: lower --img_size"
-        )
     if pixels.shape[1:] != (img_size, img_size):
         resized = np.empty((len(pixels), img_size, img_size), np.uint8)
         for target, image in zip(resized, pixels):

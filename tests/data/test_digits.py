@@ -107,6 +107,18 @@ def test_full_mnist_in_jittors_folder_comes_first(idx_folder, monkeypatch, capsy
     assert f"full MNIST in {idx_folder}" in capsys.readouterr().out
 
 
+def test_digits_take_no_memory_before_they_are_used(idx_folder):
+    """Before that, a run compares its networks with those of its checkpoint."""
+    data = load_digits(idx_folder, img_size=14000)  # 7.8 GB
+    assert len(data) == 40
+    assert "images" not in vars(data)
+
+
+def test_digits_have_a_largest_size(idx_folder):
+    with pytest.raises(UserError, match=r"40 images of 15000 x 15000 would .* lower --img_size"):
+        load_digits(idx_folder, img_size=15000)
+
+
 # ---- a folder of the user ----
 
 

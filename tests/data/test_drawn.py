@@ -1,5 +1,6 @@
 """The sets that are drawn from the bundled digits: their pixels, splits and memory."""
 
+from common import UserError
 from common.data.toy import drawn
 
 import tracemalloc
@@ -47,6 +48,12 @@ def test_drawing_needs_little_more_memory_than_the_images(make):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak - sum(array.nbytes for array in images) < 30e6
+
+
+@pytest.mark.parametrize("make", SETS)
+def test_sets_have_a_largest_size(make):
+    with pytest.raises(UserError, match=r"drawn images of 800 x 800 .* lower --img_size"):
+        make(800, "train")
 
 
 def test_outlines_are_grey_and_paintings_have_the_colour_of_their_class():

@@ -6,11 +6,13 @@ every set, and the first 4,500 the training split. All images are uint8 (N, C, S
 """
 
 from common.data.digits import BUNDLED, read_digits
+from common.errors import UserError
 
 import numpy as np
 from PIL import Image
 
 N_TEST = 500
+LARGEST_SET = 1 << 30  # bytes of a set's images; at 256 x 256 all sets have fewer
 CHUNK = 100  # digits that are drawn at once: whole sets of floats would fill gigabytes
 
 # The digits' colours in `outline_pairs`, and the grey of their background.
@@ -53,6 +55,22 @@ def bundled_digits(split):
     return pixels[keep], labels[keep].astype(np.int32)
 
 
+def empty(n, channels, img_size):
+    """Memory for images (N, channels, S, S) uint8.
+
+    Raises:
+        UserError: it is more than a drawn set may take. The size may be that of a
+            stranger's checkpoint.
+    """
+    n_bytes = n * channels * img_size**2
+    if n_bytes > LARGEST_SET:
+        raise UserError(
+            f"{n:,} drawn images of {img_size} x {img_size} would take {n_bytes:,} bytes of "
+            f"memory, and at most {LARGEST_SET:,} are used: lower --img_size"
+        )
+    return np.empty((n, channels, img_size, img_size), np.uint8)
+
+
 def chunks(n):
     """Slices of at most CHUNK items that cover n items in their order."""
     return [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
@@ -76,7 +94,7 @@ def outline_pairs(img_size, split):
         grey; labels (N,).
     """
     pixels, labels = bundled_digits(split)
-    outlines = np.empty((len(labels), 3, img_size, img_size), np.uint8)
+    outlines = empty(len(labels), 3, img_size)
     paintings = np.empty_like(outlines)
     for chunk in chunks(len(labels)):
         outlines[chunk], paintings[chunk] = draw_outlines(pixels[chunk], labels[chunk], img_size)
@@ -121,8 +139,8 @@ def digit_domains(img_size, split, channels=1):
     """
     pixels, labels = bundled_digits(split)
     half = len(labels) // 2  # a multiple of ten, so both halves hold all classes equally often
+    inked = empty(len(labels) - half, channels, img_size)
     white = np.repeat(enlarge(pixels[:half], img_size)[:, None], channels, axis=1)
-    inked = np.empty((len(labels) - half, channels, img_size, img_size), np.uint8)
     rng = np.random.default_rng([11, split == "test"])
     for chunk in chunks(len(inked)):
         sheets = draw_on_paper(pixels[half:][chunk], img_size, rng)
@@ -177,7 +195,7 @@ def coloured_digits(img_size, split, channels=3):
     bold, inverted = rng.integers(2, size=(2, len(labels)))
     colours = np.eye(3, dtype=np.int32)[colour]
     attributes = np.column_stack([colours, bold, inverted]).astype(np.int32)
-    images = np.empty((len(labels), channels, img_size, img_size), np.uint8)
+    images = empty(len(labels), channels, img_size)
     for chunk in chunks(len(labels)):
         coloured = colour_digits(
             pixels[chunk], colour[chunk], bold[chunk], inverted[chunk], img_size
