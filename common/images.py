@@ -68,9 +68,26 @@ def as_rgb(images):
 
 def save_each(images, folder):
     """Writes (N, C, H, W) floats in [-1, 1] as 00000.png, 00001.png, and so on."""
-    folder.mkdir(parents=True, exist_ok=True)
     for i, pixels in enumerate(to_uint8(images)):
-        as_picture(pixels).save(folder / f"{i:05d}.png")
+        save_picture(as_picture(pixels), folder / f"{i:05d}.png", "PNG")
+
+
+def save_picture(picture, path, file_format, **options):
+    """Writes an image of Pillow, one of many, which are not flushed to the disk each.
+
+    Args:
+        path: its folder is created.
+        file_format, options: as of Pillow's `save`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_atomically(
+        path,
+        lambda file: picture.save(file, file_format, **options),
+        makes_folder=True,
+        is_flushed=False,
+    )
 
 
 def as_picture(pixels):

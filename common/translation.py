@@ -1,6 +1,8 @@
 """A folder of pictures through a trained network that translates images."""
 
+from common.checkpoint import write_atomically
 from common.data.decode import (
+    FORMAT_OF,
     Unreadable,
     check_images,
     list_images,
@@ -12,7 +14,7 @@ from common.data.decode import (
 )
 from common.data.layout import expanded
 from common.errors import UserError, say, warn
-from common.images import as_picture, to_uint8
+from common.images import as_picture, save_picture, to_uint8
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -212,12 +214,13 @@ def write_picture(image, target):
     float32 in [0, 1], or (H, W) if C is 1. Otherwise it becomes a picture of 8 bits.
     The folder is created.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix.lower() != ".npy" and len(image) in (1, 3):
-        pixels = to_uint8(image[None])[0]
-        as_picture(pixels).save(target, **QUALITY.get(target.suffix.lower(), {}))
+        picture = as_picture(to_uint8(image[None])[0])
+        suffix = target.suffix.lower()
+        save_picture(picture, target, FORMAT_OF.get(suffix, "PNG"), **QUALITY.get(suffix, {}))
         return
     values = ((image + 1) / 2).clip(0, 1).transpose(1, 2, 0).astype(np.float32)
     if target.suffix.lower() != ".npy":
         target = target.with_name(f"{target.name}.npy")
-    np.save(target, values[..., 0] if len(image) == 1 else values)
+    array = values[..., 0] if len(image) == 1 else values
+    write_atomically(target, lambda file: np.save(file, array), makes_folder=True, is_flushed=False)

@@ -1,8 +1,11 @@
 """Pictures, pixel by pixel against grids made by hand."""
 
-from common import save_image
+from common import UserError, save_image
 from common.errors import NotFinite
 from common.images import save_each, save_rows, to_uint8
+
+import errno
+import os
 
 import jittor as jt
 import numpy as np
@@ -114,6 +117,26 @@ def test_rows_and_columns(tmp_path):
 
 
 # ---- save_each ----
+
+
+def test_a_link_in_the_place_of_a_picture_is_replaced(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "png").mkdir()
+    (tmp_path / "png/00000.png").symlink_to(tmp_path / "mine.txt")
+    save_each(BLACK_GREY_WHITE[:1], tmp_path / "png")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / "png/00000.png").is_symlink()
+
+
+def test_a_full_disk_leaves_no_half_picture(tmp_path, monkeypatch):
+    def full(picture, file, file_format):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match=r"cannot write .*00000\.png: No space left on device"):
+        save_each(BLACK_GREY_WHITE, tmp_path / "png")
+    assert list((tmp_path / "png").iterdir()) == []
 
 
 def test_each_image_in_its_own_file(tmp_path):

@@ -280,6 +280,16 @@ def test_a_picture_of_8_bits(tmp_path, suffix):
     assert read(tmp_path / f"x.{suffix}").tolist() == [[[0, 255, 191], [128, 0, 255]]]
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.npy"])
+def test_a_link_in_the_place_of_a_translation_is_replaced(tmp_path, name):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "mine.txt")
+    write_picture(PICTURE, tmp_path / name)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert (tmp_path / name).stat().st_size > 50
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
 def test_a_picture_that_loses_detail(tmp_path, suffix):
     write_picture(np.zeros((3, 8, 8), np.float32), tmp_path / f"x.{suffix}")
