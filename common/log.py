@@ -12,6 +12,7 @@ import gc
 import io
 import json
 import math
+import os
 import platform
 import sys
 import time
@@ -67,6 +68,8 @@ class Log:
         self.start = time.perf_counter()
         self.plotted = self.start
         self.shown = 0.0  # when index.html was written; 0 before the first row
+        self.ticked = self.start
+        self.longest = 0.0  # seconds of a step, with what comes between two steps
         self.rows = self.rows_until(step) if step else []
         self.names = list(self.rows[0]) if self.rows else []  # columns of the table
         self.is_whole = False  # whether the file holds all rows
@@ -118,6 +121,9 @@ class Log:
         """Counts a step, and says once a minute on the page that the run lives."""
         if self.bar is not None:
             self.bar.update()
+        now = time.perf_counter()
+        self.longest = max(self.longest, now - self.ticked)
+        self.ticked = now
         if self.shown:
             self.write_report(running=True, pause=60)
 
@@ -190,7 +196,14 @@ class Log:
             return
         self.shown = now
         with contextlib.suppress(UserError):  # if the disk is full, the checkpoint says so
-            write_report(self.path.parent, self.rows, self.n_steps, now - self.start, running)
+            write_report(
+                self.path.parent,
+                self.rows,
+                self.n_steps,
+                now - self.start,
+                running,
+                patience=round(180 + 4 * self.longest),
+            )
 
     def end_bar(self):
         if self.bar is not None:
@@ -253,6 +266,10 @@ def keep_edited(path):
     Somebody may have edited it, and the run is going to write its own.
     """
     kept = path.with_name(path.name + ".old")
+    number = 1
+    while os.path.lexists(kept):
+        number += 1
+        kept = path.with_name(f"{path.name}.old{number}")
     try:
         if path.is_file() and not path.is_symlink() and path.stat().st_size > 0:
             path.rename(kept)

@@ -1,6 +1,6 @@
 """index.html: a run's pictures, curves and settings on one page, without a server."""
 
-from common.checkpoint import is_file, is_plain_name, write_atomically
+from common.checkpoint import MOST_LOSSES, is_file, is_plain_name, write_atomically
 from common.errors import warn_once
 
 import csv
@@ -11,11 +11,15 @@ import math
 import time
 from pathlib import Path
 
-TEMPLATE = Path(__file__).with_name("report.html")
+# Read at once: a checkout that changes or goes meanwhile must not end a training.
+TEMPLATE = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
 N_POINTS = 600  # of a curve: more than a screen shows
+MOST_COLUMNS = MOST_LOSSES + 2  # of a table; losses.png draws a line for each
+LARGEST_CONFIG = 1 << 20  # bytes of config.json; a run writes a few thousand
+LARGEST_TABLE = 1 << 30  # bytes of losses.csv; ten million steps with a line each
 
 
-def write_report(folder, rows, n_steps, seconds, running):
+def write_report(folder, rows, n_steps, seconds, running, patience=600):
     """Writes index.html, which shows what is in the folder of a run.
 
     That is config.json, samples/, losses.csv, validation.csv and result.png.
@@ -25,6 +29,8 @@ def write_report(folder, rows, n_steps, seconds, running):
         n_steps: steps of the whole run.
         seconds: how long this process has trained.
         running: whether the training continues; the page then reloads itself.
+        patience: seconds after which a running training has written the page again. If
+            it has not, it was killed, which it could not write.
     """
     config = read_config(folder / "config.json")
     script = config.pop("script", "a run")
@@ -32,10 +38,10 @@ def write_report(folder, rows, n_steps, seconds, running):
     samples = sorted(path.name for path in folder.glob("samples/step_*.png"))
     facts = {
         "title": f"{script}: {folder.resolve().name}",
-        "config": {name: as_json(value) for name, value in settings.items()},
+        "config": settings,
         "losses": curves(rows, "step"),
         "validation": curves(read_table(folder / "validation.csv", "epoch"), "epoch"),
-        "samples": [name for name in samples if name[len("step_") : -len(".png")].isdecimal()],
+        "samples": [name for name in samples if is_count(name[len("step_") : -len(".png")])],
         "result": is_file(folder / "result.png") and not running,
         "step": int(rows[-1]["step"]) if rows else 0,
         "n_steps": n_steps,
@@ -43,11 +49,12 @@ def write_report(folder, rows, n_steps, seconds, running):
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
         "written_at": time.time(),
         "running": running,
+        "patience": patience,
     }
     # Within a <script>, "</" would end it.
     data = json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     # Split at both places first: a name may contain the words themselves.
-    before_title, rest = TEMPLATE.read_text(encoding="utf-8").split("TITLE", 1)
+    before_title, rest = TEMPLATE.split("TITLE", 1)
     before_facts, end = rest.split("FACTS", 1)
     text = before_title + html.escape(facts["title"]) + before_facts + data + end
     content = text.encode("utf-8", "replace")
@@ -80,9 +87,9 @@ def as_number(cell):
     return value if math.isfinite(value) else None
 
 
-def as_json(value):
-    """A setting as a browser reads it: JSON has no NaN, which config.json may hold."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def is_count(text):
+    """Whether a text is a step or an epoch, as a run writes it."""
+    return text.isdecimal() and text.isascii() and len(text) < 18
 
 
 # ---- files that somebody may have edited ----
@@ -93,7 +100,9 @@ def read_config(path):
     if not is_file(path):
         return {}
     try:
-        config = dict(json.loads(path.read_text(encoding="utf-8")))
+        text = read_bytes(path, LARGEST_CONFIG).decode("utf-8")
+        # A browser reads neither NaN nor infinity.
+        config = dict(json.loads(text, parse_constant=str, parse_float=finite_or_text))
         for name in ("args", "versions"):
             config[name] = dict(config.get(name, {}))
         json.dumps(config)  # it may be nested too deeply
@@ -115,7 +124,7 @@ def read_table(path, axis):
     if not is_file(path):
         return []
     try:
-        text = path.read_bytes().decode("utf-8").rstrip("\0")
+        text = read_bytes(path, LARGEST_TABLE).decode("utf-8").rstrip("\0")
         reader = csv.reader(io.StringIO(text, newline=""))
         names = next(reader, [])
         rows = [dict(zip(names, cells)) if len(cells) == len(names) else {} for cells in reader]
@@ -124,7 +133,7 @@ def read_table(path, axis):
         rows = []
     if rows and not fits_table(rows[-1], axis):
         rows.pop()
-    fits = not names or (axis in names and len(set(names)) == len(names))
+    fits = not names or (axis in names and len(set(names)) == len(names) <= MOST_COLUMNS)
     if not fits or not all(is_plain_name(name) for name in names):
         rows = [{}]
     if not all(fits_table(row, axis) for row in rows):
@@ -133,10 +142,20 @@ def read_table(path, axis):
     return rows
 
 
+def finite_or_text(text):
+    return float(text) if math.isfinite(float(text)) else text
+
+
+def read_bytes(path, most):
+    """The content of a file; a ValueError if it has more than `most` bytes."""
+    if path.stat().st_size > most:
+        raise ValueError(f"{path} is too large")
+    return path.read_bytes()
+
+
 def fits_table(row, axis):
     """Whether each cell is what a run writes: a number, or nothing for a late loss."""
-    number = row.get(axis, "")
-    if not (number.isdecimal() and number.isascii() and len(number) < 18):
+    if not is_count(row.get(axis, "")):
         return False
     return all(cell == "" or is_number(cell) for cell in row.values())
 

@@ -1,9 +1,11 @@
 """index.html: what it holds, how long its curves are, and what a browser shows."""
 
+from common import report
 from common.log import Log, write_validation
 from common.report import N_POINTS, curves, write_report
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -148,13 +150,16 @@ def no_constant(name):
     raise AssertionError(f"{name} is no JSON")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_values_that_json_lacks(tmp_path, value):
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")],
+)
+def test_values_that_json_lacks(tmp_path, value, text):
     """A browser would show an empty page."""
     rows = make_run(tmp_path)
     rows[1]["loss_D"] = value
     config = json.loads((tmp_path / "config.json").read_text())
-    config["args"]["lr"] = value
+    config["args"].update(lr=value, betas=[0.5, value])
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "validation.csv").write_text(f"epoch,val_L1\n1,{value}\n2,0.5\n")
     write_report(tmp_path, rows, 30, 1, running=False)
@@ -164,7 +169,32 @@ def test_values_that_json_lacks(tmp_path, value):
     )
     assert found["losses"]["y"]["loss_D"] == [1.0, None, 1 / 3]
     assert found["validation"]["y"]["val_L1"] == [None, 0.5]
-    assert found["config"]["lr"] == str(value)
+    assert found["config"]["lr"] == text
+    assert found["config"]["betas"] == [0.5, text]
+
+
+def test_a_number_beyond_all_floats(tmp_path):
+    (tmp_path / "config.json").write_text('{"args": {"lr": 1e999}}')
+    write_report(tmp_path, [], 30, 1, running=False)
+    assert facts(tmp_path)["config"]["lr"] == "1e999"
+
+
+@pytest.mark.parametrize("number", ["\u0661", "1" * 30, "x", ""])
+def test_pictures_that_no_run_has_written(tmp_path, number):
+    """The page shows the step as a number."""
+    make_run(tmp_path)
+    Image.new("L", (4, 4)).save(tmp_path / f"samples/step_{number}.png")
+    write_report(tmp_path, [], 30, 1, running=False)
+    assert facts(tmp_path)["samples"] == ["step_0000500.png", "step_0001000.png"]
+
+
+@pytest.mark.parametrize(("name", "most"), [("config.json", "CONFIG"), ("validation.csv", "TABLE")])
+def test_files_beyond_all_sizes_count_as_absent(tmp_path, monkeypatch, name, most):
+    make_run(tmp_path)
+    monkeypatch.setattr(report, f"LARGEST_{most}", (tmp_path / name).stat().st_size - 1)
+    write_report(tmp_path, [], 30, 1, running=False)
+    key = "config" if name == "config.json" else "validation"
+    assert facts(tmp_path)[key] in ({}, {"x": [], "y": {}})
 
 
 @pytest.mark.parametrize("content", ['{"args": 3}', '{"versions": "x"}', "[" * 99999, "\\xff"])
@@ -188,6 +218,13 @@ EDITED = {
     "steps that are no numbers": b"step,epoch,loss\n1.0,1,0.5\n2.0,1,0.5\n",
     "a formula as a name": b"step,epoch,$x$\n1,1,0.5\n2,1,0.5\n",
     "a column twice": b"step,epoch,loss,loss\n1,1,0.5,1\n2,1,0.5,1\n",
+    "thousands of columns": ",".join(["step,epoch", *(f"loss_{i}" for i in range(5000))]).encode()
+    + b"\n"
+    + b"1,1"
+    + b",0.5" * 5000
+    + b"\n2,1"
+    + b",0.5" * 5000
+    + b"\n",
     "a long field": b"step,epoch,loss\n1,1," + b"x" * 200_000 + b"\n2,1,0.5\n",
 }
 
@@ -206,6 +243,14 @@ def test_an_edited_table_counts_as_absent_and_is_kept(tmp_path, capsys, how):
         f"warning: {path} is not what a run writes, and counts as absent",
         f"warning: what {path} held is kept as {path}.old",
     ]
+
+
+def test_what_was_kept_is_not_replaced(tmp_path):
+    for text in ("step;epoch\n1;1\n2;1\n", "step|epoch\n1|1\n2|1\n"):
+        (tmp_path / "losses.csv").write_text(text)
+        Log(tmp_path, step=2)
+    assert (tmp_path / "losses.csv.old").read_text() == "step;epoch\n1;1\n2;1\n"
+    assert (tmp_path / "losses.csv.old2").read_text() == "step|epoch\n1|1\n2|1\n"
 
 
 @pytest.mark.parametrize("end", [b"2,1", b"2,1,", b"2,1,0.2,", b"\0\0\0", b"2,1,0.\0\0", b"x"])
@@ -235,6 +280,15 @@ def test_a_killed_run_is_not_shown_as_running(tmp_path, age, state):
     written = facts(tmp_path)["written_at"]
     (tmp_path / "index.html").write_text(text.replace(str(written), str(written - age)))
     assert f"{state} \u00b7 step 30 of 300" in shown(tmp_path)
+
+
+def test_how_long_a_run_may_be_silent_depends_on_its_steps(tmp_path):
+    log = Log(tmp_path, step=0)
+    log.set_length(n_steps=4, n_epochs=1)
+    log.ticked -= 1000  # a step of 1,000 seconds
+    log.tick()
+    log.add(1, 1, {"loss": 3.0})
+    assert 4180 <= facts(tmp_path)["patience"] <= 4190
 
 
 def test_a_living_run_writes_the_page_every_minute(tmp_path, monkeypatch):
