@@ -17,7 +17,7 @@ import sys
 import time
 
 from . import device, gpu
-from .cache import allow_no_locks, cache_folder, core_is_compiled, is_busy
+from .cache import allow_no_locks, cache_folder, core_is_compiled, foreign_file, is_busy
 from .damage import remove_damaged
 from .device import choose_device, device_problem
 from .errors import SetupError, fail, say
@@ -58,7 +58,7 @@ def prepare():
     except SetupError as error:
         fail(error)
     except OSError as error:
-        fail(f"Jittor's cache folder cannot be used: {error}")
+        fail(foreign_file(cache_folder()) or f"Jittor's cache folder cannot be used: {error}")
     if not has_locks:
         say(f"{cache} lies on a file system without locks: start one run at a time")
     if removed:

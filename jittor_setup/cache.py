@@ -120,11 +120,31 @@ def check_inner_folders(cache):
     """
     for folder in inner_folders(cache):
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise SetupError(
-                f"{folder} in Jittor's cache cannot be written by this user (it belongs to user "
-                f"{folder.stat().st_uid}): remove {cache} with that user's rights, for example "
-                f"with 'sudo rm -r {cache}'"
-            )
+            raise SetupError(of_another_user(folder, cache))
+
+
+def of_another_user(path, cache):
+    """The line about something in the cache that this user cannot write."""
+    return (
+        f"{path} in Jittor's cache cannot be written by this user (it belongs to user "
+        f"{path.lstat().st_uid}): remove {cache} with that user's rights, for example "
+        f"with 'sudo rm -r {cache}'"
+    )
+
+
+def foreign_file(cache):
+    """The line about a file in the cache that is another user's; None if none is.
+
+    A `sudo python gan.py` leaves such files in the user's own folders too. All files
+    are looked at, which takes too long for anything but explaining an error.
+    """
+    for folder, _, names in os.walk(cache):
+        for name in sorted(names):
+            path = Path(folder, name)
+            is_own = path.is_symlink() or path.stat().st_uid == os.getuid()
+            if not is_own and not os.access(path, os.R_OK | os.W_OK):
+                return of_another_user(path, cache)
+    return None
 
 
 def inner_folders(cache):

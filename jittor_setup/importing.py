@@ -7,6 +7,7 @@ import ssl
 import sys
 import threading
 
+from .cache import cache_folder, foreign_file
 from .compiler import compile_core_faster, compile_kernels_faster
 from .errors import fail, say
 
@@ -69,6 +70,9 @@ def first_import():
     except Exception as error:
         if is_verbose():
             raise
+        problem = foreign_file(cache_folder())
+        if problem is not None:
+            fail(problem)
         text = " ".join(str(error).split())[:300]
         fail(
             f"Jittor cannot be imported ({type(error).__name__}: {text}): if its cache is damaged, "

@@ -207,6 +207,21 @@ def test_a_folder_of_another_user(tmp_path, monkeypatch):
         cache.check_inner_folders(tmp_path)
 
 
+def test_a_file_of_another_user_in_an_own_folder(tmp_path, monkeypatch):
+    """It is looked for when something has failed."""
+    folder = tmp_path / "jt1/jit"
+    folder.mkdir(parents=True)
+    (folder / "own.so").touch()
+    (folder / "link.so").symlink_to("own.so")
+    assert cache.foreign_file(tmp_path) is None
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # now they are another user's
+    assert cache.foreign_file(tmp_path) is None  # which may be written
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder / "own.so")
+    line = cache.foreign_file(tmp_path)
+    assert line.startswith(f"{folder}/own.so in Jittor's cache cannot be written by this user (")
+    assert line.endswith(f"'sudo rm -r {tmp_path}'")
+
+
 @pytest.mark.parametrize(("limit", "code"), [(20, 2), (64, 0)])
 def test_few_files(limit, code):
     text = f"""
