@@ -3,10 +3,15 @@
 The import prepares Jittor's environment (jittor_setup): oneDNN, compiler and GPU.
 """
 
+from common import interrupt
+
 import jittor_setup
 
+interrupt.end_in_one_line()
 jittor_setup.prepare()
 jittor_setup.import_jittor()
+interrupt.end_in_one_line()  # again, since Jittor installs its own
+interrupt.give_back_to_python()
 
 from common.cli import Parser  # noqa: E402
 from common.ema import EMA  # noqa: E402

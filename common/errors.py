@@ -10,6 +10,8 @@ import sys
 
 import jittor as jt
 
+LONGEST_LINE = 4000  # letters; a stranger's file could hold a text of a megabyte
+
 
 class UserError(ValueError):
     """A user's mistake: a flag, a file, a folder. Ends a script with exit code 2."""
@@ -41,6 +43,16 @@ def warn_once(message):
         warn(message)
 
 
+def in_words(error):
+    """The text of an error; of the system's own errors, the file and the reason."""
+    name = getattr(error, "filename", None)
+    if isinstance(error, OSError) and isinstance(name, (str, bytes)) and error.strerror:
+        return f"{os.fsdecode(name)}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return str(error) or "there is not enough memory"
+    return str(error)
+
+
 def plain(text):
     r"""A text with its control characters as escapes, so that it is one line.
 
@@ -48,6 +60,10 @@ def plain(text):
     or write a second line.
     """
     return "".join(repr(c)[1:-1] if is_control(c) else c for c in str(text))
+
+
+def shortened(text):
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} ..."
 
 
 def is_control(character):
@@ -78,12 +94,22 @@ def print_line(stream_name, message):
     if stream is None:  # closed before Python started
         return
     try:
-        print(plain(message), file=stream, flush=True)
+        print(shortened(plain(message)), file=stream, flush=True)
     except (OSError, ValueError) as error:
         give_up(stream_name)
         if stream_name == "stdout":
             reason = getattr(error, "strerror", None) or error
             warn(f"standard output cannot be written ({reason}); the script continues without it")
+
+
+def print_in_handler(line):
+    """Prints a line on standard error while Python handles a signal.
+
+    The signal may have come while the same stream was in use, which is then locked.
+    """
+    if sys.stderr is not None and jt.rank == 0:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{line}\n".encode())
 
 
 def give_up(stream_name):

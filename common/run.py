@@ -5,7 +5,7 @@ from common.cli import stored
 from common.data.batches import Batches, shard
 from common.data.mnist import download_mnist, mnist_folder
 from common.ema import EMA
-from common.errors import NotFinite, UserError, print_line, say, warn
+from common.errors import NotFinite, UserError, in_words, print_in_handler, print_line, say, warn
 from common.log import Log, prepare_folder, write_validation
 from common.seeds import mixed_seed
 from common.watch import Watch
@@ -117,6 +117,7 @@ class Run:
         self.lock = None  # of `out_dir`, while it trains
         self.save_error = None  # why the last checkpoint could not be written
         self.saved_at = time.monotonic()
+        self.has_begun = False  # whether this call has begun a training step
         self.is_in_step = False
         self.lacks_pictures = False  # whether the last one could not be written
         self.stop_signal = None
@@ -228,12 +229,16 @@ class Run:
                 message += f" at step {self.step}; a lower --lr may help"
             self.report(message, 3, error)
         if isinstance(error, (UserError, OSError, MemoryError)):
-            self.report(str(error) or "there is not enough memory", 2, error)
+            self.report(in_words(error), 2, error)
         if isinstance(error, (RuntimeError, KeyboardInterrupt)) and self.stop_signal is not None:
             # Ctrl-C also reaches a kernel's compiler, and Jittor then fails; or it was
             # pressed twice.
             message = "Stopped within a step; the last checkpoint, if any, is kept."
+            if not self.has_begun:
+                message = "Stopped before the first step; no checkpoint was written."
             self.end(message, 128 + self.stop_signal, error)
+        if isinstance(error, KeyboardInterrupt):  # of a call that does not train
+            self.end("Stopped.", 128 + signal.SIGINT, error)
         if jt.in_mpi and not self.all_stop:
             is_exit = isinstance(error, SystemExit)
             code = error.code if is_exit and isinstance(error.code, int) else 1
@@ -254,9 +259,19 @@ class Run:
         raise SystemExit(code) from error
 
     def on_signal(self, number, frame):
-        if self.stop_signal is not None:  # the second signal does not wait for the step
+        """Asks for the end after this step, which saves.
+
+        The second signal does not wait for the step. Nor does one before the first
+        step: there is nothing to save yet, and checking the data may take minutes.
+        """
+        is_second = self.stop_signal is not None
+        self.stop_signal = self.stop_signal or number
+        if is_second or not self.has_begun:
             raise KeyboardInterrupt
-        self.stop_signal = number
+        if self.n_compiling > 0:
+            print_in_handler(
+                "Stopping after this step, which still compiles; once more stops at once."
+            )
 
     # ---- what a checkpoint holds ----
 
@@ -318,7 +333,7 @@ class Run:
 
     def renew_folder(self):
         """Makes `out_dir` again, and claims it, if somebody has removed it."""
-        if (self.out_dir / "config.json").is_file():
+        if checkpoint.is_file(self.out_dir / "config.json"):
             return
         prepare_folder(self.args)
         if self.lock is not None:
@@ -515,6 +530,7 @@ class Run:
 
     def begin_step(self, arrays):
         self.step += 1
+        self.has_begun = True
         self.is_in_step = True
         self.watch.see_real(arrays)
         if self.n_compiling > 0:

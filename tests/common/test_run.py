@@ -6,7 +6,9 @@ from common.errors import NotFinite
 from common.seeds import mixed_seed
 from common.watch import PATIENCE
 
+import os
 import signal
+import time
 from types import SimpleNamespace
 
 import jittor as jt
@@ -31,6 +33,7 @@ def out(tmp_path):
 def test_a_stop_within_a_step_is_one_line(out, error, capsys):
     """Ctrl-C also ends the compiler that Jittor waits for, and Jittor then raises."""
     with pytest.raises(SystemExit) as stopped, Run(arguments(out)) as run:
+        run.begin_step(())
         run.on_signal(signal.SIGINT, None)
         raise error
     assert stopped.value.code == 130
@@ -40,9 +43,51 @@ def test_a_stop_within_a_step_is_one_line(out, error, capsys):
 
 def test_the_second_signal_does_not_wait_for_the_step(out):
     with pytest.raises(SystemExit) as stopped, Run(arguments(out)) as run:
+        run.begin_step(())
         run.on_signal(signal.SIGINT, None)
         run.on_signal(signal.SIGINT, None)
     assert stopped.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_before_the_first_step_does_not_wait_for_it(out, capsys, number, code):
+    """There is nothing to save, and checking the data may take minutes."""
+    with pytest.raises(SystemExit) as stopped, Run(arguments(out)):
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    assert stopped.value.code == code
+    line = capsys.readouterr().err.strip()
+    assert line == "Stopped before the first step; no checkpoint was written."
+    assert not (out / "checkpoint_last.npz").exists()
+
+
+def test_a_signal_while_a_step_compiles_says_what_it_waits_for(out, capfd):
+    with pytest.raises(SystemExit) as stopped, Run(arguments(out)) as run:
+        for _ in run.epochs():
+            for _ in run.batches(Numbers()):
+                run.on_signal(signal.SIGINT, None)
+    assert stopped.value.code == 130
+    assert capfd.readouterr().err.splitlines() == [
+        "Stopping after this step, which still compiles; once more stops at once.",
+        f"Stopped at step 1 and saved; continue with --resume {out}",
+    ]
+
+
+def test_an_interrupted_call_that_does_not_train_is_one_line(out, capsys):
+    args = arguments(out)
+    args.sample_only = True
+    with pytest.raises(SystemExit) as stopped, Run(args):
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_an_error_of_the_system_names_the_file(out, capsys):
+    with pytest.raises(SystemExit), Run(arguments(out)):
+        raise PermissionError(13, "Permission denied", "/data/x")
+    assert capsys.readouterr().err == "x.py: error: /data/x: Permission denied\n"
 
 
 @pytest.mark.parametrize(
