@@ -30,6 +30,7 @@ OF_THE_CALL = {
 }
 # Flags that name a file or a folder, in which "~" stands for a home folder.
 PATHS = ("data_dir", "init_from", "input", "out_dir", "resume", "samples_dir", "vgg")
+MOST_VALUES = 1000  # of a stored list, such as texts that are drawn
 LARGEST_SIZE = 4096  # of images and layers: a typing error must not ask for all memory
 
 
@@ -104,6 +105,22 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         if has_none or "default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
+
+
+class ToolParser(argparse.ArgumentParser):
+    """A tool's command line: an error is one line, and an empty value is an error."""
+
+    def parse_args(self, args=None, namespace=None):
+        parsed = super().parse_args(args, namespace)
+        for name, value in vars(parsed).items():
+            if isinstance(value, str) and not value.strip():
+                self.error(f"argument {name}: the value is empty")
+        return parsed
+
+    def error(self, message):
+        """Prints the error in one line, without argparse's usage text."""
+        print_line("stderr", f"{self.prog}: error: {message}")
+        raise SystemExit(2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -518,6 +535,11 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"argument --{name}: must be one value, got {value!r}")
             if action.nargs == "+" and not value:
                 self.error(f"argument --{name}: must be a list of one value or more, got []")
+            if len(value) > MOST_VALUES:
+                self.error(
+                    f"argument --{name}: holds {len(value):,} values, and at most {MOST_VALUES:,} "
+                    "are taken from a file: give the flag itself"
+                )
             value = [self.checked_text(action, item) for item in value]
         elif action.nargs in ("+", "*") and value is not None:
             self.error(f"argument --{name}: must be a list, got {value!r}")

@@ -16,18 +16,19 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.checkpoint import write_atomically
-from common.errors import UserError
+from common.cli import ToolParser
+from common.data.layout import expanded
+from common.errors import UserError, print_line
 
 from tools.torch_files import read_weights
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         "convert_weights.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.error = lambda message: parser.exit(2, f"convert_weights.py: error: {message}\n")
     parser.add_argument("source", metavar="SOURCE", help="a state dict that PyTorch has saved")
     parser.add_argument("target", metavar="TARGET", help="the .npz file to write")
     args = parser.parse_args(argv)
@@ -42,8 +43,8 @@ def convert(source, target):
     Raises:
         UserError: the source cannot be read, or the target cannot be written.
     """
-    weights = read_weights(Path(source).expanduser())
-    target = Path(target).expanduser()
+    weights = read_weights(expanded(source))
+    target = expanded(target)
     write_atomically(target, lambda file: np.savez(file, **weights))
     print(f"Wrote {len(weights)} arrays to {target}.")
 
@@ -53,7 +54,7 @@ def main(argv=None):
     try:
         convert(args.source, args.target)
     except UserError as error:
-        print(f"convert_weights.py: error: {error}", file=sys.stderr)
+        print_line("stderr", f"convert_weights.py: error: {error}")
         raise SystemExit(2) from error
 
 

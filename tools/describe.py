@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.errors import UserError
+from common.data.layout import expanded
+from common.errors import UserError, print_line
 
 import jittor as jt
 
@@ -241,7 +242,7 @@ def load(path):
     Raises:
         UserError: there is no such file.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix != ".py":
         path = path.with_name(f"{path.name}.py")
     if not path.is_file():
@@ -290,7 +291,7 @@ def main(argv=None):
         for name, (network, inputs) in networks_and_inputs(script, args).items():
             describe(name, network, inputs)
     except UserError as error:
-        print(f"describe.py: error: {error}", file=sys.stderr, flush=True)
+        print_line("stderr", f"describe.py: error: {error}")
         raise SystemExit(2) from error
 
 

@@ -89,9 +89,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.checkpoint import write_atomically
-from common.cli import number
+from common.cli import ToolParser, number
 from common.data.decode import workers
-from common.errors import UserError, warn
+from common.data.layout import expanded
+from common.errors import UserError, in_words, print_line, warn
 
 import jittor as jt
 from tqdm import tqdm
@@ -126,13 +127,12 @@ JUDGES = {
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         "evaluate.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
     count = number(int, at_least=1)
     parser.add_argument("A", help=f"what is evaluated; or {', '.join(JUDGES)}")
     parser.add_argument("B", help="what it should resemble; or what A, if a word, evaluates")
@@ -445,9 +445,9 @@ def main(argv=None):
         rows = JUDGES[args.A](args) if args.A in JUDGES else evaluate(args)
         print("\n".join(screen_lines(rows)), flush=True)
         if args.out is not None:
-            write(Path(args.out).expanduser(), rows)
-    except (UserError, OSError) as error:
-        print(f"evaluate.py: error: {error}", file=sys.stderr, flush=True)
+            write(expanded(args.out), rows)
+    except (UserError, OSError, MemoryError) as error:
+        print_line("stderr", f"evaluate.py: error: {in_words(error)}")
         raise SystemExit(2) from error
     return {measure: value for measure, value, _ in rows}
 

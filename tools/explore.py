@@ -28,7 +28,6 @@ The walks are
 The picture is walk_<name>.png in the run's own folder, or in --out_dir.
 """
 
-import argparse
 import math
 import sys
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
-from common.cli import HelpFormatter, number
+from common.cli import HelpFormatter, ToolParser, number
 from common.data import load_images
 from common.run import latent_noise
 
@@ -55,10 +54,7 @@ UNIFORM = ("began", "infogan")  # scripts with uniform noise and without a flag 
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        "explore.py", description=__doc__, formatter_class=HelpFormatter
-    )
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
+    parser = ToolParser("explore.py", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("run", help="the out_dir of a run, or a checkpoint")
     parser.add_argument(
         "--walk",
@@ -259,15 +255,15 @@ def load_model(run, script, flags, label):
     Args:
         label: of the images, for a model with labels or categories.
     """
-    parts = run.reader.meta["values"]
     networks = script.build(flags)
-    if "decoder" in parts:
+    has_decoder = hasattr(script, "decode")
+    if has_decoder:
         _, network = networks
         run.checkpoint(decoder=network)
     else:
         network, *_ = networks
         loaded = {"generator": network}
-        if "averaged" in parts:
+        if hasattr(flags, "ema_decay"):
             averaged = common.EMA(network, flags.ema_decay)
             network = averaged.module
             loaded["averaged"] = averaged
@@ -277,7 +273,7 @@ def load_model(run, script, flags, label):
     conditions = conditions_of(flags, label)
 
     def draw(z):
-        if "decoder" in parts:
+        if has_decoder:
             return script.decode(network, z)
         repeated = [np.repeat(condition, len(z), axis=0) for condition in conditions]
         return common.predict(network, z, *repeated)
@@ -285,7 +281,7 @@ def load_model(run, script, flags, label):
     return Model(
         network=network,
         draw=draw,
-        takes_noise_alone="decoder" not in parts and not conditions,
+        takes_noise_alone=not has_decoder and not conditions,
         kind=getattr(flags, "noise", "uniform" if flags.script in UNIFORM else "normal"),
         latent_dim=flags.latent_dim,
         rng=run.fixed_rng(),

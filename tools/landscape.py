@@ -20,6 +20,7 @@ stopped, the same call continues it.
 
 import argparse
 import json
+import os
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
 from common.checkpoint import write_atomically
-from common.cli import HelpFormatter, number
+from common.cli import HelpFormatter, ToolParser, number
 from common.data.decode import fit, list_images, open_picture, to_float
 from common.data.files import read_text
 from common.data.label_maps import (
@@ -43,8 +44,8 @@ from common.data.label_maps import (
     scan,
     two_folders_of,
 )
-from common.data.layout import existing_folder
-from common.errors import UserError, say
+from common.data.layout import existing_folder, expanded
+from common.errors import UserError, in_words, print_line, say
 from common.images import as_picture, to_uint8
 from common.translation import in_tiles
 
@@ -61,10 +62,7 @@ UNFINISHED = ".unfinished.json"
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        "landscape.py", description=__doc__, formatter_class=HelpFormatter
-    )
-    parser.error = lambda message: parser.exit(2, f"landscape.py: error: {message}\n")
+    parser = ToolParser("landscape.py", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("run", metavar="RUN", help="folder or checkpoint of a run of spade.py")
     parser.add_argument("maps", metavar="MAPS", help="folder of label maps, or one label map")
     parser.add_argument("out", metavar="OUT", help="folder of the pictures")
@@ -236,12 +234,12 @@ def find_references(maps, args, run_args):
         raise UserError(f"--{flags[0]} and --{flags[1]} ask for different styles: leave one out")
 
     if args.ref is not None:
-        references = [Path(args.ref).expanduser()] * len(maps)
+        references = [expanded(args.ref)] * len(maps)
     elif args.ref_dir is not None:
         names = {label_map.stem: label_map.stem for label_map in maps}
         references = look_up(maps, names, existing_folder(args.ref_dir))
     elif args.ref_json is not None:
-        names = read_names(maps, Path(args.ref_json).expanduser())
+        names = read_names(maps, expanded(args.ref_json))
         references = look_up(maps, names, image_folder(args, run_args))
     else:
         return [None] * len(maps)
@@ -343,9 +341,11 @@ def paint_folder(args):
     script, run_args, reader = open_run(args.run, "spade", flags)
     jt.flags.use_cuda = common.choose_device(args.device)
 
-    source = Path(args.maps).expanduser()
-    out_dir = Path(args.out).expanduser()
-    if source.resolve() in (out_dir.resolve(), *out_dir.resolve().parents):
+    source = expanded(args.maps)
+    out_dir = expanded(args.out)
+    # realpath: in links that lead in a circle, Path.resolve is a RuntimeError.
+    real_out = Path(os.path.realpath(out_dir))
+    if Path(os.path.realpath(source)) in (real_out, *real_out.parents):
         raise UserError(f"{out_dir} lies within the maps {source}: choose another folder")
     maps = find_maps(source, Classes(run_args.n_classes, run_args.ignore_label))
     references = find_references(maps, args, run_args)
@@ -442,8 +442,8 @@ def main(argv=None):
     args = parse_args(argv)
     try:
         paint_folder(args)
-    except (UserError, OSError) as error:
-        print(f"landscape.py: error: {error}", file=sys.stderr, flush=True)
+    except (UserError, OSError, MemoryError) as error:
+        print_line("stderr", f"landscape.py: error: {in_words(error)}")
         raise SystemExit(2) from error
     except KeyboardInterrupt as stop:
         print("\nStopped; the same call continues.", file=sys.stderr, flush=True)

@@ -14,7 +14,6 @@ not depend on the run, so that runs can be compared. For a gaussian one, p(x) is
 density of pixels in [0, 1], with the variance that the checkpoint holds.
 """
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
-from common.cli import HelpFormatter, number
+from common.cli import HelpFormatter, ToolParser, number
 
 import jittor as jt
 
@@ -35,10 +34,7 @@ SEED = 20131220  # of binary images and noise
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        "log_likelihood.py", description=__doc__, formatter_class=HelpFormatter
-    )
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
+    parser = ToolParser("log_likelihood.py", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("run", help="the out_dir of a run of vae.py, or a checkpoint")
     parser.add_argument("--data_dir", help="images to evaluate (default: the run's own data)")
     parser.add_argument(

@@ -6,6 +6,8 @@ treated in one way, and a folder with the wrong contents gets one message.
 
 from common.errors import UserError, warn
 
+import errno
+import os
 from pathlib import Path
 
 # Data sets that --data_dir names by a word. A folder of that name is written ./word.
@@ -28,7 +30,7 @@ def existing_folder(path):
     """A path that the user gave, as a `Path` to a folder that exists.
 
     Raises:
-        UserError: it is not a folder.
+        UserError: it is not a folder, or may not be read.
     """
     folder = expanded(path)
     try:
@@ -37,6 +39,8 @@ def existing_folder(path):
         raise UserError(f"{folder.absolute()} cannot be read: {error.strerror}") from error
     if not is_folder:
         raise UserError(f"{folder.absolute()} is not a folder")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"{folder.absolute()} cannot be read: {os.strerror(errno.EACCES)}")
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from common import Parser, Run
 from common.checkpoint import FILE_NAME
-from common.cli import LARGEST_SIZE, number, stored
+from common.cli import LARGEST_SIZE, MOST_VALUES, HelpFormatter, ToolParser, number, stored
 
 import json
 
@@ -400,6 +400,14 @@ def test_a_stored_list_may_be_empty_if_the_flag_may(saved):
     assert parse("--resume", edit(saved(), labels=[])).labels == []
 
 
+def test_a_stored_list_has_a_largest_length(saved, capsys):
+    """Of each text, for example, pictures are drawn."""
+    path = edit(saved(), names=["a"] * (MOST_VALUES + 1))
+    assert f"--names: holds {MOST_VALUES + 1:,} values" in line(capsys, "--resume", path)
+    assert parse("--resume", path, "--names", "b").names == ["b"]
+    assert len(parse("--resume", edit(saved(), names=["a"] * MOST_VALUES)).names) == MOST_VALUES
+
+
 def test_what_belongs_to_a_call_is_not_restored(saved):
     path = edit(saved(), out_dir="/x", export_pkl=True, code=7, n_samples=5, device="cuda")
     args = parse("--resume", path)
@@ -530,3 +538,35 @@ def test_an_error_is_one_line_whatever_it_quotes(capsys):
 def test_overwriting_needs_a_training(saved, capsys):
     text = line(capsys, "--resume", saved(), "--sample_only", "--overwrite")
     assert "--overwrite starts a training" in text
+
+
+# ---- tools ----
+
+
+@pytest.fixture
+def tool():
+    parser = ToolParser("x.py", formatter_class=HelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--out", default=None)
+    return parser
+
+
+def test_a_tools_flags(tool):
+    args = tool.parse_args(["a", "--out", "b"])
+    assert (args.run, args.out) == ("a", "b")
+    assert tool.parse_args(["a"]).out is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["", "--out", "b"], "argument run: the value is empty"),
+        (["a", "--out", " "], "argument out: the value is empty"),
+        (["a", "--o\x1b[2J"], "unrecognized arguments: --o\\x1b[2J"),
+    ],
+)
+def test_errors_of_a_tools_flags(tool, capsys, argv, message):
+    with pytest.raises(SystemExit) as stopped:
+        tool.parse_args(argv)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"x.py: error: {message}\n"

@@ -1,14 +1,22 @@
 """Files of a data set: what is found below a folder, what is left out, and texts."""
 
 from common import UserError
-from common.data import files, load_attributes, load_images, load_pairs
-from common.data.captions import read_texts
+from common.data import (
+    files,
+    load_attributes,
+    load_digits,
+    load_domains,
+    load_images,
+    load_pairs,
+)
+from common.data.captions import load_captions, read_texts
 from common.data.decode import list_images
 from common.data.digits import find_idx, holds_idx
 from common.data.label_maps import find_maps
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +112,34 @@ def test_the_folder_itself_cannot_be_read(tmp_path, monkeypatch):
     refuse(monkeypatch, tmp_path / "data")
     with pytest.raises(UserError, match="data cannot be read: Permission denied"):
         list_images(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda folder: load_images(folder, 8, 1),
+        lambda folder: load_digits(folder),
+        lambda folder: load_pairs(folder, 8, 3),
+        lambda folder: load_domains(folder, None, 8, 3),
+        lambda folder: load_attributes(folder, 8, 3),
+        lambda folder: load_captions(folder, 8),
+    ],
+    ids=["images", "digits", "pairs", "domains", "attributes", "captions"],
+)
+def test_a_data_folder_that_may_not_be_entered(tmp_path, monkeypatch, loader):
+    """As root, who may enter every folder, one can only pretend."""
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    is_file = Path.is_file
+
+    def refusing(path):
+        if path.parent == tmp_path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refusing)
+    monkeypatch.setattr(Path, "is_dir", lambda path: refusing(path) or path.exists())
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be read: Permission denied"):
+        loader(tmp_path)
 
 
 @pytest.mark.parametrize(

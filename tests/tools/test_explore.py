@@ -2,7 +2,10 @@
 
 from common.data import load_images
 
+import io
+import json
 import re
+import zipfile
 
 import jittor as jt
 import numpy as np
@@ -209,6 +212,22 @@ def test_every_script_with_a_latent_space_can_be_explored(trained, tmp_path, nam
     assert picture.name == "walk_interpolate.png"
     size = meta(trained(name))["args"]["img_size"]
     assert Image.open(picture).size == ((size + 2) * 10 + 2, (size + 2) * 8 + 2)
+
+
+@pytest.mark.parametrize("name", ["decoder", "averaged"])
+def test_a_checkpoint_may_not_say_which_networks_there_are(trained, tmp_path, fails, name):
+    """A stranger's file could name parts that its script does not have."""
+    with zipfile.ZipFile(trained("gan") / "checkpoint_last.npz") as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    text = json.loads(np.load(io.BytesIO(entries["meta.npy"])).tobytes())
+    text["values"][name] = {}
+    array = io.BytesIO()
+    np.save(array, np.frombuffer(json.dumps(text).encode(), np.uint8))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for entry, content in {**entries, "meta.npy": array.getvalue()}.items():
+            archive.writestr(entry, content)
+    explore.main([str(tmp_path / "x.npz"), "--walk", "interpolate", "--out_dir", str(tmp_path)])
+    assert (tmp_path / "walk_interpolate.png").is_file()
 
 
 @pytest.mark.parametrize("name", ["began", "dcgan"])

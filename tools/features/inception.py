@@ -13,10 +13,9 @@ figures of the two cannot be compared.
 """
 
 from common.data.decode import to_float
+from common.data.layout import expanded
 from common.errors import UserError
 from common.predict import predict
-
-from pathlib import Path
 
 import jittor as jt
 
@@ -246,7 +245,7 @@ class InceptionFeatures:
     channels = 3
 
     def __init__(self, path):
-        path = Path(path).expanduser()
+        path = expanded(path)
         if not path.is_file():
             raise UserError(f"--inception {path} is no file; expected {WHERE}")
         weights = read_weights(path)

@@ -17,12 +17,12 @@ from common.data.decode import (
 )
 from common.data.deep import check_header
 from common.data.digits import IMAGES_MAGIC, LABELS_MAGIC, find_idx, read_digits, read_idx
+from common.data.layout import expanded
 from common.errors import UserError
 
 import functools
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -139,7 +139,7 @@ def load_whole(source, mnist, like):
         size = sides.pop() if len(sides) == 1 else 28
         data = digits(WORDS[source], mnist, size)
         return of_pixels(source, data.images.transpose(0, 2, 3, 1), data.labels)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         for split in ("train", "test"):
             if find_idx(path, split, required=False) is not None:
@@ -167,7 +167,7 @@ def digits(split, mnist, size):
     Returns:
         A data set with `images` (N, 1, size, size) uint8 and `labels` (N,).
     """
-    if mnist is not None and not Path(mnist).expanduser().is_dir():
+    if mnist is not None and not expanded(mnist).is_dir():
         raise UserError(f"--mnist {mnist} is not a folder")
     return load_digits(mnist, size, 1, n_classes=10, split=split, n_test=N_TEST)
 

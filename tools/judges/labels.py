@@ -12,11 +12,11 @@ measures what the style of another scene does.
 
 from common.data import label_maps
 from common.data.decode import fit, list_images, open_image, to_float
+from common.data.layout import expanded
 from common.data.toy import scenes
 from common.errors import UserError
 from common.predict import predict
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import jittor as jt
@@ -221,7 +221,7 @@ def judge_folder(args):
 
     The size of the first one, cut to a multiple of 4, is that of all.
     """
-    folder = Path(args.B).expanduser()
+    folder = expanded(args.B)
     pictures = {}
     for file in list_images(folder):
         if file.stem in pictures:
