@@ -501,7 +501,20 @@ class Parser(argparse.ArgumentParser):
                 setattr(restored, name, self.checked(name, value, path))
         merged = self.parse_args(argv, restored)
         setattr(merged, "resume" if args.resume else "init_from", str(path))
+        if args.sample_only:
+            self.check_lists(merged, path)
         return merged
+
+    def check_lists(self, args, path):
+        """Refuses a list without a value, if nothing is trained.
+
+        A training sets it to what the data have, and its checkpoint stores that.
+        """
+        for action in self._actions:
+            is_stored = action.dest not in self.of_the_call
+            is_list = action.nargs in ("+", "*")
+            if is_stored and is_list and getattr(args, action.dest) is None:
+                self.error(f"{path} has no value of --{action.dest}")
 
     def given(self, argv):
         """The names of the flags that the command line itself sets."""
@@ -523,7 +536,7 @@ class Parser(argparse.ArgumentParser):
         It never passes through the command line, so that no text in it becomes a flag.
         """
         actions = {action.dest: action for action in self._actions}
-        if name not in actions:
+        if name not in actions or name == "help":
             self.error(f"{path} holds a setting that this version does not know: {name}")
         action = actions[name]
         self.source = f"{path}: "

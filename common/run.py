@@ -230,6 +230,10 @@ class Run:
             self.report(message, 3, error)
         if isinstance(error, (UserError, OSError, MemoryError)):
             self.report(in_words(error), 2, error)
+        if isinstance(error, OverflowError) and self.args.resume:
+            # A schedule of the learning rate, for example, at the 10^15th step.
+            message = f"{self.args.resume}: a number is out of range at step {self.step}"
+            self.report(f"{message} ({error})", 2, error)
         if isinstance(error, (RuntimeError, KeyboardInterrupt)) and self.stop_signal is not None:
             # Ctrl-C also reaches a kernel's compiler, and Jittor then fails; or it was
             # pressed twice.

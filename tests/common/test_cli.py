@@ -408,6 +408,16 @@ def test_a_stored_list_has_a_largest_length(saved, capsys):
     assert len(parse("--resume", edit(saved(), names=["a"] * MOST_VALUES)).names) == MOST_VALUES
 
 
+@pytest.mark.parametrize("name", ["labels", "rates"])
+def test_samples_need_the_lists_that_a_training_finds_in_its_data(saved, capsys, name):
+    full = {"labels": ["a"], "rates": [0.5]}
+    path = edit(saved(), **full)
+    assert parse("--resume", path, "--sample_only").labels == ["a"]
+    path = edit(saved(), **{**full, name: None})
+    assert f"has no value of --{name}" in line(capsys, "--resume", path, "--sample_only")
+    assert getattr(parse("--resume", path), name) is None
+
+
 def test_what_belongs_to_a_call_is_not_restored(saved):
     path = edit(saved(), out_dir="/x", export_pkl=True, code=7, n_samples=5, device="cuda")
     args = parse("--resume", path)
@@ -459,7 +469,7 @@ def test_fine_tuning_reads_the_stored_architecture_alone(saved, capsys):
     assert "argument --width: must be a whole number" in text
 
 
-@pytest.mark.parametrize("name", ["no_such_flag", "stored_names", "script", "shape"])
+@pytest.mark.parametrize("name", ["no_such_flag", "stored_names", "script", "shape", "help"])
 def test_an_unknown_setting_is_one_line(saved, capsys, name):
     text = line(capsys, "--resume", edit(saved(), **{name: 1}))
     assert f"a setting that this version does not know: {name}" in text

@@ -84,6 +84,20 @@ def test_an_interrupted_call_that_does_not_train_is_one_line(out, capsys):
     assert capsys.readouterr().err == "Stopped.\n"
 
 
+def test_numbers_of_a_checkpoint_that_no_schedule_can_take_are_one_line(out, capsys):
+    """Without a checkpoint, it is a mistake of the script, and keeps its traceback."""
+    with Run(arguments(out)) as run:
+        train(run)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped, Run(arguments(out, "--resume", out)) as run:
+        run.step = 10**15
+        1.000004**run.step
+    assert stopped.value.code == 2
+    assert f"{out}/checkpoint_last.npz: a number is out of range" in capsys.readouterr().err
+    with pytest.raises(OverflowError), Run(arguments(out, "--overwrite")):
+        1.000004**10**15
+
+
 def test_an_error_of_the_system_names_the_file(out, capsys):
     with pytest.raises(SystemExit), Run(arguments(out)):
         raise PermissionError(13, "Permission denied", "/data/x")
