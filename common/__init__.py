@@ -5,13 +5,12 @@ The import prepares Jittor's environment (jittor_setup): oneDNN, compiler and GP
 
 from common import interrupt
 
-import jittor_setup
+interrupt.end_in_one_line()  # before anything that takes time
 
-interrupt.end_in_one_line()
+import jittor_setup  # noqa: E402
+
 jittor_setup.prepare()
-jittor_setup.import_jittor()
-interrupt.end_in_one_line()  # again, since Jittor installs its own
-interrupt.give_back_to_python()
+interrupt.import_jittor()
 
 from common.cli import Parser  # noqa: E402
 from common.ema import EMA  # noqa: E402

@@ -1,8 +1,10 @@
 """Ctrl-C, where no training is saved: one line and exit code 130, not a traceback."""
 
-import signal
+import os
 import sys
-import threading
+
+# Jupyter sets this variable for its kernels, in which Jittor leaves Ctrl-C to Python.
+JUPYTER = "JPY_PARENT_PID"
 
 
 def end_in_one_line():
@@ -21,10 +23,38 @@ def end_in_one_line():
     sys.excepthook = print_error
 
 
+def import_jittor():
+    """Imports Jittor; a Ctrl-C meanwhile and afterwards is Python's.
+
+    Jittor's own handler ends the process at once, with exit code 1. It is left alone
+    while Jittor compiles itself, in several processes.
+    """
+    import jittor_setup  # takes time: a Ctrl-C should already be one line
+    from jittor_setup.cache import cache_folder, own_folders
+
+    folders = own_folders(cache_folder())
+    is_compiled = any(any(folder.glob("jittor_core*.so")) for folder in folders)
+    leaves_it_to_python = is_compiled and JUPYTER not in os.environ
+    if leaves_it_to_python:
+        os.environ[JUPYTER] = str(os.getppid())
+    try:
+        jittor_setup.import_jittor()
+    finally:
+        if leaves_it_to_python:
+            del os.environ[JUPYTER]
+        end_in_one_line()  # again: Jittor has installed a hook of its own
+        give_back_to_python()
+
+
 def give_back_to_python():
-    """Undoes Jittor's handler, which ends the process at once, with exit code 1."""
+    """Undoes Jittor's handlers of Ctrl-C, and of a process that has ended."""
+    import signal  # not at the top of the file: it would take time before the first hook
+    import threading
+
     if threading.current_thread() is not threading.main_thread():
         return
     handler = signal.getsignal(signal.SIGINT)  # Python's own, or that of a notebook
     if handler is not None:
         signal.signal(signal.SIGINT, handler)
+    if hasattr(signal, "SIGCHLD"):  # Windows has none
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -29,6 +29,8 @@ import numpy as np
 
 from jittor_fast import set_seed
 from jittor_setup import compile_in_parallel
+from jittor_setup.cache import cache_folder, foreign_file
+from jittor_setup.errors import SetupError
 
 CHECKPOINT_SECONDS = 600  # longer epochs are saved in their middle too
 # SIGHUP comes when the terminal of a run is closed. Windows has none.
@@ -241,6 +243,8 @@ class Run:
             if not self.has_begun:
                 message = "Stopped before the first step; no checkpoint was written."
             self.end(message, 128 + self.stop_signal, error)
+        if isinstance(error, RuntimeError) and jittor_problem() is not None:
+            self.report(jittor_problem(), 2, error)
         if isinstance(error, KeyboardInterrupt):  # of a call that does not train
             self.end("Stopped.", 128 + signal.SIGINT, error)
         if jt.in_mpi and not self.all_stop:
@@ -822,6 +826,14 @@ def latent_noise(rng, kind, n, dim):
     if kind == "normal":
         return rng.standard_normal((n, dim), dtype=np.float32)
     return rng.uniform(-1, 1, (n, dim)).astype(np.float32)
+
+
+def jittor_problem():
+    """The line about a kernel of another user, which Jittor cannot load; or None."""
+    try:
+        return foreign_file(cache_folder())
+    except SetupError as error:
+        return str(error)
 
 
 def end_all_processes(code, text=""):

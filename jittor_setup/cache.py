@@ -15,6 +15,7 @@ from .errors import SetupError
 
 # What a file system without locks answers.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+LOCK_NAME = "jittor.lock"  # Jittor's own
 TRIAL_BYTES = 1 << 18  # a full quota lets an empty file be made
 
 
@@ -114,13 +115,17 @@ def check_programs(cache):
 
 
 def check_inner_folders(cache):
-    """Raises a SetupError if a folder in the cache is another user's.
+    """Raises a SetupError if a folder in the cache, or its lock, is another user's.
 
     One `sudo python gan.py` with the user's HOME is enough for that.
     """
     for folder in inner_folders(cache):
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise SetupError(of_another_user(folder, cache))
+    for folder in own_folders(cache):
+        lock = folder.parent / LOCK_NAME
+        if lock.exists() and not os.access(lock, os.R_OK | os.W_OK):
+            raise SetupError(of_another_user(lock, cache))
 
 
 def of_another_user(path, cache):
@@ -207,7 +212,7 @@ def is_busy(cache):
 
     for folder in own_folders(cache):
         try:
-            with open(folder.parent / "jittor.lock", "rb") as lock:
+            with open(folder.parent / LOCK_NAME, "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

@@ -90,6 +90,9 @@ def start_again():
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     command = getattr(sys, "orig_argv", None)  # since Python 3.10
     if main is None or command is None or RESTARTED in os.environ:
+        problem = foreign_file(cache_folder())  # one that can never be rebuilt
+        if problem is not None:
+            fail(problem)
         fail("Jittor has rebuilt a part of itself: run the same command again")
     say("Jittor has rebuilt a part of itself; starting again.")
     os.environ[RESTARTED] = "1"

@@ -98,6 +98,15 @@ def test_numbers_of_a_checkpoint_that_no_schedule_can_take_are_one_line(out, cap
         1.000004**10**15
 
 
+def test_a_kernel_of_another_user_is_named(out, capsys, monkeypatch):
+    """Jittor's own error is a page long and does not name it."""
+    monkeypatch.setattr(common.run, "foreign_file", lambda cache: "x.so belongs to user 0")
+    with pytest.raises(SystemExit) as stopped, Run(arguments(out)):
+        raise RuntimeError("Wrong inputs arguments")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "x.py: error: x.so belongs to user 0\n"
+
+
 def test_an_error_of_the_system_names_the_file(out, capsys):
     with pytest.raises(SystemExit), Run(arguments(out)):
         raise PermissionError(13, "Permission denied", "/data/x")

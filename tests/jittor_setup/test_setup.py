@@ -207,6 +207,18 @@ def test_a_folder_of_another_user(tmp_path, monkeypatch):
         cache.check_inner_folders(tmp_path)
 
 
+def test_a_lock_of_another_user(tmp_path, monkeypatch):
+    """Jittor would end with an AttributeError."""
+    lock = tmp_path / "key/jittor.lock"
+    (tmp_path / "key/default").mkdir(parents=True)
+    lock.touch()
+    monkeypatch.setattr(cache, "own_folders", lambda _: [tmp_path / "key/default"])
+    cache.check_inner_folders(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != lock)
+    with pytest.raises(SetupError, match=r"key/jittor.lock in Jittor's cache cannot be written"):
+        cache.check_inner_folders(tmp_path)
+
+
 def test_a_file_of_another_user_in_an_own_folder(tmp_path, monkeypatch):
     """It is looked for when something has failed."""
     folder = tmp_path / "jt1/jit"
