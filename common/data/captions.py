@@ -36,9 +36,10 @@ def encode(texts):
     """Texts as (N, L) int32 codes: their bytes in UTF-8, padded with zeros.
 
     Texts are stripped, converted to lower case and cut after LONGEST bytes. L is the
-    length of the longest, plus ROOM.
+    length of the longest, plus ROOM. A byte of the command line that is no UTF-8
+    becomes a question mark.
     """
-    all_bytes = [text.strip().lower().encode()[:LONGEST] for text in texts]
+    all_bytes = [text.strip().lower().encode(errors="replace")[:LONGEST] for text in texts]
     length = max(len(text_bytes) for text_bytes in all_bytes) + ROOM
     codes = np.zeros((len(all_bytes), length), np.int32)
     for code, text_bytes in zip(codes, all_bytes):

@@ -31,6 +31,12 @@ def test_long_texts_are_cut():
     assert encode(["x" * 1000]).shape == (1, captions.LONGEST + captions.ROOM)
 
 
+def test_a_byte_of_the_command_line_that_is_no_text():
+    """As Python reads `--text caf\xe9` in a UTF-8 locale."""
+    text = os.fsdecode(b"caf\xe9")
+    assert encode([text])[0, :5].tolist() == [*b"caf?", 0]
+
+
 # ---- described digits ----
 
 
