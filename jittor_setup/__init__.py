@@ -22,8 +22,9 @@ from .damage import remove_damaged
 from .device import choose_device, device_problem
 from .errors import SetupError, fail, say
 from .importing import compile_in_parallel, import_jittor, is_verbose
+from .newer import add_flags
 from .onednn import link_onednn
-from .requirements import check_requirements, python_config
+from .requirements import check_requirements, compiler_name, python_config
 
 FEWEST_FILES = 40  # with 32, g++ cannot make the precompiled header
 ENOUGH_FILES = 1024
@@ -115,3 +116,4 @@ def set_variables():
     config = python_config()
     if config is not None:
         os.environ.setdefault("python_config_path", config)
+    add_flags(compiler_name())

@@ -19,12 +19,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .newer import flags_for, major_version
+
 FOLDER = Path(__file__).parent
 # The name of a precompiled header is a hash of this text, and the command for each
 # kernel contains the name. So a change, also of a comment, compiles all kernels again.
 CORE_HEADER = (FOLDER / "headers/core.h").read_text()  # for the files of Jittor's core
 KERNEL_HEADER = (FOLDER / "headers/kernels.h").read_text()  # for kernels on the CPU
 SCRIPT = FOLDER / "compile_kernel.sh"
+HEADER_LAST = 'exec "$compiler" "$@" -include "$header"'  # in the script
+HEADER_FIRST = 'exec "$compiler" -include "$header" "$@"'
 
 
 def usable(jittor_utils):
@@ -84,7 +88,12 @@ def run_with_header(run_cmds, commands, header, cache_path, jittor_path, *messag
     is imported without this package then finds all of its files up to date.
     """
     include = f' -include"{header}"'
-    changed = [command.replace(" -c -o ", f"{include} -c -o ") for command in commands]
+    changed = []
+    for command in commands:
+        compiler, options = command.split('" ', 1)
+        # In front of all options, since one may include a header too: g++ uses a
+        # precompiled header only if it is the first.
+        changed.append(f'{compiler}"{include} {options}')
     try:
         run_cmds(changed, cache_path, jittor_path, *message)
     finally:
@@ -138,17 +147,19 @@ def compile_kernels_faster():
 
 def script_for(header, compiler):
     """The text of the shell script that compiles a kernel with this header."""
-    version = subprocess.run(
-        [compiler, "-dumpversion"], check=True, capture_output=True, text=True
-    ).stdout
-    rewrites = "true" if int(version.split(".")[0]) < 11 else "false"
+    rewrites = "true" if major_version(compiler) < 11 else "false"
     options = ["-pipe", *faster_linker(compiler)]
+    script = SCRIPT.read_text()
+    if flags_for(compiler):
+        # They include a header, and g++ uses a precompiled one only if it is the first.
+        # For other compilers the script stays as it is: all kernels depend on it.
+        script = script.replace(HEADER_LAST, HEADER_FIRST)
     return (
         f"python={shlex.quote(sys.executable)}\n"
         f"header={shlex.quote(str(header))}\n"
         f"rewrites={rewrites}\n"
         f"options='{' '.join(options)}'\n"
-        f"{SCRIPT.read_text()}"
+        f"{script}"
     )
 
 

@@ -10,6 +10,7 @@ import threading
 from .cache import cache_folder, foreign_file
 from .compiler import compile_core_faster, compile_kernels_faster
 from .errors import fail, say
+from .newer import mended_import
 
 RESTARTED = "JITTOR_SETUP_RESTARTED"  # set in a process that was started again
 
@@ -59,7 +60,8 @@ def first_import():
     """
     try:
         compile_core_faster()
-        import jittor  # noqa: F401
+        with mended_import():
+            import jittor  # noqa: F401
     except SystemExit as ended:
         if ended.code not in (0, None):
             raise

@@ -5,13 +5,15 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from .errors import SetupError
 
-# Jittor 1.3 needs numpy below 2, which has no wheels for a newer Python, and its import
-# relies on locals() being writable, which it no longer is in Python 3.13 (PEP 667).
-NEWEST_PYTHON = (3, 12)
+NEWEST_PYTHON = (3, 14)  # of those that were tried; newer.py has what 3.13 and 3.14 need
+OLDER_PYTHON = (
+    "run 'conda create -n jittor python=3.12', or 'uv venv --python 3.12', and install there"
+)
 
 
 def check_requirements():
@@ -22,13 +24,17 @@ def check_requirements():
 
 
 def check_python():
-    """Raises a SetupError if this Python is too new for Jittor."""
+    """Raises a SetupError if Jittor does not work with this Python."""
+    version = platform.python_version()
     if sys.version_info[:2] > NEWEST_PYTHON:
-        # requirements.txt makes pip end with the same advice.
         raise SetupError(
-            f"Python {platform.python_version()} is too new for Jittor 1.3, which needs "
-            "Python 3.9 to 3.12: run 'conda create -n jittor python=3.11', "
-            "or 'uv venv --python 3.11', and install there"
+            f"Python {version} is too new for Jittor 1.3, which runs on Python 3.9 to "
+            f"{'.'.join(map(str, NEWEST_PYTHON))}: {OLDER_PYTHON}"
+        )
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise SetupError(
+            f"this Python {version} is free-threaded, and Jittor 1.3 and numpy 1.26 need "
+            f"the global interpreter lock: {OLDER_PYTHON}"
         )
 
 

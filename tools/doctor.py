@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jittor_setup
-from jittor_setup import cache, damage, find_cuda, gpu, onednn, requirements
+from jittor_setup import cache, damage, find_cuda, gpu, newer, onednn, requirements
 from jittor_setup.errors import GpuUnusable, SetupError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,6 +71,9 @@ def check_software(report):
         report.line("headers", "Python's headers are installed")
     except SetupError as problem:
         report.line("headers", problem, "MISSING")
+    mends = newer.mends(requirements.compiler_name())
+    if mends:
+        report.line("mends", f"{', '.join(mends)} (jittor_setup/newer.py)")
     check_libstdcxx(report)
 
 
