@@ -24,6 +24,7 @@ READERS = ("jittor.compiler", "jittor_utils")  # the modules that do so
 # asks for `fork` (`forkserver`). Jittor's compile for ever then: the server imports the
 # running script again, and with it Jittor, which waits for its own lock.
 POOLS_DO_NOT_FORK = (3, 14)
+WORKERS = "jittor.dataset.dataset"  # this module needs `fork` too
 
 # From g++ 15 on, the standard headers include <cstdint> no longer, whose names Jittor's
 # headers use; and a member that does not exist is an error also in a template of which
@@ -87,13 +88,28 @@ def add_flags(compiler):
 @contextlib.contextmanager
 def mended_import():
     """Jittor has to be imported within this context."""
+    with contextlib.ExitStack() as mends:
+        if sys.version_info[:2] >= POOLS_DO_NOT_FORK:
+            mends.enter_context(pools_by_fork())
+        if sys.version_info[:2] >= LOCALS_ARE_COPIES:
+            mends.enter_context(visible_imports())
+        yield
+
+
+@contextlib.contextmanager
+def pools_by_fork():
+    """Jittor's pool and the workers of its data sets fork; the program's own do not."""
     import jittor_utils
 
-    if sys.version_info[:2] >= POOLS_DO_NOT_FORK:
-        jittor_utils.Pool = multiprocessing.get_context("fork").Pool
-    if sys.version_info[:2] < LOCALS_ARE_COPIES:
-        yield
-        return
+    fork = multiprocessing.get_context("fork")
+    jittor_utils.Pool = fork.Pool
+    yield
+    vars(sys.modules[WORKERS])["mp"] = fork  # its name for `multiprocessing`
+
+
+@contextlib.contextmanager
+def visible_imports():
+    """Makes `locals` show Jittor's functions what they have imported with exec()."""
     original = builtins.locals
     builtins.locals = locals_with_imports
     try:

@@ -11,7 +11,9 @@ import sysconfig
 import types
 
 import jittor_utils
+import numpy as np
 import pytest
+from jittor.dataset import dataset
 
 from jittor_setup import compiler, newer, requirements
 from jittor_setup.errors import SetupError
@@ -174,6 +176,7 @@ def test_other_modules_do_not_see_imports_by_exec():
 def restored(monkeypatch):
     """Undoes what `mended_import` changes."""
     monkeypatch.setattr(jittor_utils, "Pool", jittor_utils.Pool)
+    monkeypatch.setattr(dataset, "mp", dataset.mp)
     for name in newer.READERS:
         monkeypatch.setattr(sys.modules[name], "locals", None, raising=False)
         monkeypatch.delattr(sys.modules[name], "locals")
@@ -183,6 +186,7 @@ def restored(monkeypatch):
 def test_each_mend_applies_from_its_version_on(version, restored, monkeypatch):
     monkeypatch.setattr(sys, "version_info", version)
     monkeypatch.setattr(jittor_utils, "Pool", None)
+    monkeypatch.setattr(dataset, "mp", None)
     python_locals = builtins.locals
     with newer.mended_import():
         during = builtins.locals
@@ -192,9 +196,12 @@ def test_each_mend_applies_from_its_version_on(version, restored, monkeypatch):
     for name in newer.READERS:
         assert ("locals" in vars(sys.modules[name])) == is_new
     if version >= (3, 14):
-        assert jittor_utils.Pool.__self__ is multiprocessing.get_context("fork")
+        fork = multiprocessing.get_context("fork")
+        assert jittor_utils.Pool.__self__ is fork
+        assert dataset.mp is fork
     else:
         assert jittor_utils.Pool is None
+        assert dataset.mp is None
 
 
 def test_a_failing_import_restores_locals(restored, monkeypatch):
@@ -216,6 +223,22 @@ inline int thrice(int x) { return 3 * x; }
 }"""
     made = jittor_utils.compile_module(code, jittor_compiler.cc_flags)
     assert made.thrice(14) == 42
+
+
+class Squares(dataset.Dataset):
+    def __getitem__(self, i):
+        return np.float32([i * i])
+
+
+def test_workers_of_a_data_set_of_jittors():
+    """They inherit the data set, which cannot be sent to them."""
+    squares = Squares(batch_size=5, num_workers=2)
+    squares.set_attrs(total_len=20)
+    try:
+        batches = [batch.numpy().reshape(-1) for batch in squares]
+    finally:
+        squares.terminate()
+    assert np.array_equal(np.concatenate(batches), np.arange(20.0) ** 2)
 
 
 # ---- Pythons that are refused ----
