@@ -182,24 +182,30 @@ def test_dropout_acts_in_training_only():
 # ---- it learns ----
 
 
-def test_it_learns_bars_in_three_places(tmp_path):
-    """G draws their mean at first, and one of them after 300 updates."""
+def test_it_learns_to_draw_an_image(tmp_path, monkeypatch):
+    """All images are the same bar: G draws grey at first, and it after 150 updates.
+
+    With bars in several places, so small a G draws one of them at a time and jumps
+    between them: its last samples depend on the seed and on a compiler's roundings.
+    Here the distance falls from 0.46 to between 0.04 and 0.11 for each of ten seeds.
+    With the sign of either loss changed, or a D that does not learn, it stays.
+    """
+    monkeypatch.setattr(script, "start_at_mean", lambda generator, images: None)
     bar = np.zeros((28, 28), np.uint8)
     bar[:, 12:16] = 255
-    bars = np.stack([np.roll(bar, shift, axis=1) for shift in (-8, 0, 8)] * 10)
-    folder = write_idx_folder(tmp_path / "data", bars, np.zeros(30, np.uint8))
-    real = load_images(str(folder), 14, 1).images[:3, 0] / 255.0
+    folder = write_idx_folder(tmp_path / "data", np.stack([bar] * 30), np.zeros(30, np.uint8))
+    real = load_images(str(folder), 14, 1).images[0, 0] / 255.0
     flags = ["--img_size", 14, "--width", 32, "--maxout_units", 20, "--latent_dim", 4]
     flags += ["--batch_size", 30, "--init_D", 0.2, "--data_dir", folder, "--n_samples", 50]
-    distances = []  # of a sample to the nearest bar
-    for n_epochs in (1, 300):
+    distances = []  # of the samples to the bar
+    for n_epochs in (1, 150):
         out = tmp_path / str(n_epochs)
         run("gan", *flags, "--n_epochs", n_epochs, "--out_dir", out)
         with np.load(out / "samples.npz") as samples:
             images = samples["images"][..., 0] / 255.0
-        to_each = np.abs(images[:, None] - real).mean((2, 3))
-        distances.append(to_each.min(axis=1).mean())
-    assert distances[1] < distances[0] / 3, distances
+        distances.append(np.abs(images - real).mean())
+    assert 0.3 < distances[0] < 0.7, distances
+    assert distances[1] < distances[0] / 2, distances
 
 
 # ---- bad input ----
