@@ -82,7 +82,8 @@ PAPER = {
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(n_epochs=40, batch_size=16, lr=0.0004, sample_interval=1000)
+    parser.set_defaults(data_dir="faces", n_epochs=40, batch_size=16, lr=0.0004)
+    parser.set_defaults(sample_interval=1000)
     parser.add_adam(b1=0.5, b2=0.999)
     parser.add_decay(decay_epoch=20)
     parser.add_input()

@@ -1,7 +1,7 @@
 """The command line of all scripts, and what --resume and --init_from restore."""
 
 from common import checkpoint
-from common.data import BUILT_IN
+from common.data import BUILT_IN, faces
 from common.errors import UserError, print_line, say
 
 import argparse
@@ -101,6 +101,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         super().__init__(prog, max_help_position=28)
 
     def _get_help_string(self, action):
+        if action.dest == "data_dir" and action.default is None:
+            return f"{action.help} (default: digits)"
         has_none = action.default is None or action.default is False
         if has_none or "default" in (action.help or ""):
             return action.help
@@ -172,7 +174,9 @@ class Parser(argparse.ArgumentParser):
         group = self.add_argument_group("training")
         count = number(int, at_least=1)
         group.add_argument("-h", "--help", action="help", help="show this text and exit")
-        group.add_argument("--data_dir", help="your own data (default: built-in data)")
+        group.add_argument(
+            "--data_dir", help="your own data, or a built-in set: digits, faces, stacked"
+        )
         group.add_argument(
             "--n_epochs", type=count, help="length of the whole run, including resumed parts"
         )
@@ -438,23 +442,39 @@ class Parser(argparse.ArgumentParser):
         elif args.out_dir is None:
             args.out_dir = f"results/{self.script}"
         args.out_dir = os.path.expanduser(args.out_dir)
+        self.settle_built_in(args, argv)
         if "img_height" in args:
             height = args.img_height or args.img_size
             width = args.img_width or args.img_size
             args.shape = (height, width)
         self.check_crops(args)
         self.settle_decay(args)
-        self.settle_channels(args, argv)
         kept = {action.dest for action in self._actions} - self.of_the_call - {"help"}
         args.stored_names = sorted(kept)
         return args
 
-    def settle_channels(self, args, argv):
-        """Built-in colour images have 3 channels, which no flag needs to say."""
-        if args.data_dir in BUILT_IN and "channels" in args:
-            if "channels" in self.given(argv) and args.channels != 3:
+    def settle_built_in(self, args, argv):
+        """Sets what a built-in set decides and no flag says.
+
+        That is the number of its channels and classes, and a size at which it can be
+        drawn. A checkpoint has decided it already.
+        """
+        if args.data_dir not in BUILT_IN:
+            return
+        given = self.given(argv)
+        if args.data_dir == "stacked" and "channels" in args:
+            if "channels" in given and args.channels != 3:
                 self.error(f"--data_dir {args.data_dir} has 3 channels: drop --channels")
             args.channels = 3
+        if args.data_dir != "faces" or args.resume or args.init_from:
+            return
+        if "channels" in args and "channels" not in given:
+            args.channels = 3
+        if "img_size" in args and "img_size" not in given and args.img_size % faces.SIDE:
+            args.img_size = 2 * faces.SIDE
+        # That of spade.py is None: it finds its classes in its maps.
+        if getattr(args, "n_classes", None) is not None and "n_classes" not in given:
+            args.n_classes = len(faces.HAIR)
 
     def settle_decay(self, args):
         """Keeps the first call's schedule when a run is resumed for more epochs.
@@ -558,6 +578,8 @@ class Parser(argparse.ArgumentParser):
             self.error(f"argument --{name}: must be a list, got {value!r}")
         elif value is not None:
             value = self.checked_text(action, value)
+        elif name == "data_dir":
+            value = "digits" if action.default else None  # of a run before faces were its default
         elif action.default is not None:
             self.error(f"argument --{name}: must be a value, got {value!r}")
         self.source = ""

@@ -1,10 +1,13 @@
-"""Images with attributes: CelebA, one folder for each domain, or coloured digits."""
+"""Images with attributes: CelebA, a folder for each domain, coloured digits, faces."""
 
 from common.data.augment import mirror, square
 from common.data.decode import SUFFIXES, check_images, fit, list_images, open_picture
+from common.data.faces import ATTRIBUTES as FACE_ATTRIBUTES
+from common.data.faces import CHOSEN, SOURCE, read_faces
 from common.data.files import Names, is_data, read_text
 from common.data.items import LazyImages
 from common.data.layout import (
+    built_in,
     existing_folder,
     find_split,
     not_found,
@@ -57,10 +60,12 @@ def load_attributes(data_dir, img_size, channels, selected=None, split="train", 
     Args:
         data_dir: a folder with `img_align_celeba/` and `list_attr_celeba.txt` (or
             .csv), or with one folder for each domain, which may lie in `train/` and
-            `test/`. None for coloured digits.
-        img_size: the side of a square or (height, width). Digits are square.
+            `test/`. "faces" for the built-in faces, "digits" or None for coloured
+            digits.
+        img_size: the side of a square or (height, width). Built-in images are square.
         channels: 1 or 3.
-        selected: names of attributes, in the order of the columns (default: all).
+        selected: names of attributes, in the order of the columns (default: all; of
+            the faces, those of `faces.CHOSEN`).
         split: "train" or "test". The test split of CelebA is the end of its list.
             Folders without a test split use their training images, with a warning.
         flip: whether to mirror images at random. Digits are never mirrored.
@@ -73,7 +78,14 @@ def load_attributes(data_dir, img_size, channels, selected=None, split="train", 
         UserError: the list or a column is missing, an attribute has only one value, or
             there is nothing to read.
     """
-    if data_dir is None:
+    word = built_in(data_dir, ("digits", "faces"))
+    if word == "faces":
+        drawings = read_faces(split)
+        table = faces_table(drawings, selected)
+        source = SOURCE
+        images = drawings.images(img_size, channels)
+        data = AttributeImages(images, table, img_size, channels, flip)
+    elif word == "digits":
         images, table = read_coloured_digits(selected, split, square(img_size), channels)
         source = "the bundled digits, coloured"
         data = AttributeImages(images, table, img_size, channels)
@@ -141,6 +153,28 @@ def read_coloured_digits(selected, split, img_size, channels):
     return images, Table(values, names, exclusive=colours, exactly_one=len(colours) == 3)
 
 
+def faces_table(drawings, selected):
+    """The `Table` of built-in faces. Hair colours exclude each other."""
+    columns = choose(FACE_ATTRIBUTES, list(selected or CHOSEN), SOURCE)
+    names = [FACE_ATTRIBUTES[i] for i in columns]
+    values = drawings.attributes[:, columns].astype(np.float32)
+    return Table(values, names, *hair_colours(names, values))
+
+
+def hair_colours(names, values):
+    """Which attributes exclude each other, and whether every image has one of them.
+
+    Args:
+        names: of the A attributes.
+        values: (N, A) in {0, 1}, of the training images.
+    """
+    exclusive = [name for name in names if name.endswith("_Hair")]
+    if len(exclusive) < 2:  # a single colour excludes nothing
+        return [], False
+    colours = values[:, [names.index(name) for name in exclusive]]
+    return exclusive, bool((colours.sum(axis=1) == 1).all())
+
+
 # ---- CelebA ----
 
 
@@ -194,13 +228,7 @@ def read_celeba(root, selected, split, channels):
     values = np.array(listed, np.float32)[:, columns]
 
     n_train = len(files) - min(N_TEST, len(files) // 10)
-    exclusive = [name for name in names if name.endswith("_Hair")]
-    exactly_one = False
-    if len(exclusive) > 1:
-        colours = values[:n_train, [names.index(name) for name in exclusive]]
-        exactly_one = bool((colours.sum(axis=1) == 1).all())
-    else:
-        exclusive = []  # a single colour excludes nothing
+    exclusive, exactly_one = hair_colours(names, values[:n_train])
 
     kept = range(n_train)
     if split != "train":
@@ -321,13 +349,13 @@ class AttributeImages(LazyImages):
         table: the `Table` of these images.
         img_size: the side of a square or (height, width).
         channels: 1 or 3.
-        flip: whether to mirror images at random. Images in an array are never mirrored.
+        flip: whether to mirror images at random.
     """
 
     def __init__(self, images, table, img_size, channels, flip=False):
         super().__init__()
         self.images = images
-        self.in_memory = isinstance(images, np.ndarray)
+        self.in_memory = not isinstance(images, list)
         self.attributes = table.values
         self.names = table.names
         self.exclusive = table.exclusive
@@ -341,9 +369,10 @@ class AttributeImages(LazyImages):
 
     def load(self, index, seed=0):
         if self.in_memory:
-            return self.images[index], self.attributes[index]
-        image = open_picture(self.images[index], self.channels, at_least=self.img_size)
-        pixels = fit(image, self.img_size)
+            pixels = self.images[index]
+        else:
+            image = open_picture(self.images[index], self.channels, at_least=self.img_size)
+            pixels = fit(image, self.img_size)
         if self.flip:
             pixels = mirror(pixels, np.random.default_rng(seed))
         return pixels, self.attributes[index]

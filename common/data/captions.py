@@ -1,11 +1,19 @@
-"""Images with captions: a folder with a table or text files, or described digits."""
+"""Images with captions: a table or text files in a folder, digits, faces."""
 
 from common.data.augment import mirror
 from common.data.decode import SUFFIXES, check_images, fit, list_images, open_image
 from common.data.digits import load_digits
+from common.data.faces import SOURCE, describe, read_faces
 from common.data.files import Names, find_files, read_encoded, read_text, warn_of_encoding
 from common.data.items import LazyImages
-from common.data.layout import existing_folder, expanded, find_split, not_found, split_folder
+from common.data.layout import (
+    built_in,
+    existing_folder,
+    expanded,
+    find_split,
+    not_found,
+    split_folder,
+)
 from common.data.toy import drawn
 from common.errors import UserError, say, warn
 
@@ -376,7 +384,7 @@ class CaptionedImages(LazyImages):
         super().__init__()
         self.images = images
         self.captions = captions
-        self.in_memory = isinstance(images, np.ndarray)
+        self.in_memory = not isinstance(images, list)
         self.img_size = img_size
         self.channels = channels
         self.examples = examples
@@ -420,11 +428,12 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
     """Images with captions, as `CaptionedImages`.
 
     Args:
-        data_dir: a folder of images with captions, as `read_splits` finds them. None
-            for coloured digits; a fifth of the combinations is the test split.
+        data_dir: a folder of images with captions, as `read_splits` finds them. "faces"
+            for the built-in faces. "digits" or None for coloured digits; a fifth of
+            the combinations is the test split.
         img_size: the side of a square.
         channels: 1 or 3.
-        language: "en" or "zh", of the digits' captions.
+        language: "en" or "zh", of the captions of built-in images.
         split: "train" or "test".
         augment: whether to mirror images at random.
 
@@ -432,7 +441,14 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
         UserError: images or captions are missing or cannot be read, all captions are
             equal, or an image has all of them.
     """
-    if data_dir is None:
+    word = built_in(data_dir, ("digits", "faces"))
+    if word == "faces":
+        source = SOURCE
+        drawings = read_faces(split)
+        images = drawings.images(img_size, channels)
+        captions = [describe(face, language) for face in drawings.attributes]
+        unseen = [describe(face, language) for face in read_faces("test").attributes]
+    elif word == "digits":
         source = "the digits, coloured"
         images, looks = described_digits(img_size, split)
         if channels == 1:

@@ -1,11 +1,12 @@
-"""Labelled digits in IDX files: the user's, full MNIST, or 5,000 bundled ones."""
+"""Labelled images: IDX files, full MNIST, 5,000 bundled digits, or built-in faces."""
 
 from common.data import mnist
 from common.data.augment import square
 from common.data.decode import SUFFIXES
+from common.data.faces import load_faces
 from common.data.files import check_regular, is_data
 from common.data.items import InMemory
-from common.data.layout import existing_folder, find_split, is_built_in, not_found
+from common.data.layout import built_in, existing_folder, find_split, not_found
 from common.errors import UserError, say
 
 import gzip
@@ -28,40 +29,39 @@ STEMS = {"train": ("train",), "test": ("t10k", "test"), "val": ("val",)}  # of f
 
 
 def load_digits(data_dir=None, img_size=28, channels=1, n_classes=10, *, split="train", n_test=0):
-    """Labelled digits, resized once and kept in memory.
+    """Labelled images, such as digits, resized once and kept in memory.
 
     Args:
         data_dir: a folder of IDX files, gzipped or not (MNIST, Fashion-MNIST, KMNIST,
-            USPS). None for full MNIST, if it lies in Jittor's data folder, and
-            otherwise the 5,000 bundled digits.
+            USPS). "digits" or None for full MNIST, if it lies in Jittor's data folder,
+            and otherwise the 5,000 bundled digits. "faces" for the built-in faces,
+            whose labels are the colour of their hair.
         img_size: the side S of the square images.
         channels: 1, or 3 for three equal channels.
         n_classes: the labels must be below it (None: any labels).
         split: "train" or "test". Without test files the training images are used
             instead, with a warning.
-        n_test: the number of bundled digits in the test split, since the set has no
-            test files. They are the last ones. Any ten neighbours hold every digit
-            once, so both splits hold all digits equally often.
+        n_test: the number of bundled digits or faces in the test split, since the sets
+            have no test files. They are the last ones. Any ten neighbours among the
+            digits hold every digit once, so both splits hold all equally often.
 
     Returns:
         A `Digits` data set: images (N, channels, S, S) uint8, labels (N,) int32.
 
     Raises:
         UserError: files are missing, damaged, or do not belong together; a label is not
-            below `n_classes`; `data_dir` is a built-in set of images without such
-            labels.
+            below `n_classes`; `data_dir` is a built-in set without such labels.
     """
-    if is_built_in(data_dir):
-        raise UserError(
-            f"--data_dir {data_dir} is for scripts that take images without labels, such as "
-            f"dcgan.py and wgan_gp.py; a folder of that name is ./{data_dir}"
-        )
-    folder, source = find_digits(data_dir)
+    word = built_in(data_dir, ("digits", "faces"))
+    if word == "faces":
+        data = load_faces(img_size, channels, split, n_test)
+        check_labels(data.labels, n_classes, "the built-in faces")
+        return data
+    folder, source = find_digits(None if word == "digits" else data_dir)
     pixels, labels = read_split(folder, split, n_test)
     if len(labels) == 0:
         raise UserError(f"{folder}: holds no images for the {split} split")
-    if n_classes is not None and labels.max() >= n_classes:
-        raise UserError(f"{folder}: holds the label {labels.max()}, but --n_classes is {n_classes}")
+    check_labels(labels, n_classes, folder)
     say(f"Data ({split}): {len(labels):,} images from {source}.")
     side = square(img_size)
     check_memory(pixels, side)
@@ -90,6 +90,12 @@ class Digits(InMemory):
     @cached_property
     def images(self):
         return resize_all(self.pixels, self.img_size, self.channels)
+
+
+def check_labels(labels, n_classes, source):
+    """Refuses labels that are not below `n_classes`, if that is not None."""
+    if n_classes is not None and labels.max() >= n_classes:
+        raise UserError(f"{source}: holds the label {labels.max()}, but --n_classes is {n_classes}")
 
 
 def find_digits(data_dir):

@@ -1,10 +1,11 @@
-"""Two domains of images without pairs: CycleGAN's layout, two folders, or digits."""
+"""Two domains of images without pairs: CycleGAN's layout, two folders, or built in."""
 
 from common.data.augment import NONE, square
 from common.data.digits import holds_idx, load_digits
+from common.data.faces import SOURCE, face_domains
 from common.data.folders import ImageFolder, load_images
 from common.data.items import InMemory, LazyImages
-from common.data.layout import existing_folder, find_split, two_folders
+from common.data.layout import built_in, existing_folder, find_split, two_folders
 from common.data.toy.drawn import digit_domains
 from common.errors import UserError, say
 
@@ -18,9 +19,10 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
         data_dir: a folder with `trainA/ trainB/ testA/ testB/`, or with `train/A`,
             `train/B` and so on, or with `A/train`, `B/train` and so on. Each may hold
             images or IDX files. With `data_dir_B`, the folder of domain A, as
-            `load_images` takes it. None for drawn digits.
+            `load_images` takes it. "faces" for the built-in faces, those with black
+            hair and those with blond hair; "digits" or None for drawn digits.
         data_dir_B: the folder of domain B, if it is not in the same folder as A.
-        img_size: the side of a square or (height, width). Digits are square.
+        img_size: the side of a square or (height, width). Built-in images are square.
         channels: 1 or 3.
         split: "train" or "test". Training images replace a missing test split.
         augment: an `Augment` for images; digits are never augmented.
@@ -28,9 +30,14 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
     Raises:
         UserError: a domain is missing, empty, or broken.
     """
-    if data_dir is None:
-        if data_dir_B is not None:
-            raise UserError("--data_dir_B needs --data_dir, the folder of domain A")
+    if data_dir is None and data_dir_B is not None:
+        raise UserError("--data_dir_B needs --data_dir, the folder of domain A")
+    # With data_dir_B, both are folders.
+    word = built_in(data_dir, ("digits", "faces")) if data_dir_B is None else None
+    if word == "faces":
+        source = SOURCE
+        a, b = face_domains(img_size, channels, split, augment)
+    elif word == "digits":
         source = "the bundled digits, drawn"
         white, inked = digit_domains(square(img_size), split, channels)
         a = InMemory(*white)

@@ -1,10 +1,11 @@
-"""Images for models without labels: a folder of any images, or digits."""
+"""Images for models without labels: a folder of any images, digits, or faces."""
 
 from common.data.augment import NONE
 from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.digits import holds_idx, load_digits
+from common.data.faces import load_faces
 from common.data.items import LazyImages
-from common.data.layout import existing_folder, expanded, find_split, split_folder
+from common.data.layout import built_in, existing_folder, expanded, find_split, split_folder
 from common.data.toy.stacked import Stacked
 from common.errors import UserError, say
 
@@ -41,36 +42,41 @@ class ImageFolder(LazyImages):
 
 def holds_digits(data_dir):
     """Whether `load_images` gives digits: the default, stacked digits, or IDX files."""
-    if data_dir is None or data_dir == "stacked":
-        return True
+    word = built_in(data_dir)
+    if word is not None:
+        return word in ("digits", "stacked")
     return holds_idx(expanded(data_dir))
 
 
 def load_images(data_dir, img_size, channels, *, split="train", n_test=0, augment=NONE):
     """Images for a model without labels.
 
-    A batch is images (B, channels, H, W) float32 in [-1, 1]; digits have labels (B,)
-    int32 after them.
+    A batch is images (B, channels, H, W) float32 in [-1, 1]; built-in images and IDX
+    files have labels (B,) int32 after them.
 
     Args:
         data_dir: a folder of images, in subfolders too, or of IDX files. Folders
             `train` and `test` (or `val`) in it are its splits. "stacked" for images of
-            three digits (`Stacked`); None for the digits of `load_digits`.
-        img_size: the side of a square or (height, width). Digits are square.
+            three digits (`Stacked`), "faces" for the built-in faces, "digits" or None
+            for the digits of `load_digits`.
+        img_size: the side of a square or (height, width). Built-in images are square.
         channels: 1 or 3; "stacked" has 3.
         split: "train" or "test". Without a test split the training images are used
             instead, with a warning.
         n_test: as of `load_digits`.
-        augment: an `Augment` for images; digits are never augmented.
+        augment: an `Augment` for images in folders.
 
     Raises:
         UserError: there is nothing to read, too many files are broken, or a built-in
             set does not have that many channels.
     """
-    if data_dir == "stacked":
+    word = built_in(data_dir)
+    if word == "stacked":
         if channels != 3:
             raise UserError(f"--data_dir stacked has images of 3 channels, not {channels}")
         return Stacked(load_digits(None, img_size, channels=1, split=split, n_test=n_test))
+    if word == "faces":
+        return load_faces(img_size, channels, split, n_test)
     if holds_digits(data_dir):
         return load_digits(data_dir, img_size, channels, n_classes=None, split=split, n_test=n_test)
     root = existing_folder(data_dir)

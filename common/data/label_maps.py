@@ -2,7 +2,8 @@
 
 from common.data.augment import NONE, augmentation
 from common.data.decode import decoded, fit, open_picture, opened, size_of, workers
-from common.data.layout import existing_folder, find_split, warn_of_missing_test_split
+from common.data.faces import PARTS, SOURCE, face_maps
+from common.data.layout import built_in, existing_folder, find_split, warn_of_missing_test_split
 from common.data.pairs import N_STAND_IN, PairsOfFiles, match_names
 from common.data.toy.scenes import CLASSES, Scenes
 from common.errors import UserError, say, warn
@@ -74,8 +75,10 @@ def load(args, split):
 
     The data lie in `data_dir`, a folder with `train/labels` and `train/imgs` (or
     `images`), and perhaps `val` or `test` like it; or in `label_dir` and `image_dir`.
-    Without these flags they are drawn scenes. The first N_STAND_IN training pairs
-    replace a missing test split. Training pairs of files are augmented.
+    Without these flags, or with "digits" as data_dir, they are drawn scenes; with
+    "faces" they are the parts of the built-in faces. The first N_STAND_IN training
+    pairs replace a missing test split. Training pairs of files and of faces are
+    augmented.
 
     Args:
         args: has data_dir, label_dir, image_dir, n_classes, ignore_label, channels,
@@ -88,25 +91,39 @@ def load(args, split):
             or holds a label that is too large.
     """
     classes = Classes(args.n_classes, args.ignore_label)
-    if args.data_dir or args.label_dir or args.image_dir:
+    augment = augmentation(args) if split == "train" else NONE
+    word = None
+    if not (args.label_dir or args.image_dir):
+        word = built_in(args.data_dir, ("digits", "faces"))
+    if word is None:
         files, source = find_maps(args.data_dir, args.label_dir, args.image_dir, split)
         counts = scan([label_map for label_map, _ in files], classes)
         if classes.n is None:
             classes = found_classes(counts, classes.ignore)
-        augment = augmentation(args) if split == "train" else NONE
         data = LabelMaps(files, args.shape, args.channels, classes, augment)
         say(f"Classes ({split}): {shares(counts, classes)}")
+    elif word == "faces":
+        classes = built_in_classes(classes, len(PARTS), SOURCE)
+        source = SOURCE
+        data = face_maps(args.shape, args.channels, split, augment)
     else:
-        if classes not in (Classes(None), Classes(len(CLASSES))):
-            raise UserError(
-                f"the drawn scenes have {len(CLASSES)} classes; other ones need --data_dir"
-            )
-        classes = Classes(len(CLASSES))
+        classes = built_in_classes(classes, len(CLASSES), "the drawn scenes")
         source = "the bundled digits, drawn as scenes"
         data = Scenes(*args.shape, split, args.channels)
     args.n_classes = classes.n
     say(f"Data ({split}): {len(data):,} label maps and images from {source}.")
     return data
+
+
+def built_in_classes(asked, n, source):
+    """The `Classes` of built-in maps, which have n.
+
+    Raises:
+        UserError: other ones are asked for.
+    """
+    if asked not in (Classes(None), Classes(n)):
+        raise UserError(f"{source} have {n} classes; other ones need --data_dir")
+    return Classes(n)
 
 
 def found_classes(counts, ignore):

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 # Data sets that --data_dir names by a word. A folder of that name is written ./word.
-BUILT_IN = ("stacked",)
+BUILT_IN = ("digits", "faces", "stacked")
 
 # Folder names of each split, in the order in which they are tried.
 NAMES = {
@@ -24,6 +24,28 @@ NAMES = {
 def is_built_in(data_dir):
     """Whether a --data_dir is the name of a built-in data set, not a folder."""
     return data_dir in BUILT_IN
+
+
+def built_in(data_dir, offered=BUILT_IN):
+    """The word for the built-in data set that a --data_dir names; None for a folder.
+
+    Args:
+        data_dir: None stands for the digits.
+        offered: the words that the caller takes.
+
+    Raises:
+        UserError: it is another word.
+    """
+    word = "digits" if data_dir is None else data_dir
+    if not is_built_in(word):
+        return None
+    if word not in offered:
+        words = " or ".join(f"--data_dir {other}" for other in offered)
+        raise UserError(
+            f"--data_dir {word}: this script takes {words}, or a folder; "
+            f"a folder of that name is ./{word}"
+        )
+    return word
 
 
 def existing_folder(path):

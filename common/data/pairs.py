@@ -1,9 +1,10 @@
-"""Pairs of images of the same scene: pix2pix's layout, two folders, or digits."""
+"""Pairs of images of the same scene: pix2pix's layout, two folders, or built in."""
 
 from common.data.augment import NONE, square
 from common.data.decode import check_images, fit, list_images, open_picture, size_of
+from common.data.faces import SOURCE, face_pairs
 from common.data.items import LazyImages
-from common.data.layout import existing_folder, find_split, two_folders
+from common.data.layout import built_in, existing_folder, find_split, two_folders
 from common.data.toy.drawn import bundled_digits, draw_outlines
 from common.errors import UserError, say
 
@@ -25,9 +26,10 @@ def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", au
         data_dir: a folder with `train/` and `val/` (or `test/`) of side-by-side images,
             A on the left; or with folders `trainA/ trainB/ valA/ valB/`, or `train/A`,
             `train/B` and so on, or `A/train`, `B/train` and so on, in which the two
-            files of a pair have the same name, whatever its suffix. None for drawn
-            digits: outlines are A, paintings B.
-        img_size: the side of a square or (height, width). Digits are square.
+            files of a pair have the same name, whatever its suffix. "faces" for the
+            built-in faces: grey ones are A, those in colour B. "digits" or None for
+            drawn digits: outlines are A, paintings B.
+        img_size: the side of a square or (height, width). Built-in images are square.
         channels: of all images, or (of inputs, of targets): 1 or 3; for arrays in
             `.npy` files, any number.
         direction: "AtoB"; "BtoA" makes B the input.
@@ -42,7 +44,11 @@ def load_pairs(data_dir, img_size, channels, direction="AtoB", split="train", au
             pair differ, or the width of a side-by-side image is odd.
     """
     channels = (channels, channels) if isinstance(channels, int) else tuple(channels)
-    if data_dir is None:
+    word = built_in(data_dir, ("digits", "faces"))
+    if word == "faces":
+        source = SOURCE
+        data = face_pairs(img_size, channels, direction, split, augment)
+    elif word == "digits":
         source = "the bundled digits, drawn"
         data = DrawnPairs(square(img_size), channels, direction, split)
     else:
