@@ -62,10 +62,10 @@ For two folders with the same file names, the mean over all pairs of
 If A is one of these words, B is evaluated on the task of a script:
 
     pix2pix, cyclegan, stargan, usps   a run of a translator on its built-in data: do
-                                       test digits get the colour, the style or the
-                                       attribute that was asked for, and are they still
-                                       read as the same digit?
-                                       (tools/judges/translations.py)
+                                       test digits get the colour or the style that was
+                                       asked for, and are they still read as the same
+                                       digit? Do test faces get the attribute, and keep
+                                       all others? (tools/judges/translations.py)
     infogan                            a run: what have its codes come to mean?
                                        (tools/judges/codes.py)
     text2img, stackgan                 a run: do pictures show what texts of unseen

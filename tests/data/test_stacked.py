@@ -111,7 +111,7 @@ def test_stacked_images_have_three_channels():
 
 
 def test_scripts_with_labels_do_not_take_them():
-    with pytest.raises(UserError, match=r"scripts that take images without labels.*\./stacked"):
+    with pytest.raises(UserError, match=r"--data_dir digits or --data_dir faces.*\./stacked"):
         load_digits("stacked")
 
 

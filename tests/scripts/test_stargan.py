@@ -326,7 +326,7 @@ def test_translating_needs_no_training_data(tmp_path, fails):
         (["--lambda_gp", -1], "must be a number at least 0"),
         (
             ["--exclusive", "grey", "--batch_size", 2],
-            "--exclusive: grey is not one of red, green, blue, bold, inverted",
+            "--exclusive: grey is not one of Brown_Hair, Blond_Hair",
         ),
     ],
 )

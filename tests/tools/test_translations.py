@@ -39,7 +39,7 @@ def test_stargan_perfect_and_without_any_change(tmp_path, monkeypatch):
     for a colour, which one image in three has already; the place of the colour is wrong
     after the last change.
     """
-    flags = ("--n_blocks", "1", "--selected_attrs", *drawn.ATTRIBUTES)
+    flags = ("--data_dir", "digits", "--n_blocks", "1", "--selected_attrs", *drawn.ATTRIBUTES)
     folder = write_untrained_run("stargan", tmp_path / "run", *SMALL, *flags)
     _, attributes, _ = drawn.coloured_digits(32, "test")
     is_inverted = attributes[:, 4] == 1
@@ -94,9 +94,11 @@ def test_usps_is_judged_by_five_classifiers(tmp_path, monkeypatch):
 def test_what_cannot_be_judged_is_refused(tmp_path, fails):
     folder = write_untrained_run("pix2pix", tmp_path / "back", *SMALL, "--direction", "BtoA")
     other = write_untrained_run("pix2pix", tmp_path / "other", *SMALL, "--data_dir", "facades")
+    drawn_faces = write_untrained_run("pix2pix", tmp_path / "f", *SMALL, "--data_dir", "faces")
     for argv, message in {
         ("pix2pix", folder): "--direction BtoA",
         ("pix2pix", other): "was trained on facades",
+        ("pix2pix", drawn_faces): "only the built-in digits can be judged",
         ("stargan", folder): "was written by pix2pix.py, not by stargan.py",
         ("usps", folder): "needs --usps",
         ("cyclegan", tmp_path): "no checkpoint",

@@ -131,7 +131,7 @@ def trained_on(images, labels, n_steps, seed=7):
     key.update(labels.tobytes())
     key.update(repr((images.shape, n_steps, seed)).encode())
     path = cache_folder() / f"digits-{key.hexdigest()[:16]}.npz"
-    network = read_kept(path)
+    network = read_kept(path, Network())
     if network is None:
         say(f"Training a digit classifier on {len(labels):,} digits, once; it is kept as {path}.")
         network = train(images, labels, n_steps, seed)
@@ -139,11 +139,10 @@ def trained_on(images, labels, n_steps, seed=7):
     return network
 
 
-def read_kept(path):
-    """The network in a file, or None if there is none that fits."""
+def read_kept(path, network):
+    """A network with the weights in a file, or None if there are none that fit."""
     if not path.is_file():
         return None
-    network = Network()
     try:
         with np.load(path) as file:
             state = {name: file[name] for name in file.files}

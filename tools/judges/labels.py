@@ -12,7 +12,7 @@ measures what the style of another scene does.
 
 from common.data import label_maps
 from common.data.decode import fit, list_images, open_image, to_float
-from common.data.layout import expanded
+from common.data.layout import existing_folder, expanded
 from common.data.toy import scenes
 from common.errors import UserError
 from common.predict import predict
@@ -229,8 +229,9 @@ def judge_folder(args):
         pictures[file.stem] = file
     width, height = open_image(next(iter(pictures.values())), 3).size
     shape = (height - height % 4, width - width % 4)
-    train_split = label_maps.load(arguments(args.maps, shape), "train")
-    test_split = label_maps.load(arguments(args.maps, shape), "test")
+    maps = existing_folder(args.maps)
+    train_split = label_maps.load(arguments(maps, shape), "train")
+    test_split = label_maps.load(arguments(maps, shape), "test")
     stems = [label_map.stem for label_map, _ in test_split.files]
     absent = [stem for stem in stems if stem not in pictures]
     if absent:

@@ -19,7 +19,7 @@ these combinations. Both stages of stackgan.py are judged, each at its own size.
     median rank  of the right caption among these; 1 is best, and chance is half of
                  their number
 
-A run on one's own data is judged by retrieval and median rank alone, on its test split.
+A run on other data is judged by retrieval and median rank alone, on its test split.
 """
 
 from common.data.captions import (
@@ -31,6 +31,7 @@ from common.data.captions import (
     encode,
     load_captions,
 )
+from common.data.layout import built_in
 from common.ema import EMA
 from common.errors import UserError
 from common.images import to_uint8
@@ -255,7 +256,7 @@ def judge_texts(args):
         run_args.data_dir, run_args.img_size, run_args.channels, run_args.language, "test"
     )
     retrieval = retrieval_rows(model.text_encoder, model.image_encoder, test)
-    if run_args.data_dir is not None:
+    if built_in(run_args.data_dir) != "digits":
         return retrieval
     if run_args.channels != 3:
         raise UserError(f"{args.B} draws grey images, and only coloured digits can be judged")

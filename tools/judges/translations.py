@@ -8,8 +8,9 @@ tools/evaluate.py calls it with one of
     cyclegan  Test digits of both domains: are they read as the same digit after the
               translation, by a classifier that knows the other domain? And the mean
               brightness, compared with that of the domain.
-    stargan   Test digits after each change of an attribute: colour, ground, digit,
-              thickness of the strokes.
+    stargan   Test faces after each change of an attribute: does a classifier of faces
+              read the change, and all else as it was? Of a run with --data_dir digits,
+              test digits: colour, ground, digit, thickness of the strokes.
     usps      MNIST's test digits in the style of USPS: are they read as the same digit,
               by five classifiers that know USPS alone? There are five since they differ
               by several per cent on images that are unlike USPS. --usps is its folder.
@@ -19,8 +20,9 @@ what a good run reaches.
 """
 
 from common import checkpoint
-from common.data import load_digits
+from common.data import attributes, faces, load_digits
 from common.data.decode import to_float
+from common.data.layout import built_in
 from common.data.toy import drawn
 from common.ema import EMA
 from common.errors import UserError
@@ -29,7 +31,7 @@ from common.predict import predict
 
 import numpy as np
 
-from tools.judges import digit_classifier, image_sets
+from tools.judges import digit_classifier, face_classifier, image_sets
 from tools.runs import open_run
 
 CHUNK = 20  # images that a translator takes at once
@@ -37,17 +39,20 @@ N_HELD = 1000  # digits of USPS that its classifiers do not see
 N_CLASSIFIERS = 5
 
 
-def open_built_in(name, path):
-    """`open_run`, for a run on the script's built-in data.
+def open_built_in(name, path, words=("digits",)):
+    """`open_run`, for a run on built-in data.
+
+    Args:
+        words: of the built-in sets that can be judged.
 
     Raises:
         UserError: as `open_run`, or if the run has other data.
     """
     script, run_args, reader = open_run(path, name)
-    if run_args.data_dir is not None:
+    if built_in(run_args.data_dir) not in words:
         raise UserError(
             f"{checkpoint.find(path)} was trained on {run_args.data_dir}, "
-            "and only the built-in data can be judged in this way"
+            f"and only the built-in {' and '.join(words)} can be judged in this way"
         )
     return script, run_args, reader
 
@@ -64,11 +69,15 @@ def classifier_row(measure, classifier):
     return measure, f"{classifier.size} x {classifier.size}", classifier.description
 
 
-def for_classifier(pixels):
-    """uint8 images (N, C, H, W) as a classifier of digits takes them."""
+def for_classifier(pixels, channels=1):
+    """uint8 images (N, C, H, W) as a classifier of 32 x 32 pixels takes them.
+
+    Args:
+        channels: 1 for a classifier of digits, 3 for that of faces.
+    """
     pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
     images = image_sets.of_pixels("translations", pixels)
-    return images.batch(range(len(images)), digit_classifier.SIZE, 1)
+    return images.batch(range(len(images)), digit_classifier.SIZE, channels)
 
 
 def translated(generator, images, *conditions, seed=None):
@@ -239,25 +248,112 @@ def usps_classifiers(usps, args):
 
 def judge_stargan(args):
     """The table's rows (measure, value, of what) for the run `args.B`."""
-    script, run_args, reader = open_built_in("stargan", args.B)
+    script, run_args, reader = open_built_in("stargan", args.B, ("digits", "faces"))
     generator = script.build(run_args)[0]
     reader.load({"generator": generator}, exact=False)
+    if run_args.data_dir == "faces":
+        meaning = script.Attributes(
+            run_args.selected_attrs, run_args.exclusive, run_args.may_have_none
+        )
+        return faces_rows(generator, run_args, meaning, args.n_steps)
+    return coloured_digits_rows(script, generator, run_args, args)
+
+
+# ---- stargan on faces ----
+
+
+def faces_rows(generator, run_args, meaning, n_steps):
+    """The rows for a generator of faces, of which a change asks for one attribute.
+
+    Args:
+        meaning: the script's `Attributes`.
+        n_steps: the length of the classifier's training.
+    """
+    check_face_attributes(meaning, run_args.channels)
+    drawings = faces.read_faces("test")
+    images = drawings.images(run_args.img_size, 3)[:]
+    labels = attributes.faces_table(drawings, meaning.names).values
+    classifier = face_classifier.of_faces(n_steps)
+    original = face_classifier.traits(drawings.attributes, threshold=0.5)
+    read_before = classifier(for_classifier(images, 3))
+
+    asked = {}  # {attribute: whether it is read after each change to it}
+    kept = []  # whether each other trait is read as in the drawing, (N, 6) for each change
+    for name, targets in zip(meaning.names, meaning.all_targets(labels)):
+        fake = translated(generator, images, targets)
+        wanted, column = wanted_traits(name, meaning, original)
+        is_right = classifier(for_classifier(fake, 3)) == wanted
+        is_changed = wanted[:, column] != original[:, column]
+        asked[name] = is_right[is_changed, column]
+        kept.append((np.delete(is_right, column, axis=1), column))
+
+    rows = [classifier_row("classifier", classifier)]
+    rows.append(share_row("before any change, read right", read_before == original))
+    rows.append(share_row("the asked attribute", np.concatenate(list(asked.values())), 0.95))
+    for name, is_right in asked.items():
+        rows.append(share_row(f"  after a change of {name}", is_right))
+    all_kept = np.concatenate([is_right.ravel() for is_right, _ in kept])
+    rows.append(share_row("all else as it was", all_kept, 0.95))
+    for k, trait in enumerate(face_classifier.TRAITS):
+        parts = []
+        for is_right, column in kept:
+            if column != k:
+                parts.append(is_right[:, k - (k > column)])
+        rows.append(share_row(f"  {trait}", np.concatenate(parts)))
+    return rows
+
+
+def check_face_attributes(meaning, channels):
+    """Refuses runs whose attributes or colours the classifier does not know.
+
+    A change to a skin would leave a face with two of them, or with none.
+    """
+    colours = [name for name in meaning.names if name in faces.HAIR]
+    if channels != 3 or set(meaning.names) & set(faces.SKIN) or colours != meaning.exclusive:
+        raise UserError(
+            "only runs on faces in colour can be judged, without attributes of the skin, and "
+            "with several colours of hair or none"
+        )
+
+
+def wanted_traits(name, meaning, original):
+    """The traits (N, 7) after a change of an attribute, and the column that changes.
+
+    Args:
+        name: the attribute, which is set if it is exclusive, and otherwise flipped.
+        meaning: the script's `Attributes`.
+        original: (N, 7) the traits before.
+    """
+    column = [name in names for names in face_classifier.TRAITS.values()].index(True)
+    wanted = original.copy()
+    if name in meaning.exclusive:
+        wanted[:, column] = faces.HAIR.index(name)
+    else:
+        wanted[:, column] = 1 - wanted[:, column]
+    return wanted, column
+
+
+# ---- stargan on coloured digits ----
+
+
+def coloured_digits_rows(script, generator, run_args, args):
     names = list(drawn.ATTRIBUTES)
     if list(run_args.selected_attrs or []) != names:
         raise UserError(
             f"{args.B} was not trained on the built-in data, "
             f"whose attributes are {', '.join(names)}"
         )
-    images, attributes, labels = drawn.coloured_digits(run_args.img_size, "test")
+    images, looks, labels = drawn.coloured_digits(run_args.img_size, "test")
     classifier = digit_classifier.of_digits(args.mnist, args.n_steps, half_bold)
-    all_targets = script.Attributes(names, names[:3]).all_targets(attributes.astype(np.float32))
+    meaning = script.Attributes(names, names[:3])
+    all_targets = meaning.all_targets(looks.astype(np.float32))
     fake = np.concatenate([translated(generator, images, targets) for targets in all_targets])
 
     wanted = np.concatenate(all_targets)
     is_bold = wanted[:, 3] == 1
     is_inverted = wanted[:, 4] == 1
     ink = strokes(fake, is_inverted)
-    ink_before = strokes(images, attributes[:, 4] == 1)
+    ink_before = strokes(images, looks[:, 4] == 1)
     is_right_before = read_strokes(classifier, ink_before) == labels
     is_right = read_strokes(classifier, ink) == np.tile(labels, len(names))
     has_colour = nearest_colour(fake, ink, is_inverted) == wanted[:, :3].argmax(1)
@@ -271,7 +367,7 @@ def judge_stargan(args):
     ]
     for name, is_right_then in zip(names, is_right.reshape(len(names), -1)):
         rows.append(share_row(f"  after a change of {name}", is_right_then))
-    in_data = ink_ratio(ink_before, attributes[:, 3] == 1)
+    in_data = ink_ratio(ink_before, looks[:, 3] == 1)
     of = f"{len(fake):,}; in the data {in_data:.2f}"
     rows.append(("ink of bold digits / of thin ones", float(ink_ratio(ink, is_bold)), of))
     return rows
