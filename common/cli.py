@@ -101,10 +101,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         super().__init__(prog, max_help_position=28)
 
     def _get_help_string(self, action):
+        if "default" in (action.help or ""):
+            return action.help
         if action.dest == "data_dir" and action.default is None:
             return f"{action.help} (default: digits)"
-        has_none = action.default is None or action.default is False
-        if has_none or "default" in (action.help or ""):
+        if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
 

@@ -44,7 +44,7 @@ from common.data.label_maps import (
     scan,
     two_folders_of,
 )
-from common.data.layout import existing_folder, expanded
+from common.data.layout import built_in, existing_folder, expanded
 from common.errors import UserError, in_words, print_line, say
 from common.images import as_picture, to_uint8
 from common.translation import in_tiles
@@ -308,7 +308,7 @@ def image_folder(args, run_args):
     if folder is not None:
         return existing_folder(folder)
     folders = None
-    if run_args.data_dir is not None:
+    if built_in(run_args.data_dir) is None:
         folders = two_folders_of(existing_folder(run_args.data_dir), "train")
     if folders is None:
         raise UserError("--ref_json needs --image_dir, the folder of the images that it names")
