@@ -82,10 +82,10 @@ PAPER = {
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(data_dir="faces", n_epochs=40, batch_size=16, lr=0.0004)
+    parser.set_defaults(data_dir="faces", n_epochs=24, batch_size=16, lr=0.0004)
     parser.set_defaults(sample_interval=1000)
     parser.add_adam(b1=0.5, b2=0.999)
-    parser.add_decay(decay_epoch=20)
+    parser.add_decay(decay_epoch=12)
     parser.add_input()
     add_architecture(parser)
     add_attributes(parser)
@@ -115,7 +115,7 @@ def add_architecture(parser):
     """The flags that are stored with the weights; --resume takes them from there."""
     parser.add_images(img_size=32, channels=3)
     parser.add_architecture(
-        "--width", type=int, default=16, at_most=256, help="channels next to the image"
+        "--width", type=int, default=32, at_most=256, help="channels next to the image"
     )
     parser.add_architecture(
         "--n_blocks",

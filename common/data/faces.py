@@ -41,7 +41,7 @@ SKIN = ATTRIBUTES[11:]  # a face has exactly one
 
 # What stargan.py changes if --selected_attrs does not choose. A beard often has nearly
 # the colour of the skin, and a hat can hide the hair.
-CHOSEN = (*HAIR, "Eyeglasses", "Smiling")
+CHOSEN = (*HAIR, "Eyeglasses")
 
 # The classes of the label maps.
 PARTS = (
