@@ -82,10 +82,10 @@ PAPER = {
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(data_dir="faces", n_epochs=24, batch_size=16, lr=0.0004)
+    parser.set_defaults(data_dir="faces", n_epochs=12, batch_size=16, lr=0.0004)
     parser.set_defaults(sample_interval=1000)
     parser.add_adam(b1=0.5, b2=0.999)
-    parser.add_decay(decay_epoch=12)
+    parser.add_decay(decay_epoch=6)
     parser.add_input()
     add_architecture(parser)
     add_attributes(parser)
