@@ -1,0 +1,627 @@
+"""tools/demo.py without its page: what a visitor may enter, and what is drawn."""
+
+from common.data.captions import encode
+from common.errors import UserError
+from common.images import to_uint8
+
+import importlib.metadata
+import io
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+from registry import ROWS, load, run, saved_arrays
+from small_runs import ATTRIBUTES, write_run
+
+from tools import demo
+from tools.pages import drawing, painting, reading
+from tools.pages.kinds import kind_of
+from tools.pages.networks import Networks, as_picture, load_run, source_of
+from tools.pages.worker import Worker
+
+KINDS = {
+    "began": drawing.Walk,
+    "cgan_mnist": drawing.Number,
+    "cyclegan": painting.Translator,
+    "dcgan": drawing.Walk,
+    "gan": drawing.Walk,
+    "infogan": drawing.Codes,
+    "pix2pix": painting.Translator,
+    "spade": painting.MapPainter,
+    "stackgan": drawing.Sentence,
+    "stargan": painting.AttributeEditor,
+    "text2img": drawing.Sentence,
+    "vae": drawing.Walk,
+    "wgan": drawing.Walk,
+    "wgan_gp": drawing.Walk,
+}
+
+
+def pixels_of(path):
+    """A picture of a run as RGB."""
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def cells(grid, side, padding=2):
+    """The images (N, S, S, 3) of a grid, row by row."""
+    step = side + padding
+    found = []
+    for top in range(padding, len(grid) - 1, step):
+        for left in range(padding, grid.shape[1] - 1, step):
+            found.append(grid[top : top + side, left : left + side])
+    return np.array(found)
+
+
+def reduced(picture, like):
+    """A picture of a page without its repeated pixels, at the height of another."""
+    times = len(picture) // like
+    return picture[::times, ::times]
+
+
+# ---- kinds ----
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_every_script_has_a_page(name):
+    assert kind_of(load(name).parse_args([])) is KINDS[name]
+
+
+def test_a_script_without_one_is_named():
+    args = load("dcgan").parse_args([])
+    del args.latent_dim
+    args.script = "tomorrow"
+    with pytest.raises(UserError, match=r"no page for runs of tomorrow\.py"):
+        kind_of(args)
+
+
+# ---- networks ----
+
+
+@pytest.mark.parametrize(
+    ("average", "names", "source"),
+    [
+        ("averaged", ["generator", "discriminator"], "generator"),
+        ("averaged_G", ["G", "F", "D_A", "D_B"], "G"),
+        ("averaged_F", ["G", "F", "D_A", "D_B"], "F"),
+        ("averaged_G", ["generator", "encoder", "discriminator"], "generator"),
+        ("averaged_E", ["generator", "encoder", "discriminator"], "encoder"),
+        ("averaged1", ["encoders", "generator1", "discriminator1", "generator2"], "generator1"),
+        ("averaged2", ["encoders", "generator1", "discriminator1", "generator2"], "generator2"),
+    ],
+)
+def test_the_network_of_an_average(average, names, source):
+    assert source_of(average, names) == source
+
+
+def test_an_average_of_no_network_is_refused():
+    with pytest.raises(UserError, match="averaged_X, of no network"):
+        source_of("averaged_X", ["generator"])
+
+
+def test_a_missing_network_is_named():
+    with pytest.raises(UserError, match="no network decoder"):
+        Networks(generator=1)["decoder"]
+
+
+@pytest.mark.parametrize("name", ["cgan_mnist", "spade", "stackgan", "cyclegan"])
+def test_networks_have_the_averaged_weights(name, tmp_path):
+    folder = write_run(name, tmp_path / "run")
+    saved = saved_arrays(folder)
+    networks = load_run(folder).networks
+    for network, part in ROWS[name].networks.items():
+        weights = networks[network].state_dict()
+        assert weights
+        for key, value in weights.items():
+            assert np.array_equal(value.numpy(), saved[f"{part}/{key}"]), (network, key)
+        assert not networks[network].is_training()
+
+
+def test_small_pictures_are_enlarged_by_repeated_pixels():
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 1, 20, 30)).astype(np.float32)
+    picture = as_picture(images, nrow=3)
+    assert picture.shape == (4 * 24, 4 * 98, 3)  # 98 pixels, four times: 392
+    assert np.array_equal(picture[::4, ::4], picture[3::4, 3::4])
+    assert np.array_equal(picture[8:88:4, 8:128:4, 0], to_uint8(images)[0, :, :, 0])
+
+
+def test_photographs_keep_their_size():
+    images = np.zeros((1, 5, 256, 100), np.float32)
+    assert as_picture(images).shape == (256, 100, 3)
+
+
+# ---- the pictures are those of the scripts ----
+
+
+def test_a_number_is_drawn_as_by_the_script(tmp_path):
+    folder = write_run("cgan_mnist", tmp_path / "run")
+    flags = ["--resume", folder, "--sample_only", "--number", "5550123", "--seed", 4]
+    run("cgan_mnist", *flags, "--out_dir", tmp_path / "out")
+    expected = pixels_of(tmp_path / "out" / "result.png")
+    model = drawing.Number(load_run(folder))
+    found = model.draw(" 555-0123", "4")
+    assert np.array_equal(reduced(found, len(expected)), expected)
+    assert not np.array_equal(model.draw("5550123", "5"), found)
+
+
+@pytest.mark.parametrize("name", ["dcgan", "vae", "began"])
+def test_a_walk_leads_from_the_first_sample_of_a_seed_to_that_of_another(name, tmp_path):
+    folder = write_run(name, tmp_path / "run")
+    model = drawing.Walk(load_run(folder))
+    side = model.args.img_size
+    for position, seed in ((0, 7), (drawing.N_STEPS, 8)):
+        flags = ["--resume", folder, "--sample_only", "--seed", seed]
+        run(name, *flags, "--out_dir", tmp_path / str(seed))
+        expected = cells(pixels_of(tmp_path / str(seed) / "result.png"), side)[0]
+        found = reduced(model.draw("7", "8", position), side)
+        assert np.abs(found.astype(int) - expected).max() <= 1  # of a batch of another size
+    strip = reduced(model.draw_strip("7", "8"), side + 4)
+    middle = reduced(model.draw("7", "8", drawing.N_STEPS / 2), side)
+    assert len(cells(strip, side)) == drawing.N_ON_THE_WAY
+    assert np.abs(cells(strip, side)[4].astype(int) - middle).max() <= 1
+
+
+def test_codes_are_those_of_the_script(tmp_path):
+    folder = write_run("infogan", tmp_path / "run", "--n_continuous", 2)
+    flags = ["--resume", folder, "--sample_only", "--code", 2, "--continuous", "-1.5", "0.5"]
+    run("infogan", *flags, "--out_dir", tmp_path / "out")
+    expected = cells(pixels_of(tmp_path / "out" / "result.png"), 8)[: drawing.N_NOISES]
+    model = drawing.Codes(load_run(folder))
+    found = cells(reduced(model.draw("0", 2, -1.5, 0.5), 2 + 2 * 10), 8)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["text2img", "stackgan"])
+def test_a_sentence_is_drawn_as_by_the_script(name, tmp_path):
+    folder = write_run(name, tmp_path / "run")
+    sentence = "一个红色的三"
+    flags = ["--resume", folder, "--sample_only", "--text", sentence, "--seed", 3]
+    run(name, *flags, "--out_dir", tmp_path / "out")
+    model = drawing.Sentence(load_run(folder))
+    side = model.args.img_size
+    expected = cells(pixels_of(tmp_path / "out" / "result.png"), side)
+    if name == "stackgan":  # the first four of a row of each stage
+        expected = np.concatenate([expected[:4], expected[8:12]])
+    picture, remark = model.draw(sentence, "3")
+    found = cells(reduced(picture, 2 * (side + 2) + 2), side)
+    assert remark is None
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def write_png(path, size=(50, 40), seed=0):
+    pixels = np.random.default_rng(seed).integers(256, size=(*size[::-1], 3), dtype=np.uint8)
+    small = Image.fromarray(pixels).resize((8, 8)).resize(size, Image.BICUBIC)
+    small.save(path)
+    return path
+
+
+def translated(name, folder, path, out, *flags):
+    """What a script's --input makes of a square picture."""
+    run(name, "--resume", folder, "--sample_only", "--input", path, "--out_dir", out, *flags)
+    return pixels_of(out / path.name)
+
+
+def test_a_picture_is_translated_as_by_pix2pix(tmp_path):
+    folder = write_run("pix2pix", tmp_path / "run")
+    path = write_png(tmp_path / "a.png", (32, 32))
+    expected = translated("pix2pix", folder, path, tmp_path / "out")
+    model = painting.Translator(load_run(folder))
+    image, remark = model.read(path)
+    assert remark is None
+    assert np.array_equal(reduced(model.draw(image), 32), expected)
+
+
+def test_a_picture_is_translated_in_both_directions(tmp_path):
+    folder = write_run("cyclegan", tmp_path / "run")
+    path = write_png(tmp_path / "a.png", (32, 32))
+    model = painting.Translator(load_run(folder))
+    image, _ = model.read(path)
+    found = {}
+    for flag, direction in (("AtoB", "A → B"), ("BtoA", "B → A")):
+        flags = ("--direction", flag)
+        expected = translated("cyclegan", folder, path, tmp_path / flag, *flags)
+        found[flag] = reduced(model.draw(image, direction), 32)
+        assert np.array_equal(found[flag], expected)
+    assert not np.array_equal(found["AtoB"], found["BtoA"])
+    assert model.palette is None
+    assert [len(images) for images in model.examples.values()] == [10, 10]
+
+
+def test_attributes_are_changed_as_by_stargan(tmp_path):
+    folder = write_run("stargan", tmp_path / "run")
+    path = write_png(tmp_path / "a.png", (32, 32))
+    flags = ("--set", "blue=1,bold=1,inverted=0")
+    expected = translated("stargan", folder, path, tmp_path / "out", *flags)
+    model = painting.AttributeEditor(load_run(folder))
+    image, _ = model.read(path)
+    assert set(model.found(image)) <= {0, 1}
+    assert sum(model.found(image)[:3]) == 1  # one colour
+    assert np.array_equal(reduced(model.draw(image, 0, 0, 1, 1, 0), 32), expected)
+
+
+# ---- sliders of attributes ----
+
+
+def editor(may_have_none):
+    """An AttributeEditor without networks; red, green and blue exclude each other."""
+    model = object.__new__(painting.AttributeEditor)
+    model.names = ATTRIBUTES
+    model.attributes = load("stargan").Attributes(ATTRIBUTES, ATTRIBUTES[:3], may_have_none)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("may_have_none", "moved", "values", "expected"),
+    [
+        (False, 2, [1, 0, 0.25, 1, 0], [0.75, 0, 0.25, 1, 0]),
+        (False, 0, [0.5, 0.6, 0.4, 0, 1], [0.5, 0.3, 0.2, 0, 1]),
+        (False, 0, [0.4, 0, 0, 0, 1], [0.4, 0.3, 0.3, 0, 1]),
+        (False, 3, [1, 0, 0, 0.5, 0], [1, 0, 0, 0.5, 0]),
+        (True, 2, [1, 0, 0.25, 1, 0], [0.75, 0, 0.25, 1, 0]),
+        (True, 0, [0.4, 0, 0, 0, 1], [0.4, 0, 0, 0, 1]),
+        (True, 0, [0.2, 0.3, 0, 0, 1], [0.2, 0.3, 0, 0, 1]),
+    ],
+)
+def test_exclusive_attributes_give_way(may_have_none, moved, values, expected):
+    found = editor(may_have_none).moved(moved, values)
+    assert found == pytest.approx(expected)
+
+
+# ---- canvases ----
+
+
+def test_outlines_are_drawn_in_black_on_white(tmp_path):
+    """The palette of the built-in outlines; their smooth edges are no colours."""
+    folder = write_run("pix2pix", tmp_path / "run")
+    model = painting.Translator(load_run(folder))
+    assert model.palette.tolist() == [[255, 255, 255], [0, 0, 0]]
+    assert model.canvas_size() == (256, 256)
+    example = model.examples[""][:1]
+    assert np.array_equal(model.read_drawing(model.url_of(example)), example)
+
+
+def test_a_palette_holds_the_colours_of_flat_pictures():
+    colours = np.array([[0, 0, 255], [255, 0, 0], [0, 170, 0]])
+    classes = np.random.default_rng(0).choice(3, (2, 40, 40), p=[0.6, 0.3, 0.1])
+    images = (colours[classes] / 127.5 - 1).transpose(0, 3, 1, 2)
+    assert painting.palette_of(images).tolist() == colours.tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_photographs_have_no_palette(channels):
+    images = np.random.default_rng(0).uniform(-1, 1, (4, channels, 32, 32))
+    if channels == 1:
+        images = images.repeat(2, axis=3)
+    assert painting.palette_of(images) is None
+
+
+def test_lines_become_smooth():
+    pixels = np.full((8, 8, 3), 255, np.uint8)
+    pixels[:, 1] = 0  # a quarter of the first column of 2 x 2 pixels
+    image = reading.outlines_of(reading.url_of(pixels), (8, 8), (2, 2), [255, 255, 255])
+    assert image.shape == (1, 3, 2, 2)
+    assert np.allclose(image[0, 0, :, 0], 0.5, atol=0.01)  # three quarters white
+    assert (image[0, :, :, 1] == 1).all()
+
+
+def test_each_colour_is_its_class():
+    colours = np.uint8([[0, 0, 0], [255, 0, 0], [0, 0, 255]])
+    classes = np.random.default_rng(0).integers(3, size=(4, 6))
+    url = reading.url_of(colours[classes])
+    assert np.array_equal(reading.classes_of(url, (6, 4), colours)[0], classes)
+    almost = np.clip(colours[classes].astype(int) + 20, 0, 255).astype(np.uint8)
+    found = reading.classes_of(reading.url_of(almost), (6, 4), colours)
+    assert np.array_equal(found[0], classes)
+
+
+def test_a_map_is_painted_in_the_style_of_a_picture_or_of_a_seed(tmp_path):
+    folder = write_run("spade", tmp_path / "run")
+    model = painting.MapPainter(load_run(folder))
+    assert model.names[:3] == ["sky", "water", "ground"]
+    assert len(np.unique(model.colours, axis=0)) == 13
+    url = reading.url_of(model.coloured(model.maps[0]))
+    style = model.images[1:2]
+    code = model.painter.encode(style)
+    expected = to_uint8(model.painter.paint(model.maps[:1], code))[0]
+    assert np.array_equal(reduced(model.draw(url, "0", style), 32), expected)
+    assert not np.array_equal(model.draw(url, "1"), model.draw(url, "2"))
+    assert np.array_equal(model.draw(url, "1"), model.draw(url, "1"))
+
+
+def test_without_the_data_there_are_no_test_pictures(tmp_path, capsys):
+    """The run of somebody else, whose data are not here."""
+    for name in ("pix2pix", "stargan", "cyclegan", "spade"):
+        folder = write_run(name, tmp_path / name, "--data_dir", tmp_path / "gone")
+        model = KINDS[name](load_run(folder))
+        shown = model.maps if name == "spade" else model.examples
+        assert shown in (None, {"": None}, {"A → B": None, "B → A": None})
+        assert "no test pictures" in capsys.readouterr().err
+
+
+# ---- what a visitor may enter ----
+
+
+@pytest.mark.parametrize(
+    ("text", "seed"),
+    [("0", 0), (" 12 ", 12), ("１２", 12), ("4294967295", 4294967295), ("007", 7)],
+)
+def test_seeds(text, seed):
+    assert reading.seed_of(text) == seed
+
+
+@pytest.mark.parametrize(
+    "text", ["", None, "-1", "1.5", "abc", "4294967296", "9" * 1000, "1e3", "١٢"]
+)
+def test_no_seeds(text):
+    with pytest.raises(UserError, match="whole number from 0 to 4,294,967,295") as raised:
+        reading.seed_of(text)
+    assert len(str(raised.value)) < 100
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "labels"),
+    [
+        ("5550123", 10, [5, 5, 5, 0, 1, 2, 3]),
+        (" 555-01 23 ", 10, [5, 5, 5, 0, 1, 2, 3]),
+        ("５５", 10, [5, 5]),
+        ("3 17,22", 26, [3, 17, 22]),
+        ("9" * 40, 10, [9] * 40),
+    ],
+)
+def test_labels(text, n, labels):
+    assert reading.labels_of(text, n).tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "message"),
+    [
+        ("", 10, "Write a number"),
+        (None, 10, "Write a number"),
+        ("12a", 10, "a is none"),
+        ("128", 5, "8 is none"),
+        ("1" * 1000, 10, "at most 40 digits or labels; got 1,000"),
+        ("3 26", 26, "26 is none"),
+        ("9" * 1000, 26, r"9+\.\.\. is none"),
+        ("<b>", 10, "< is none"),
+    ],
+)
+def test_no_labels(text, n, message):
+    with pytest.raises(UserError, match=message) as raised:
+        reading.labels_of(text, n)
+    assert len(str(raised.value)) < 120
+
+
+def test_sentences():
+    assert reading.sentence_of(" a red one ") == ("a red one", None)
+    for text in ("", "  ", None):
+        with pytest.raises(UserError, match="Write a sentence"):
+            reading.sentence_of(text)
+
+
+def test_a_long_sentence_is_cut_with_a_remark():
+    text, remark = reading.sentence_of("红" * 10_000)
+    assert "first 201 bytes" in remark
+    assert encode([text]).shape == (1, 201 + 8)
+    assert reading.sentence_of("红" * 67)[1] is None  # 201 bytes
+
+
+def test_half_of_a_character_does_no_harm():
+    text, _ = reading.sentence_of("a \ud83d")
+    assert encode([text])[0, :3].tolist() == list(b"a ?")
+
+
+def broken_png(path):
+    write_png(path)
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def text_file(path):
+    path.write_text("no picture")
+
+
+def bomb(path):
+    """A PNG of 20,000 x 20,000 pixels, of which only the header is true."""
+    header = Image.new("1", (1, 1))
+    file = io.BytesIO()
+    header.save(file, "PNG")
+    data = bytearray(file.getvalue())
+    data[16:24] = (20_000).to_bytes(4, "big") * 2
+    path.write_bytes(data)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("write", [broken_png, text_file, bomb, empty])
+def test_bad_uploads(write, tmp_path):
+    path = tmp_path / "upload.png"
+    write(path)
+    with pytest.raises(UserError, match=r"upload\.png cannot be used .* Give a PNG") as raised:
+        reading.picture_of(path, 3, (32, 32))
+    assert str(tmp_path) not in str(raised.value)
+
+
+def test_no_upload():
+    with pytest.raises(UserError, match="Choose a picture first"):
+        reading.picture_of(None, 3, (32, 32))
+
+
+def test_the_first_frame_of_a_gif(tmp_path):
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    path = tmp_path / "moving.GIF"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    image, remark = reading.picture_of(path, 3, (32, 32))
+    assert image[0, :, 5, 5].tolist() == [1, -1, -1]
+    assert remark == "Of a GIF only the first frame is used."
+
+
+def test_an_upload_of_any_size_and_mode(tmp_path):
+    red = Image.new("RGBA", (90, 30), (255, 0, 0, 255))
+    red.save(tmp_path / "a.png")
+    image, remark = reading.picture_of(tmp_path / "a.png", 3, (32, 48))
+    assert (image.shape, image.dtype, remark) == ((1, 3, 32, 48), np.float32, None)
+    assert image[0, :, 5, 5].tolist() == [1, -1, -1]
+    grey, _ = reading.picture_of(tmp_path / "a.png", 1, (32, 48))
+    assert grey.shape == (1, 1, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (None, "canvas is empty"),
+        ("", "canvas is empty"),
+        ("hello", "cannot be read"),
+        ("data:image/png;base64,AAAA", "cannot be read"),
+        ("data:image/png;base64,???", "cannot be read"),
+        ("data:image/jpeg;base64,AAAA", "cannot be read"),
+        (reading.URL_START + "A" * 17_000_000, "cannot be read"),
+        (reading.url_of(np.zeros((9, 8, 3), np.uint8)), "8 x 9 pixels"),
+    ],
+    ids=range(8),
+)
+def test_bad_drawings(url, message):
+    with pytest.raises(UserError, match=message):
+        reading.drawing_of(url, (8, 8))
+
+
+def test_an_empty_canvas():
+    white = reading.url_of(np.full((8, 8, 3), 255, np.uint8))
+    with pytest.raises(UserError, match="canvas is empty"):
+        reading.outlines_of(white, (8, 8), (8, 8), np.uint8([255, 255, 255]))
+    assert reading.outlines_of(white, (8, 8), (8, 8), np.uint8([0, 0, 0])).min() == 1
+
+
+# ---- one thread ----
+
+
+@pytest.fixture
+def worker():
+    worker = Worker()
+    thread = threading.Thread(target=worker.serve)
+    thread.start()
+    yield worker
+    worker.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def in_threads(function, n):
+    """Calls a function of 0 to n - 1 in n threads at once; returns the results."""
+    results = [None] * n
+
+    def call(i):
+        results[i] = function(i)
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+def test_twenty_visitors_get_their_own_answers(worker, tmp_path):
+    folder = write_run("cgan_mnist", tmp_path / "run")
+    model = worker.call(lambda: drawing.Number(load_run(folder)))
+    seen = set()
+
+    def draw(text, seed):
+        seen.add(threading.get_ident())
+        return model.draw(text, seed)
+
+    alone = [worker.call(draw, f"{i:04d}", str(i)) for i in range(20)]
+    together = in_threads(lambda i: worker.call(draw, f"{i:04d}", str(i)), 20)
+    assert len(seen) == 1
+    assert len({picture.tobytes() for picture in alone}) == 20
+    for one, other in zip(alone, together):
+        assert np.array_equal(one, other)
+
+
+def test_an_error_reaches_its_visitor_alone(worker):
+    def half(x):
+        return 1 / x
+
+    with pytest.raises(ZeroDivisionError):
+        worker.call(half, 0)
+    assert worker.call(half, 4) == 0.25
+
+
+def test_nobody_waits_for_a_closed_page():
+    worker = Worker()
+    worker.stop()
+    worker.serve()
+    with pytest.raises(RuntimeError, match="closed"):
+        worker.call(int)
+
+
+# ---- the command ----
+
+
+def with_gradio(monkeypatch, version):
+    def find(name):
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", find)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (None, "the page needs gradio (Python 3.10 to 3.12): pip install"),
+        ("5.49.1", "needs gradio 6.20 or a later 6, not 5.49.1: pip install"),
+        ("6.19.0", "not 6.19.0"),
+        ("7.0.0", "not 7.0.0"),
+    ],
+)
+def test_without_the_right_gradio(version, message, monkeypatch, fails, tmp_path):
+    with_gradio(monkeypatch, version)
+    code, line = fails(demo.main, [tmp_path])
+    assert code == 2
+    assert line.startswith("demo.py: error: ")
+    assert message in line
+
+
+def test_what_is_no_run_is_named(monkeypatch, fails, tmp_path):
+    with_gradio(monkeypatch, "6.31.0")
+    (tmp_path / "text.npz").write_text("no checkpoint")
+    for path in (tmp_path / "gone", tmp_path / "text.npz"):
+        code, line = fails(demo.main, [path])
+        assert code == 2
+        assert str(path) in line
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_what_is_no_port(port, fails):
+    code, line = fails(demo.main, ["run", "--port", port])
+    assert code == 2
+    assert "--port" in line
+
+
+def test_nothing_is_shared_unless_somebody_asks():
+    assert demo.parse_args(["run"]).share is False
+    assert demo.parse_args(["run", "--share"]).share is True
+
+
+def test_titles_of_tabs(tmp_path):
+    file = tmp_path / "b" / "checkpoint_last.npz"
+    file.parent.mkdir()
+    file.touch()
+    assert demo.title_of(tmp_path / "a", {}) == "a"
+    assert demo.title_of(file, {"a": 1}) == "b"
+    assert demo.title_of(file, {"b": 1, "b (2)": 1}) == "b (3)"
+
+
+def test_the_environment_keeps_to_this_machine(monkeypatch):
+    monkeypatch.setenv("no_proxy", "example.com")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
+    for name in (*demo.ENVIRONMENT, "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "before")  # restored after the test
+    demo.prepare_environment("/somewhere")
+    assert demo.os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert demo.os.environ["GRADIO_TEMP_DIR"] == "/somewhere"
+    assert demo.os.environ["no_proxy"] == "127.0.0.1,localhost,example.com"
+    assert demo.os.environ["NO_PROXY"] == "127.0.0.1,localhost"

@@ -1,0 +1,483 @@
+"""The pages: a function for each kind of input. The only module that needs gradio.
+
+Such a function makes the fields of a model's page, and says what is drawn when one of
+them changes. `Page` calls the model in the thread of the networks, and turns a
+UserError into a message on the page.
+"""
+
+from common.errors import UserError
+
+import html
+import random
+
+import gradio as gr
+from starlette.middleware import Middleware  # gradio's own server
+
+from tools.pages.canvas import canvas
+from tools.pages.drawing import N_STEPS, Codes, Number, Sentence, Walk
+from tools.pages.networks import as_picture
+from tools.pages.painting import AttributeEditor, MapPainter, Translator
+from tools.pages.reading import url_of
+
+LARGEST_NEW_SEED = 9999  # of the buttons that choose a seed
+PICTURE_HEIGHT = 400  # pixels of an answer on the page
+# What a browser may load: the scripts, styles and pictures of the page itself.
+POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+CSS = """
+.gradio-container { max-width: 1100px !important; margin: auto; }
+.picture img { image-rendering: pixelated; }
+"""
+
+
+class Page:
+    """What all pages share: it calls functions when something happens.
+
+    Args:
+        worker: the `Worker` of the networks.
+    """
+
+    def __init__(self, worker):
+        self.worker = worker
+        self.remarks = []  # of the function that the worker runs
+
+    def remark(self, text):
+        """Shows a text beside the answer of the function that calls this."""
+        if text is not None:
+            self.remarks.append(text)
+
+    def run(self, function, *values):
+        """A function's result, and its remarks; in the worker's thread."""
+        self.remarks = []
+        return function(*values), self.remarks
+
+    def answer(self, function, *values):
+        """A function's result, in any thread; after a UserError all fields stay."""
+        try:
+            result, remarks = self.worker.call(self.run, function, *values)
+        except UserError as error:
+            show_message(str(error))
+            return gr.skip()
+        for text in remarks:
+            show_message(text)
+        return result
+
+    def on(self, events, function, inputs, outputs, only_last=False):
+        """Calls a function of the inputs at each of several events.
+
+        Args:
+            only_last: of events that come faster than answers, as those of a slider,
+                only the last one counts.
+        """
+
+        def handle(*values):
+            return self.answer(function, *values)
+
+        for event in events:
+            event(handle, inputs, outputs, **event_options(only_last))
+
+    def on_select(self, gallery, function, inputs, outputs):
+        """Calls a function of an index and of the inputs, when a picture is chosen."""
+
+        def handle(event: gr.SelectData, *values):
+            return self.answer(function, event.index, *values)
+
+        gallery.select(handle, inputs, outputs, **event_options(only_last=False))
+
+
+def event_options(only_last):
+    """All pages share one queue: the networks have one thread."""
+    return {
+        "show_progress": "hidden",
+        "trigger_mode": "always_last" if only_last else "multiple",
+        "concurrency_id": "networks",
+        "concurrency_limit": 1,
+        "api_visibility": "private",
+    }
+
+
+def show_message(text):
+    """A message on the page; it may hold a visitor's words, or a file's name."""
+    gr.Warning(html.escape(text), title="")
+
+
+# ---- fields that several pages have ----
+
+
+def new_seed():
+    return str(random.randint(0, LARGEST_NEW_SEED))
+
+
+def seed_field(value, label="Seed 种子"):
+    return gr.Textbox(str(value), label=label, max_lines=1)
+
+
+def picture(value=None, label="Picture 图片", height=PICTURE_HEIGHT):
+    return gr.Image(
+        value,
+        label=label,
+        height=height,
+        format="png",
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_classes="picture",
+    )
+
+
+def upload_button(channels, label="Upload a picture 上传图片"):
+    types = ["image"] if channels in (1, 3) else [".npy"]
+    return gr.UploadButton(label, file_types=types, variant="primary")
+
+
+def gallery(images, label="Test pictures 测试图片"):
+    """Pictures to choose from; (N, C, H, W) in [-1, 1], or RGB uint8 arrays."""
+    shown = [as_picture(image[None]) if image.dtype != "uint8" else image for image in images]
+    return gr.Gallery(
+        shown,
+        label=label,
+        columns=5,
+        height="auto",
+        object_fit="contain",
+        allow_preview=False,
+        format="png",
+        buttons=[],
+        interactive=False,
+        elem_classes="picture",
+    )
+
+
+# ---- from noise, labels, codes and sentences ----
+
+
+def walk_page(page, model):
+    seed = model.args.seed
+    with gr.Row():
+        with gr.Column():
+            with gr.Row():
+                start = seed_field(seed, "From seed 起点")
+                end = seed_field(seed + 1, "To seed 终点")
+            position = gr.Slider(0, N_STEPS, 0, step=1, label="Walk 漫游 (%)")
+            button = gr.Button("New seeds 换种子", variant="primary")
+        answer = picture(model.draw(str(seed), str(seed + 1), 0))
+    strip = picture(model.draw_strip(str(seed), str(seed + 1)), "On the way 途中", height=None)
+
+    def draw_both(start, end, position):
+        return model.draw(start, end, position), model.draw_strip(start, end)
+
+    def draw_new():
+        start = new_seed()
+        end = new_seed()
+        return start, end, 0, *draw_both(start, end, 0)
+
+    inputs = [start, end, position]
+    page.on([position.input], model.draw, inputs, answer, only_last=True)
+    page.on([start.input, end.input], draw_both, inputs, [answer, strip], only_last=True)
+    page.on([button.click], draw_new, None, [*inputs, answer, strip])
+
+
+def number_page(page, model):
+    seed = str(model.args.seed)
+    number = gr.Textbox(model.example(), label="Number 数字", max_lines=1)
+    with gr.Row():
+        seed_box = seed_field(seed)
+        button = gr.Button("Other handwriting 换笔迹", variant="primary")
+    answer = picture(model.draw(model.example(), seed), height=None)
+
+    def draw_new(text):
+        seed = new_seed()
+        return seed, model.draw(text, seed)
+
+    inputs = [number, seed_box]
+    page.on([number.input, seed_box.input], model.draw, inputs, answer, only_last=True)
+    page.on([button.click], draw_new, number, [seed_box, answer])
+
+
+def codes_page(page, model):
+    seed = str(model.args.seed)
+    with gr.Row():
+        with gr.Column():
+            codes = [gr.Slider(0, model.n_categories - 1, 0, step=1, label="Category 类别")]
+            for i in range(1, model.n_continuous + 1):
+                codes.append(gr.Slider(-2, 2, 0, step=0.05, label=f"Code {i} 隐编码 {i}"))
+            with gr.Row():
+                seed_box = seed_field(seed)
+                button = gr.Button("Other noise 换噪声", variant="primary")
+        answer = picture(model.draw(seed, *[0] * len(codes)))
+
+    def draw_new(*codes):
+        seed = new_seed()
+        return seed, model.draw(seed, *codes)
+
+    inputs = [seed_box, *codes]
+    page.on([field.input for field in inputs], model.draw, inputs, answer, only_last=True)
+    page.on([button.click], draw_new, codes, [seed_box, answer])
+
+
+def sentence_page(page, model):
+    examples = model.examples()
+    seed = str(model.args.seed)
+    first = examples[0] if examples else ""
+    with gr.Row():
+        with gr.Column():
+            text = gr.Textbox(first, label="Sentence 句子", lines=2, max_lines=4)
+            with gr.Row():
+                button = gr.Button("Draw 生成", variant="primary")
+                other = gr.Button("Other noise 换噪声")
+            seed_box = seed_field(seed)
+        answer = picture(model.draw(first, seed)[0] if first else None)
+
+    def draw(text, seed):
+        drawn, remark = model.draw(text, seed)
+        page.remark(remark)
+        return drawn
+
+    def draw_new(text):
+        seed = new_seed()
+        return seed, draw(text, seed)
+
+    def choose(index, seed):
+        return examples[index], draw(examples[index], seed)
+
+    inputs = [text, seed_box]
+    page.on([button.click, text.submit, seed_box.input], draw, inputs, answer)
+    page.on([other.click], draw_new, text, [seed_box, answer])
+    if examples:
+        samples = [[example] for example in examples]
+        choice = gr.Dataset(components=[text], samples=samples, type="index", label="Examples 例句")
+        page.on([choice.click], choose, [choice, seed_box], [text, answer])
+
+
+# ---- from pictures ----
+
+
+def translator_page(page, model):
+    if model.palette is not None:
+        outline_page(page, model)
+        return
+    directions = list(model.directions)
+    image = gr.State()
+    with gr.Row():
+        with gr.Column():
+            # A radio with one choice is hidden, and still says which one it is.
+            is_shown = len(directions) > 1
+            direction = gr.Radio(
+                directions, value=directions[0], show_label=False, visible=is_shown
+            )
+            upload = upload_button(model.channels)
+            source = picture(label="Input 输入", height=PICTURE_HEIGHT - 100)
+        answer = picture(label="Translation 翻译结果")
+
+    def translate(image, direction):
+        return image, as_picture(image), model.draw(image, direction)
+
+    def read(path, direction):
+        image, remark = model.read(path)
+        page.remark(remark)
+        return translate(image, direction)
+
+    outputs = [image, source, answer]
+    page.on([upload.upload], read, [upload, direction], outputs)
+    page.on([direction.input], model.draw, [image, direction], answer)
+    for name, images in model.examples.items():
+        if images is None:
+            continue
+
+        def choose(index, direction, images=images):
+            return translate(images[index : index + 1], direction)
+
+        shown = gallery(images, f"Test pictures 测试图片 {name[:1]}")
+        page.on_select(shown, choose, direction, outputs)
+
+
+def outline_page(page, model):
+    """A translator whose inputs are drawings, so that a visitor can draw one."""
+    images = model.examples[""]
+    first = images[:1]
+    with gr.Row():
+        with gr.Column():
+            drawing = canvas(
+                model.canvas_size(), model.palette, brush=model.brush(), value=model.url_of(first)
+            )
+            upload = upload_button(model.channels)
+        answer = picture(model.draw(first))
+
+    def draw(url):
+        return model.draw(model.read_drawing(url))
+
+    def show(image):
+        return model.url_of(image), model.draw(image)
+
+    def read(path):
+        image, remark = model.read(path)
+        page.remark(remark)
+        return show(image)
+
+    def choose(index):
+        return show(images[index : index + 1])
+
+    page.on([drawing.input], draw, drawing, answer, only_last=True)
+    page.on([upload.upload], read, upload, [drawing, answer])
+    page.on_select(gallery(images), choose, None, [drawing, answer])
+
+
+def attribute_page(page, model):
+    image = gr.State()
+    with gr.Row():
+        with gr.Column():
+            upload = upload_button(model.channels)
+            source = picture(label="Input 输入", height=PICTURE_HEIGHT - 200)
+            sliders = [gr.Slider(0, 1, 0, step=0.05, label=name) for name in model.names]
+        answer = picture(label="Translation 翻译结果")
+
+    def start(image):
+        values = model.found(image)
+        return image, as_picture(image), model.draw(image, *values), *values
+
+    def read(path):
+        image, remark = model.read(path)
+        page.remark(remark)
+        return start(image)
+
+    def choose(index):
+        return start(model.examples[index : index + 1])
+
+    outputs = [image, source, answer, *sliders]
+    page.on([upload.upload], read, upload, outputs)
+    for index, slider in enumerate(sliders):
+
+        def move(image, *values, index=index):
+            values = model.moved(index, values)
+            return model.draw(image, *values), *values
+
+        page.on([slider.input], move, [image, *sliders], [answer, *sliders], only_last=True)
+    if model.examples is not None:
+        page.on_select(gallery(model.examples), choose, None, outputs)
+
+
+def map_page(page, model):
+    style = gr.State()
+    seed = str(model.args.seed)
+    first = None if model.maps is None else url_of(model.coloured(model.maps[0]))
+    with gr.Row():
+        with gr.Column():
+            drawing = canvas(model.canvas_size(), model.colours, model.names, 0, 3, first)
+        with gr.Column():
+            answer = picture(model.draw(first, seed) if first else None)
+            with gr.Row():
+                seed_box = seed_field(seed, "Style's seed 风格种子")
+                button = gr.Button("Random style 随机风格", variant="primary")
+            upload = upload_button(model.args.channels, "Style of a picture 上传风格图片")
+            shown_style = picture(label="Style 风格", height=150)
+
+    def draw_random(url, seed):
+        return model.draw(url, seed), None, None
+
+    def draw_new(url):
+        seed = new_seed()
+        return seed, *draw_random(url, seed)
+
+    def draw_in_style(url, seed, image):
+        return model.draw(url, seed, image), image, as_picture(image)
+
+    def read_style(path, url, seed):
+        image, remark = model.read(path)
+        page.remark(remark)
+        return draw_in_style(url, seed, image)
+
+    def choose_style(index, url, seed):
+        return draw_in_style(url, seed, model.images[index : index + 1])
+
+    def choose_map(index, seed, image):
+        url = url_of(model.coloured(model.maps[index]))
+        return url, model.draw(url, seed, image)
+
+    styled = [answer, style, shown_style]
+    page.on([drawing.input], model.draw, [drawing, seed_box, style], answer, only_last=True)
+    page.on([seed_box.input], draw_random, [drawing, seed_box], styled, only_last=True)
+    page.on([button.click], draw_new, drawing, [seed_box, *styled])
+    page.on([upload.upload], read_style, [upload, drawing, seed_box], styled)
+    if model.maps is not None:
+        maps = gallery([model.coloured(one) for one in model.maps], "Test maps 测试标签图")
+        page.on_select(maps, choose_map, [seed_box, style], [drawing, answer])
+        styles = gallery(model.images, "Styles 风格图片")
+        page.on_select(styles, choose_style, [drawing, seed_box], styled)
+
+
+# ---- all pages of a call ----
+
+PAGES = {  # {class of the model: (its page, what to do there)}
+    Walk: (walk_page, "Walk from one seed to another. 拖动滑块，从一个种子走到另一个。"),
+    Number: (number_page, "Write a number. 写一串数字。"),
+    Codes: (codes_page, "Drag the codes. 拖动滑块，改变隐编码。"),
+    Sentence: (sentence_page, "Write a sentence. 写一句话。"),
+    Translator: (translator_page, "Choose a picture. 选一张图片。"),
+    AttributeEditor: (
+        attribute_page,
+        "Choose a picture, then drag its attributes. 选一张图片，再拖动属性。",
+    ),
+    MapPainter: (map_page, "Paint a map. 画标签图。"),
+}
+DRAW = "Draw, or choose a picture. 画一幅，或选一张图片。"
+
+
+def blocks(models, worker):
+    """The app with a page for each model of {title: model}.
+
+    Args:
+        worker: the `Worker` of their networks.
+    """
+    page = Page(worker)
+    with gr.Blocks(title="Generative models for Jittor", analytics_enabled=False) as app:
+        if len(models) == 1:
+            for model in models.values():
+                add_page(page, model)
+        else:
+            with gr.Tabs():
+                for title, model in models.items():
+                    with gr.Tab(title):
+                        add_page(page, model)
+    return app
+
+
+def add_page(page, model):
+    build, hint = PAGES[type(model)]
+    if getattr(model, "palette", None) is not None:
+        hint = DRAW
+    gr.Markdown(f"### {model.args.script}.py\n\n{hint}")
+    build(page, model)
+
+
+def with_policy(app):
+    """An app whose answers forbid the browser to load anything from elsewhere."""
+
+    async def answer(scope, receive, send):
+        async def send_with_policy(message):
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", POLICY),
+                ]
+            await send(message)
+
+        await app(scope, receive, send_with_policy)
+
+    return answer
+
+
+def launch_options():
+    """What every page is opened with: it loads nothing from elsewhere."""
+    fonts = {"font": ["sans-serif"], "font_mono": ["monospace"]}
+    return {
+        "server_name": "127.0.0.1",
+        "theme": gr.themes.Default(**fonts),
+        "css": CSS,
+        "app_kwargs": {"middleware": [Middleware(with_policy)]},
+        "footer_links": [],
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "enable_monitoring": False,
+        "num_workers": 0,
+        "max_file_size": "200mb",
+        "prevent_thread_lock": True,
+        "quiet": True,
+    }
