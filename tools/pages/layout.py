@@ -24,8 +24,12 @@ PICTURE_HEIGHT = 400  # pixels of an answer on the page
 # What a browser may load: the scripts, styles and pictures of the page itself.
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 CSS = """
-.gradio-container { max-width: 1100px !important; margin: auto; }
+.gradio-container { width: 100%; max-width: 1100px !important; margin: auto; }
+.picture { padding-top: 36px; }  /* for the label and the buttons, which would hide a part */
+.picture .icon-button-wrapper { transform: translateY(-36px); }
 .picture img { image-rendering: pixelated; }
+.picture .grid-wrap { min-height: 0 !important; }
+.picture .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
 """
 
 
@@ -125,7 +129,7 @@ def picture(value=None, label="Picture 图片", height=PICTURE_HEIGHT):
 
 def upload_button(channels, label="Upload a picture 上传图片"):
     types = ["image"] if channels in (1, 3) else [".npy"]
-    return gr.UploadButton(label, file_types=types, variant="primary")
+    return gr.UploadButton(label, file_types=types)
 
 
 def gallery(images, label="Test pictures 测试图片"):
@@ -143,6 +147,16 @@ def gallery(images, label="Test pictures 测试图片"):
         interactive=False,
         elem_classes="picture",
     )
+
+
+def first_of(images):
+    """The first of test images, (1, C, H, W); None if there are none."""
+    return None if images is None else images[:1]
+
+
+def if_any(function, image, *values):
+    """A function's result for an image, or None if there is no image."""
+    return None if image is None else function(image, *values)
 
 
 # ---- from noise, labels, codes and sentences ----
@@ -177,9 +191,8 @@ def walk_page(page, model):
 def number_page(page, model):
     seed = str(model.args.seed)
     number = gr.Textbox(model.example(), label="Number 数字", max_lines=1)
-    with gr.Row():
-        seed_box = seed_field(seed)
-        button = gr.Button("Other handwriting 换笔迹", variant="primary")
+    seed_box = seed_field(seed)
+    button = gr.Button("Other handwriting 换笔迹", variant="primary")
     answer = picture(model.draw(model.example(), seed), height=None)
 
     def draw_new(text):
@@ -198,10 +211,10 @@ def codes_page(page, model):
             codes = [gr.Slider(0, model.n_categories - 1, 0, step=1, label="Category 类别")]
             for i in range(1, model.n_continuous + 1):
                 codes.append(gr.Slider(-2, 2, 0, step=0.05, label=f"Code {i} 隐编码 {i}"))
-            with gr.Row():
-                seed_box = seed_field(seed)
-                button = gr.Button("Other noise 换噪声", variant="primary")
-        answer = picture(model.draw(seed, *[0] * len(codes)))
+            seed_box = seed_field(seed)
+            button = gr.Button("Other noise 换噪声", variant="primary")
+        with gr.Column():
+            answer = picture(model.draw(seed, *[0] * len(codes)), height=None)
 
     def draw_new(*codes):
         seed = new_seed()
@@ -223,7 +236,8 @@ def sentence_page(page, model):
                 button = gr.Button("Draw 生成", variant="primary")
                 other = gr.Button("Other noise 换噪声")
             seed_box = seed_field(seed)
-        answer = picture(model.draw(first, seed)[0] if first else None)
+        with gr.Column():
+            answer = picture(model.draw(first, seed)[0] if first else None, height=None)
 
     def draw(text, seed):
         drawn, remark = model.draw(text, seed)
@@ -254,7 +268,8 @@ def translator_page(page, model):
         outline_page(page, model)
         return
     directions = list(model.directions)
-    image = gr.State()
+    first = first_of(model.examples[directions[0]])
+    image = gr.State(first)
     with gr.Row():
         with gr.Column():
             # A radio with one choice is hidden, and still says which one it is.
@@ -263,8 +278,8 @@ def translator_page(page, model):
                 directions, value=directions[0], show_label=False, visible=is_shown
             )
             upload = upload_button(model.channels)
-            source = picture(label="Input 输入", height=PICTURE_HEIGHT - 100)
-        answer = picture(label="Translation 翻译结果")
+            source = picture(if_any(as_picture, first), "Input 输入", PICTURE_HEIGHT - 100)
+        answer = picture(if_any(model.draw, first, directions[0]), "Translation 翻译结果")
 
     def translate(image, direction):
         return image, as_picture(image), model.draw(image, direction)
@@ -320,13 +335,18 @@ def outline_page(page, model):
 
 
 def attribute_page(page, model):
-    image = gr.State()
+    first = first_of(model.examples)
+    values = [0] * len(model.names) if first is None else model.found(first)
+    image = gr.State(first)
     with gr.Row():
         with gr.Column():
             upload = upload_button(model.channels)
-            source = picture(label="Input 输入", height=PICTURE_HEIGHT - 200)
-            sliders = [gr.Slider(0, 1, 0, step=0.05, label=name) for name in model.names]
-        answer = picture(label="Translation 翻译结果")
+            source = picture(if_any(as_picture, first), "Input 输入", PICTURE_HEIGHT - 100)
+        with gr.Column():
+            answer = picture(if_any(model.draw, first, *values), "Translation 翻译结果")
+            sliders = []
+            for name, value in zip(model.names, values):
+                sliders.append(gr.Slider(0, 1, value, step=0.05, label=name))
 
     def start(image):
         values = model.found(image)
@@ -362,10 +382,9 @@ def map_page(page, model):
             drawing = canvas(model.canvas_size(), model.colours, model.names, 0, 3, first)
         with gr.Column():
             answer = picture(model.draw(first, seed) if first else None)
-            with gr.Row():
-                seed_box = seed_field(seed, "Style's seed 风格种子")
-                button = gr.Button("Random style 随机风格", variant="primary")
-            upload = upload_button(model.args.channels, "Style of a picture 上传风格图片")
+            seed_box = seed_field(seed, "Seed of the style 风格种子")
+            button = gr.Button("Random style 随机风格", variant="primary")
+            upload = upload_button(model.args.channels, "Upload a style 上传风格图片")
             shown_style = picture(label="Style 风格", height=150)
 
     def draw_random(url, seed):
