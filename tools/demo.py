@@ -25,6 +25,7 @@ import argparse
 import importlib.metadata
 import os
 import signal
+import socket
 import sys
 import tempfile
 import webbrowser
@@ -45,7 +46,8 @@ from tools.pages.worker import Worker
 
 INSTALL = "pip install -r requirements-demo.txt"
 OLDEST_GRADIO = (6, 20)  # earlier pages load fonts and a script from elsewhere
-HOSTS = "127.0.0.1,localhost"
+ADDRESS = "127.0.0.1"  # other machines cannot reach it
+HOSTS = f"{ADDRESS},localhost"
 # gradio reads these when it is imported, or when it starts.
 ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
@@ -90,6 +92,20 @@ def check_gradio():
     oldest_major, oldest_minor = OLDEST_GRADIO
     if int(major) != oldest_major or int(minor) < oldest_minor:
         raise UserError(f"the page needs gradio 6.20 or a later 6, not {version}: {INSTALL}")
+
+
+def check_port(port):
+    """Refuses a port before any kernel is compiled.
+
+    Raises:
+        UserError: another program listens on it, or it is for the system alone.
+    """
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((ADDRESS, port))
+        except OSError as error:
+            raise UserError(f"--port {port} cannot be used: {error.strerror}") from error
 
 
 def title_of(path, titles):
@@ -148,16 +164,20 @@ def open_page(args, models, worker):
     """Starts the server in threads of its own; returns the app.
 
     Raises:
-        UserError: the port is taken.
+        UserError: no port is free.
     """
     from tools.pages import layout  # only here: it imports gradio
 
     app = layout.blocks(models, worker)
     try:
-        app.launch(server_port=args.port, share=args.share, **layout.launch_options())
+        app.launch(
+            server_name=ADDRESS,
+            server_port=args.port,
+            share=args.share,
+            **layout.launch_options(),
+        )
     except OSError as error:
-        taken = f"port {args.port} is" if args.port else "all ports from 7860 on are"
-        raise UserError(f"{taken} taken: choose another --port") from error
+        raise UserError(f"no port is free: choose another --port ({error})") from error
     return app
 
 
@@ -168,13 +188,16 @@ def serve(args):
         UserError: gradio, a run or the port cannot be used.
     """
     check_gradio()
+    if args.port is not None:
+        check_port(args.port)
     jt.flags.use_cuda = common.choose_device(args.device)
     models = load_models(args)
     worker = Worker()
     with tempfile.TemporaryDirectory(prefix="demo_", ignore_cleanup_errors=True) as folder:
         prepare_environment(folder)
         app = open_page(args, models, worker)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for name in (signal.SIGINT, signal.SIGTERM):  # Jittor's own handler ends at once
+            signal.signal(name, signal.default_int_handler)
         say(f"The page is at {app.local_url} (Ctrl-C ends it).")
         if not args.no_browser and shows_browser():
             webbrowser.open(app.local_url)

@@ -6,6 +6,7 @@ from common.images import to_uint8
 
 import importlib.metadata
 import io
+import socket
 import threading
 
 import numpy as np
@@ -598,6 +599,17 @@ def test_what_is_no_port(port, fails):
     code, line = fails(demo.main, ["run", "--port", port])
     assert code == 2
     assert "--port" in line
+
+
+def test_a_port_that_is_taken(monkeypatch, fails):
+    with_gradio(monkeypatch, "6.31.0")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        code, line = fails(demo.main, ["run", "--port", port])
+    assert code == 2
+    assert f"--port {port} cannot be used" in line
 
 
 def test_nothing_is_shared_unless_somebody_asks():

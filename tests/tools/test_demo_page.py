@@ -34,6 +34,10 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 # One run of each kind of page, in the order of the tabs.
 RUNS = ("dcgan", "cgan_mnist", "infogan", "text2img", "pix2pix", "cyclegan", "stargan", "spade")
+CLICK_TAB = """
+for (const button of document.querySelectorAll("button"))  // some lie in a menu
+  if (button.textContent.trim() === arguments[0]) button.click();
+"""
 SECONDS = 60  # for what may compile kernels first
 
 
@@ -120,9 +124,7 @@ class Tab:
 
     def __init__(self, browser, name):
         self.browser = browser
-        for button in browser.find_elements(By.CSS_SELECTOR, "button"):
-            if button.get_attribute("textContent").strip() == name:
-                browser.execute_script("arguments[0].click()", button)  # may lie in a menu
+        browser.execute_script(CLICK_TAB, name)
         self.panel = wait_for(self.shown_panel)
         time.sleep(0.5)
 

@@ -486,7 +486,6 @@ def launch_options():
     """What every page is opened with: it loads nothing from elsewhere."""
     fonts = {"font": ["sans-serif"], "font_mono": ["monospace"]}
     return {
-        "server_name": "127.0.0.1",
         "theme": gr.themes.Default(**fonts),
         "css": CSS,
         "app_kwargs": {"middleware": [Middleware(with_policy)]},
