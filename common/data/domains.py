@@ -34,14 +34,8 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
         raise UserError("--data_dir_B needs --data_dir, the folder of domain A")
     # With data_dir_B, both are folders.
     word = built_in(data_dir, ("digits", "faces")) if data_dir_B is None else None
-    if word == "faces":
-        source = SOURCE
-        a, b = face_domains(img_size, channels, split, augment)
-    elif word == "digits":
-        source = "the bundled digits, drawn"
-        white, inked = digit_domains(square(img_size), split, channels)
-        a = InMemory(*white)
-        b = InMemory(*inked)
+    if word is not None:
+        source, a, b = built_in_domains(word, img_size, channels, split, augment)
     elif data_dir_B is not None:
         source = f"{data_dir} and {data_dir_B}"
         # As folders, so that neither is taken for the name of a built-in data set.
@@ -56,6 +50,15 @@ def load_domains(data_dir, data_dir_B, img_size, channels, split="train", augmen
         b = read_domain(folder_B, img_size, channels, found, augment)
     say(f"Data ({split}): {len(a):,} images of domain A, {len(b):,} of domain B, from {source}.")
     return Unpaired(a, b)
+
+
+def built_in_domains(word, img_size, channels, split, augment):
+    """What "faces" or "digits" are, in words, and their domains A and B."""
+    if word == "faces":
+        a, b = face_domains(img_size, channels, split, augment)
+        return SOURCE, a, b
+    white, inked = digit_domains(square(img_size), split, channels)
+    return "the bundled digits, drawn", InMemory(*white), InMemory(*inked)
 
 
 def find_domains(root, split):

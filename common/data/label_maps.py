@@ -92,9 +92,8 @@ def load(args, split):
     """
     classes = Classes(args.n_classes, args.ignore_label)
     augment = augmentation(args) if split == "train" else NONE
-    word = None
-    if not (args.label_dir or args.image_dir):
-        word = built_in(args.data_dir, ("digits", "faces"))
+    is_two_folders = args.label_dir or args.image_dir
+    word = None if is_two_folders else built_in(args.data_dir, ("digits", "faces"))
     if word is None:
         files, source = find_maps(args.data_dir, args.label_dir, args.image_dir, split)
         counts = scan([label_map for label_map, _ in files], classes)

@@ -26,6 +26,8 @@ LR = 0.002
 SHIFT = 2  # pixels by which training images move, at most
 
 # What is read in a face: attributes of which it has exactly one, or a single attribute.
+# Not whether it smiles: a mouth is a few pixels in one of 23 shapes, and the network
+# reads only two thirds of them right.
 TRAITS = {
     "hair": HAIR,
     "skin": SKIN,
@@ -33,7 +35,6 @@ TRAITS = {
     "glasses": ("Eyeglasses",),
     "beard": ("Beard",),
     "hat": ("Wearing_Hat",),
-    "smile": ("Smiling",),
 }
 
 
@@ -43,7 +44,7 @@ def columns(names):
 
 
 def traits(values, threshold):
-    """(N, 7) int: the value of each of TRAITS.
+    """(N, 6) int: the value of each of TRAITS.
 
     Of exclusive attributes it is the index of the largest one; of a single one, 1 if it
     is above the threshold, else 0.
@@ -101,7 +102,7 @@ class FaceClassifier:
         self.accuracy = {}
 
     def __call__(self, pixels):
-        """(N, 7) the traits that it reads in uint8 images (N, 3, 32, 32)."""
+        """(N, 6) the traits that it reads in uint8 images (N, 3, 32, 32)."""
         return traits(predict(self.network, to_float(pixels)), threshold=0)
 
     @property

@@ -278,7 +278,7 @@ def faces_rows(generator, run_args, meaning, n_steps):
     read_before = classifier(for_classifier(images, 3))
 
     asked = {}  # {attribute: whether it is read after each change to it}
-    kept = []  # whether each other trait is read as in the drawing, (N, 6) for each change
+    kept = []  # whether each other trait is read as in the drawing, (N, 5) for each change
     for name, targets in zip(meaning.names, meaning.all_targets(labels)):
         fake = translated(generator, images, targets)
         wanted, column = wanted_traits(name, meaning, original)
@@ -308,21 +308,23 @@ def check_face_attributes(meaning, channels):
 
     A change to a skin would leave a face with two of them, or with none.
     """
+    known = {name for names in face_classifier.TRAITS.values() for name in names}
+    known -= set(faces.SKIN)
     colours = [name for name in meaning.names if name in faces.HAIR]
-    if channels != 3 or set(meaning.names) & set(faces.SKIN) or colours != meaning.exclusive:
+    if channels != 3 or not known.issuperset(meaning.names) or colours != meaning.exclusive:
         raise UserError(
-            "only runs on faces in colour can be judged, without attributes of the skin, and "
-            "with several colours of hair or none"
+            "only runs on faces in colour can be judged, without the attributes of the skin and "
+            "Smiling, and with several colours of hair or none"
         )
 
 
 def wanted_traits(name, meaning, original):
-    """The traits (N, 7) after a change of an attribute, and the column that changes.
+    """The traits (N, 6) after a change of an attribute, and the column that changes.
 
     Args:
         name: the attribute, which is set if it is exclusive, and otherwise flipped.
         meaning: the script's `Attributes`.
-        original: (N, 7) the traits before.
+        original: (N, 6) the traits before.
     """
     column = [name in names for names in face_classifier.TRAITS.values()].index(True)
     wanted = original.copy()
