@@ -392,6 +392,13 @@ def test_no_labels(text, n, message):
     assert len(str(raised.value)) < 120
 
 
+def test_a_slider_whose_field_is_empty():
+    assert reading.slider_value(0.5, 0, 1) == 0.5
+    for value in (None, float("nan"), 1.5, -1):
+        with pytest.raises(UserError, match="number from 0 to 1"):
+            reading.slider_value(value, 0, 1)
+
+
 def test_sentences():
     assert reading.sentence_of(" a red one ") == ("a red one", None)
     for text in ("", "  ", None):

@@ -126,7 +126,7 @@ class Tab:
         self.browser = browser
         browser.execute_script(CLICK_TAB, name)
         self.panel = wait_for(self.shown_panel)
-        time.sleep(0.5)
+        wait_for(lambda: settled(lambda: [e.rect for e in self.all("input, canvas")], 0.5))
 
     def shown_panel(self):
         panels = self.browser.find_elements(By.CSS_SELECTOR, "div[role=tabpanel]")
@@ -324,7 +324,7 @@ def test_uploads(browser, name, label, tmp_path):
 def test_attributes(browser, tmp_path):
     tab = Tab(browser, "stargan")
     tab.after(tab.all(".grid-wrap button, .thumbnail-item")[4].click, "Translation")
-    tab.after(lambda: tab.drag(0, 1.0), "Translation")
+    tab.after(lambda: tab.drag(0, 0.5), "Translation")
     tab.after(lambda: tab.drag(2, 1.0), "Translation")
     sliders = tab.all("input[type=range]")
     wait_for(lambda: float(sliders[0].get_attribute("value")) == 0)  # red gives way to blue

@@ -12,10 +12,11 @@ import numpy as np
 
 from tools.explore import UNIFORM, Model
 from tools.pages.networks import as_picture
-from tools.pages.reading import labels_of, seed_of, sentence_of
+from tools.pages.reading import labels_of, seed_of, sentence_of, slider_value
 
 N_STEPS = 100  # of a walk's slider
 N_ON_THE_WAY = 9  # images of a walk's strip
+LARGEST_CODE = 2  # of a slider, as in the panels of infogan.py
 N_NOISES = 8  # of the same codes or of the same sentence
 N_OF_TWO_STAGES = 4  # of a sentence, if each of them has two stages
 
@@ -67,7 +68,7 @@ class Walk:
     def draw(self, first, second, position):
         """The picture at a position from 0 to N_STEPS between two seeds."""
         z = self.path(first, second, N_STEPS + 1)
-        index = min(max(round(position), 0), N_STEPS)
+        index = round(slider_value(position, 0, N_STEPS))
         return as_picture(self.model.draw(z[index : index + 1]))
 
     def draw_strip(self, first, second):
@@ -124,6 +125,9 @@ class Codes:
 
     def draw(self, seed, category, *continuous):
         """N_NOISES images of the same codes, with different noise."""
+        slider_value(category, 0, self.n_categories - 1)
+        for value in continuous:
+            slider_value(value, -LARGEST_CODE, LARGEST_CODE)
         rng = rng_of(seed_of(seed))
         z = latent_noise(rng, noise_kind(self.args), N_NOISES, self.args.latent_dim)
         conditions = [np.full(N_NOISES, round(category), np.int32)]

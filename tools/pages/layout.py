@@ -14,13 +14,14 @@ import gradio as gr
 from starlette.middleware import Middleware  # gradio's own server
 
 from tools.pages.canvas import canvas
-from tools.pages.drawing import N_STEPS, Codes, Number, Sentence, Walk
+from tools.pages.drawing import LARGEST_CODE, N_STEPS, Codes, Number, Sentence, Walk
 from tools.pages.networks import as_picture
 from tools.pages.painting import AttributeEditor, MapPainter, Translator
 from tools.pages.reading import url_of
 
 LARGEST_NEW_SEED = 9999  # of the buttons that choose a seed
 PICTURE_HEIGHT = 400  # pixels of an answer on the page
+SECONDS = 6  # that a message stays
 # What a browser may load: the scripts, styles and pictures of the page itself.
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 CSS = """
@@ -101,7 +102,7 @@ def event_options(only_last):
 
 def show_message(text):
     """A message on the page; it may hold a visitor's words, or a file's name."""
-    gr.Warning(html.escape(text), title="")
+    gr.Warning(html.escape(text), title="", duration=SECONDS)
 
 
 # ---- fields that several pages have ----
@@ -210,7 +211,8 @@ def codes_page(page, model):
         with gr.Column():
             codes = [gr.Slider(0, model.n_categories - 1, 0, step=1, label="Category 类别")]
             for i in range(1, model.n_continuous + 1):
-                codes.append(gr.Slider(-2, 2, 0, step=0.05, label=f"Code {i} 隐编码 {i}"))
+                label = f"Code {i} 隐编码 {i}"
+                codes.append(gr.Slider(-LARGEST_CODE, LARGEST_CODE, 0, step=0.05, label=label))
             seed_box = seed_field(seed)
             button = gr.Button("Other noise 换噪声", variant="primary")
         with gr.Column():
@@ -394,20 +396,10 @@ def map_page(page, model):
         seed = new_seed()
         return seed, *draw_random(url, seed)
 
-    def draw_in_style(url, seed, image):
-        return model.draw(url, seed, image), image, as_picture(image)
-
     def read_style(path, url, seed):
         image, remark = model.read(path)
         page.remark(remark)
-        return draw_in_style(url, seed, image)
-
-    def choose_style(index, url, seed):
-        return draw_in_style(url, seed, model.images[index : index + 1])
-
-    def choose_map(index, seed, image):
-        url = url_of(model.coloured(model.maps[index]))
-        return url, model.draw(url, seed, image)
+        return in_style(model, url, seed, image)
 
     styled = [answer, style, shown_style]
     page.on([drawing.input], model.draw, [drawing, seed_box, style], answer, only_last=True)
@@ -415,10 +407,33 @@ def map_page(page, model):
     page.on([button.click], draw_new, drawing, [seed_box, *styled])
     page.on([upload.upload], read_style, [upload, drawing, seed_box], styled)
     if model.maps is not None:
-        maps = gallery([model.coloured(one) for one in model.maps], "Test maps 测试标签图")
-        page.on_select(maps, choose_map, [seed_box, style], [drawing, answer])
-        styles = gallery(model.images, "Styles 风格图片")
-        page.on_select(styles, choose_style, [drawing, seed_box], styled)
+        map_examples(page, model, drawing, seed_box, styled)
+
+
+def in_style(model, url, seed, image):
+    """The painting of a map in the style of an image, the image, and its picture."""
+    return model.draw(url, seed, image), image, as_picture(image)
+
+
+def map_examples(page, model, drawing, seed_box, styled):
+    """The test split of a map's page: maps to paint on, and pictures as styles.
+
+    Args:
+        styled: the fields of the painting, of the style, and of the style's picture.
+    """
+    answer, style, _ = styled
+
+    def choose_map(index, seed, image):
+        url = url_of(model.coloured(model.maps[index]))
+        return url, model.draw(url, seed, image)
+
+    def choose_style(index, url, seed):
+        return in_style(model, url, seed, model.images[index : index + 1])
+
+    maps = gallery([model.coloured(one) for one in model.maps], "Test maps 测试标签图")
+    page.on_select(maps, choose_map, [seed_box, style], [drawing, answer])
+    styles = gallery(model.images, "Styles 风格图片")
+    page.on_select(styles, choose_style, [drawing, seed_box], styled)
 
 
 # ---- all pages of a call ----

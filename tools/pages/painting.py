@@ -11,7 +11,7 @@ import numpy as np
 
 from tools.landscape import Painter
 from tools.pages.networks import as_picture, test_items
-from tools.pages.reading import classes_of, outlines_of, picture_of, seed_of, url_of
+from tools.pages.reading import classes_of, outlines_of, picture_of, seed_of, slider_value, url_of
 
 N_COLOURS = 12  # of a palette for outlines, at most
 LEAST_SHARE = 0.003  # of the pixels of the test inputs, for a colour of the palette
@@ -154,7 +154,7 @@ class AttributeEditor:
             moved: the index of the slider.
             values: those of all sliders, in [0, 1].
         """
-        values = [float(value) for value in values]
+        values = [slider_value(value, 0, 1) for value in values]
         if self.names[moved] not in self.attributes.exclusive:
             return values
         others = [k for k in self.attributes.exclusive_columns() if k != moved]

@@ -48,6 +48,13 @@ def seed_of(text):
     return int(text)
 
 
+def slider_value(value, low, high):
+    """The value of a slider, whose field a visitor may have emptied."""
+    if value is None or not low <= value <= high:
+        raise UserError(f"Beside the slider there must be a number from {low} to {high}.")
+    return value
+
+
 def labels_of(text, n_labels):
     """The labels that a visitor writes, (N,) int32.
 
