@@ -2,23 +2,30 @@
 
 from common import EMA, checkpoint
 from common.cli import stored
+from common.data import label_maps
 
 from registry import ROWS, load
 
-ATTRIBUTES = ["red", "green", "blue", "bold", "inverted"]
-MORE_FLAGS = {  # what a training would find in the data
-    "spade": ["--n_classes", 13],
-    "stargan": ["--selected_attrs", *ATTRIBUTES, "--exclusive", "red", "green", "blue"],
-}
 # Averages that are there with --ema_decay 0 too.
 WITHOUT_AVERAGE = {"cyclegan": {"averaged_G": "G", "averaged_F": "F"}}
+
+
+def find_in_data(name, script, args):
+    """Sets what a training finds in the built-in data."""
+    built_in = script.parse_args([])
+    if name == "spade":
+        label_maps.load(built_in, "test")
+        args.n_classes = built_in.n_classes
+    elif name == "stargan":
+        data = script.load(built_in, "test")
+        script.settle_attributes(args, data)
 
 
 def write_run(name, folder, *flags):
     """Writes a checkpoint of small, untrained networks; averages have other weights."""
     script = load(name)
-    argv = [*ROWS[name].flags, *MORE_FLAGS.get(name, []), *flags]
-    args = script.parse_args([str(a) for a in argv])
+    args = script.parse_args([str(a) for a in (*ROWS[name].flags, *flags)])
+    find_in_data(name, script, args)
     parts = dict(zip(ROWS[name].networks, script.build(args)))
     others = dict(zip(ROWS[name].networks, script.build(args)))
     for average, network in WITHOUT_AVERAGE.get(name, {}).items():

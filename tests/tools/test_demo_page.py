@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from registry import ROOT
+from registry import ROOT, load
 from small_runs import write_run
 
 pytestmark = pytest.mark.slow
@@ -34,6 +34,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 # One run of each kind of page, in the order of the tabs.
 RUNS = ("dcgan", "cgan_mnist", "infogan", "text2img", "pix2pix", "cyclegan", "stargan", "spade")
+THUMBNAILS = ".thumbnail-item"
 CLICK_TAB = """
 for (const button of document.querySelectorAll("button"))  // some lie in a menu
   if (button.textContent.trim() === arguments[0]) button.click();
@@ -218,6 +219,7 @@ def test_seeds_and_a_walk(browser):
     assert tab.field("From seed").get_attribute("value") != "77"
     assert_message(browser, lambda: tab.write("To seed", "abc"), "whole number")
     assert_message(browser, lambda: tab.write("To seed", "9" * 1000), "whole number")
+    assert_message(browser, lambda: tab.write("To seed", "<b>x</b>"), "<b>x</b>")  # no HTML
     tab.after(lambda: tab.write("To seed", "5"), "On the way")
 
 
@@ -288,7 +290,7 @@ def test_outlines(browser):
     tab.after(lambda: tab.stroke([(-0.5, 0.5), (0.5, 0.5)]))
     tab.after(tab.button("Undo").click)
     assert content_of(wait_for(lambda: settled(tab.picture))) == content_of(first)
-    tab.after(tab.all(".grid-wrap button, .thumbnail-item")[3].click)
+    tab.after(tab.all(THUMBNAILS)[3].click)
 
 
 def bad_files(folder):
@@ -318,16 +320,20 @@ def test_uploads(browser, name, label, tmp_path):
     wait_for(lambda: tab.picture(label))
     gif = good_file(tmp_path, "moving.gif", "blue")
     assert_message(browser, lambda: tab.upload(gif), "first frame")
-    tab.after(tab.all(".grid-wrap button, .thumbnail-item")[2].click, label)
+    tab.after(tab.all(THUMBNAILS)[2].click, label)
 
 
-def test_attributes(browser, tmp_path):
+def test_attributes(browser):
+    """One of those that exclude each other gives way to another one."""
+    script = load("stargan")
+    data = script.load(script.parse_args([]), "test")
+    one, other = (data.names.index(name) for name in data.exclusive[:2])
     tab = Tab(browser, "stargan")
-    tab.after(tab.all(".grid-wrap button, .thumbnail-item")[4].click, "Translation")
-    tab.after(lambda: tab.drag(0, 0.5), "Translation")
-    tab.after(lambda: tab.drag(2, 1.0), "Translation")
+    tab.after(tab.all(THUMBNAILS)[4].click, "Translation")
+    tab.after(lambda: tab.drag(one, 0.5), "Translation")
+    tab.after(lambda: tab.drag(other, 1.0), "Translation")
     sliders = tab.all("input[type=range]")
-    wait_for(lambda: float(sliders[0].get_attribute("value")) == 0)  # red gives way to blue
+    wait_for(lambda: float(sliders[one].get_attribute("value")) == 0)
 
 
 def test_a_label_map(browser, tmp_path):
