@@ -294,6 +294,16 @@ def test_a_palette_holds_the_colours_of_flat_pictures():
     assert painting.palette_of(images).tolist() == colours.tolist()
 
 
+def test_colours_of_a_jpeg_are_not_exact():
+    colours = np.array([[5, 50, 250], [250, 90, 5], [30, 250, 220]])
+    rng = np.random.default_rng(0)
+    classes = rng.choice(3, (2, 40, 40), p=[0.6, 0.3, 0.1])
+    pixels = colours[classes] + rng.integers(-5, 6, (2, 40, 40, 3))
+    palette = painting.palette_of((pixels / 127.5 - 1).transpose(0, 3, 1, 2))
+    assert len(palette) == 3
+    assert np.abs(palette - colours).max() <= 17
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_photographs_have_no_palette(channels):
     images = np.random.default_rng(0).uniform(-1, 1, (4, channels, 32, 32))
@@ -637,6 +647,25 @@ def test_titles_of_tabs(tmp_path):
     assert demo.title_of(tmp_path / "a", {}) == "a"
     assert demo.title_of(file, {"a": 1}) == "b"
     assert demo.title_of(file, {"b": 1, "b (2)": 1}) == "b (3)"
+
+
+@pytest.mark.parametrize(
+    ("platform", "name", "shows"),
+    [
+        ("linux", None, False),  # a browser in the terminal would take it over
+        ("linux", "DISPLAY", True),
+        ("linux", "WAYLAND_DISPLAY", True),
+        ("linux", "WSL_DISTRO_NAME", True),
+        ("darwin", None, True),
+    ],
+)
+def test_a_browser_opens_where_there_is_a_screen(platform, name, shows, monkeypatch):
+    monkeypatch.setattr(demo.sys, "platform", platform)
+    for each in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME", "BROWSER"):
+        monkeypatch.delenv(each, raising=False)
+    if name is not None:
+        monkeypatch.setenv(name, "x")
+    assert demo.shows_browser() is shows
 
 
 def test_the_environment_keeps_to_this_machine(monkeypatch):

@@ -15,7 +15,8 @@ from tools.pages.reading import classes_of, outlines_of, picture_of, seed_of, sl
 
 N_COLOURS = 12  # of a palette for outlines, at most
 LEAST_SHARE = 0.003  # of the pixels of the test inputs, for a colour of the palette
-FLAT = 0.7  # share of the pixels in the palette's colours, above which inputs are drawings
+ALIKE = 34  # difference in a channel, up to which two colours are one of the palette
+FLAT = 0.5  # share of the pixels in the N_COLOURS commonest, above which inputs are drawings
 FINE = 256  # pixels of the longer side of a canvas for outlines, at least
 
 
@@ -106,17 +107,27 @@ def palette_of(images):
     # Four bits for each channel: the colours of a JPEG are not exact.
     pixels = np.round(to_uint8(as_rgb(images)).reshape(-1, 3) / 17).astype(np.uint8)
     colours, counts = np.unique(pixels, axis=0, return_counts=True)
-    order = np.argsort(-counts)[:N_COLOURS]
-    kept = order[counts[order] >= LEAST_SHARE * len(pixels)]
-    if len(kept) < 2:
+    order = np.argsort(-counts)
+    order = order[counts[order] >= LEAST_SHARE * len(pixels)]
+    if len(order) < 2:
         return None
-    if (np.ptp(colours[kept], axis=1) == 0).all():
+    palette = 17 * colours[order].astype(int)
+    if (np.ptp(palette, axis=1) == 0).all():
         # Grey ones are the smooth edges of lines, except the ground and the ink.
-        contrasts = np.abs(colours[kept, 0].astype(int) - colours[kept[0], 0])
-        kept = kept[[0, contrasts.argmax()]]
-    if counts[kept].sum() < FLAT * len(pixels):
+        order = order[[0, np.abs(palette - palette[0])[:, 0].argmax()]]
+        palette = 17 * colours[order].astype(int)
+    if counts[order[:N_COLOURS]].sum() < FLAT * len(pixels):
         return None
-    return 17 * colours[kept]
+    return np.uint8(distinct(palette)[:N_COLOURS])
+
+
+def distinct(colours):
+    """The colours that do not resemble one before them; (n, 3) integers."""
+    kept = []
+    for colour in colours:
+        if all(np.abs(colour - other).max() > ALIKE for other in kept):
+            kept.append(colour)
+    return kept
 
 
 class AttributeEditor:
