@@ -102,16 +102,6 @@ def print_line(stream_name, message):
             warn(f"standard output cannot be written ({reason}); the script continues without it")
 
 
-def print_in_handler(line):
-    """Prints a line on standard error while Python handles a signal.
-
-    The signal may have come while the same stream was in use, which is then locked.
-    """
-    if sys.stderr is not None and jt.rank == 0:
-        with contextlib.suppress(OSError):
-            os.write(2, f"{line}\n".encode())
-
-
 def give_up(stream_name):
     """Sends everything that is still printed on a stream to nowhere.
 

@@ -5,7 +5,7 @@ from common.cli import stored
 from common.data.batches import Batches, shard
 from common.data.mnist import download_mnist, mnist_folder
 from common.ema import EMA
-from common.errors import NotFinite, UserError, in_words, print_in_handler, print_line, say, warn
+from common.errors import NotFinite, UserError, in_words, print_line, say, warn
 from common.log import Log, prepare_folder, write_validation
 from common.seeds import mixed_seed
 from common.watch import Watch
@@ -276,10 +276,6 @@ class Run:
         self.stop_signal = self.stop_signal or number
         if is_second or not self.has_begun:
             raise KeyboardInterrupt
-        if self.n_compiling > 0:
-            print_in_handler(
-                "Stopping after this step, which still compiles; once more stops at once."
-            )
 
     # ---- what a checkpoint holds ----
 

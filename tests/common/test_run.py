@@ -63,18 +63,6 @@ def test_a_signal_before_the_first_step_does_not_wait_for_it(out, capsys, number
     assert not (out / "checkpoint_last.npz").exists()
 
 
-def test_a_signal_while_a_step_compiles_says_what_it_waits_for(out, capfd):
-    with pytest.raises(SystemExit) as stopped, Run(arguments(out)) as run:
-        for _ in run.epochs():
-            for _ in run.batches(Numbers()):
-                run.on_signal(signal.SIGINT, None)
-    assert stopped.value.code == 130
-    assert capfd.readouterr().err.splitlines() == [
-        "Stopping after this step, which still compiles; once more stops at once.",
-        f"Stopped at step 1 and saved; continue with --resume {out}",
-    ]
-
-
 def test_an_interrupted_call_that_does_not_train_is_one_line(out, capsys):
     args = arguments(out)
     args.sample_only = True
