@@ -104,7 +104,7 @@ def pools_by_fork():
     fork = multiprocessing.get_context("fork")
     jittor_utils.Pool = fork.Pool
     yield
-    vars(sys.modules[WORKERS])["mp"] = fork  # its name for `multiprocessing`
+    set_global(WORKERS, "mp", fork)  # its name for `multiprocessing`
 
 
 @contextlib.contextmanager
@@ -118,7 +118,13 @@ def visible_imports():
         builtins.locals = original
     # Jittor also compiles libraries later, if a program asks for it.
     for name in READERS:
-        vars(sys.modules[name])["locals"] = locals_with_imports
+        set_global(name, "locals", locals_with_imports)
+
+
+def set_global(module, name, value):
+    """Sets a global variable of a module that has been imported; others are left out."""
+    if module in sys.modules:
+        vars(sys.modules[module])[name] = value
 
 
 def locals_with_imports():
