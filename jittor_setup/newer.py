@@ -122,7 +122,7 @@ def visible_imports():
 
 
 def set_global(module, name, value):
-    """Sets a global variable of a module that has been imported; others are left out."""
+    """Sets a global variable of a module, if that has been imported."""
     if module in sys.modules:
         vars(sys.modules[module])[name] = value
 
