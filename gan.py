@@ -118,6 +118,7 @@ def parse_args(argv=None):
         type=float,
         default=1.000004,
         at_least=1,
+        at_most=2,
         help="divisor of the learning rate after each update",
     )
     parser.add_argument(
@@ -279,8 +280,9 @@ def momentum(epoch, args):
 def train(run, args):
     data = load_images(args.data_dir, args.img_size, args.channels)
     generator, discriminator = build(args)
-    images, *_ = data.batch(np.arange(min(5000, len(data))))  # enough for their mean
-    start_at_mean(generator, images)
+    if not (args.resume or args.init_from):  # whose biases are trained already
+        images, *_ = data.batch(np.arange(min(5000, len(data))))  # enough for their mean
+        start_at_mean(generator, images)
     optimizer_G = nn.SGD(generator.parameters(), lr=args.lr, momentum=args.momentum)
     optimizer_D = nn.SGD(discriminator.parameters(), lr=args.lr, momentum=args.momentum)
 
