@@ -15,7 +15,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.runs import ROOT, load_script
-from tools.twins import Twin
 
 
 def names():
@@ -35,6 +34,8 @@ def main(argv=None):
         )
         raise SystemExit(2)
     script = load_script(name)
+    from tools.twins import Twin  # here, since it needs PyTorch
+
     twin = Twin(name)
     seconds = 0.0
 
