@@ -31,8 +31,8 @@ What to expect
     puts glasses on or takes them off. A classifier of faces then reads 98.0 % of the
     changes that were asked for in faces that the run has not seen, and 89.1 % of all
     else (hair, skin, length of the hair, glasses, beard, hat) as it was; of the faces
-    before any change it reads 99.0 % right (docs/scripts/stargan.md). Clothes often
-    change their colour.
+    before any change it reads 99.0 % right (docs/scripts/stargan.md). A hat is often
+    taken for hair.
 
     Pictures show, from left to right, an image and its translations, with one attribute
     changed in each; of attributes that exclude each other, each is set in turn. With
