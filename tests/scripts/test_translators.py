@@ -69,11 +69,11 @@ def test_a_tile_that_the_network_cannot_take(name, tiny, tmp_path, fails):
     assert "--tile 42: it must be a multiple of" in line
 
 
-def test_drawn_digits_cannot_be_rectangles(name, tmp_path, fails):
+def test_drawn_images_cannot_be_rectangles(name, tmp_path, fails):
     flags = ["--img_width", 64, "--img_height", 32, "--out_dir", tmp_path]
     code, line = fails(load(name).main, flags)
     assert code == 2
-    assert "digits are square, not 32 x 64" in line
+    assert "are square, not 32 x 64" in line
 
 
 def test_an_input_is_never_overwritten(name, tiny, tmp_path, fails):

@@ -19,6 +19,8 @@ def find_in_data(name, script, args):
     elif name == "stargan":
         data = script.load(built_in, "test")
         script.settle_attributes(args, data)
+    elif name in ("text2img", "stackgan") and args.text is None:
+        args.text = ["a thin blue nine"]
 
 
 def write_run(name, folder, *flags):

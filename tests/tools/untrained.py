@@ -20,10 +20,17 @@ AVERAGES = {
 }
 
 
+# Lists that a training sets to what its data have.
+LISTS = {"stargan": {"exclusive": []}, "text2img": {"text": ["a thin blue nine"]}}
+
+
 def write_untrained_run(name, folder, *flags):
     """Writes the checkpoint of a script's untrained networks; returns the folder."""
     script = load(name)
     args = script.parse_args([*flags])
+    for key, value in LISTS.get(name, {}).items():
+        if getattr(args, key) is None:
+            setattr(args, key, value)
     parts = dict(zip(NETWORKS[name], script.build(args)))
     for average, source in AVERAGES.get(name, {}).items():
         parts[average] = EMA(parts[source], args.ema_decay)
