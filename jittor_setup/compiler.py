@@ -155,12 +155,22 @@ def script_for(header, compiler):
         # For other compilers the script stays as it is: all kernels depend on it.
         script = script.replace(HEADER_LAST, HEADER_FIRST)
     return (
-        f"python={shlex.quote(sys.executable)}\n"
+        f"python={shlex.quote(interpreter())}\n"
         f"header={shlex.quote(str(header))}\n"
         f"rewrites={rewrites}\n"
         f"options='{' '.join(options)}'\n"
         f"{script}"
     )
+
+
+def interpreter():
+    """The path of this Python, the same whether it was called python or python3.
+
+    All kernels depend on it.
+    """
+    path = Path(sys.executable)
+    other = path.with_name("python3")
+    return str(other if other.exists() and other.samefile(path) else path)
 
 
 def faster_linker(compiler):

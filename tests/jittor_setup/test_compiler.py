@@ -287,3 +287,16 @@ def test_files_that_fail_with_the_header_are_compiled_without(header, tmp_path, 
     assert (tmp_path / "two.o").exists()
     assert files.run_without_us() == [False, False]
     assert not list(tmp_path.glob("core_*"))
+
+
+def test_python_and_python3_compile_with_the_same_script(monkeypatch, tmp_path):
+    """Else kernels that `python` has compiled would be compiled again for `python3`."""
+    program = tmp_path / "python3"
+    program.symlink_to(sys.executable)
+    (tmp_path / "python").symlink_to("python3")
+    texts = []
+    for name in ("python", "python3"):
+        monkeypatch.setattr(sys, "executable", str(tmp_path / name))
+        texts.append(compiler.script_for(tmp_path / "kernels.h", "g++"))
+    assert texts[0] == texts[1]
+    assert f"python={program}\n" in texts[0]
