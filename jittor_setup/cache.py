@@ -146,7 +146,10 @@ def foreign_file(cache):
     for folder, _, names in os.walk(cache):
         for name in sorted(names):
             path = Path(folder, name)
-            is_own = path.is_symlink() or path.stat().st_uid == os.getuid()
+            try:
+                is_own = path.is_symlink() or path.stat().st_uid == os.getuid()
+            except FileNotFoundError:  # another process has removed it meanwhile
+                continue
             if not is_own and not os.access(path, os.R_OK | os.W_OK):
                 return of_another_user(path, cache)
     return None

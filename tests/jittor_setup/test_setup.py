@@ -233,6 +233,15 @@ def test_a_file_of_another_user_in_an_own_folder(tmp_path, monkeypatch):
     assert line.endswith(f"'sudo rm -r {tmp_path}'")
 
 
+def test_a_file_that_vanishes_meanwhile_is_nobodys(tmp_path, monkeypatch):
+    """Another process may end its compiling, and remove its lock, during the search."""
+    (tmp_path / "op.lock").touch()
+    walk = list(os.walk(tmp_path))
+    (tmp_path / "op.lock").unlink()
+    monkeypatch.setattr(os, "walk", lambda folder: iter(walk))
+    assert cache.foreign_file(tmp_path) is None
+
+
 @pytest.mark.parametrize(("limit", "code"), [(20, 2), (64, 0)])
 def test_few_files(limit, code):
     text = f"""
