@@ -147,7 +147,8 @@ def test_a_data_folder_that_may_not_be_entered(tmp_path, monkeypatch, loader):
     [
         ("", "the name of a folder is empty"),
         ("~nosuchuser/x", "nosuchuser"),
-        ("x" * 300, "cannot be read: File name too long"),
+        # Python 3.14 says that no folder has such a name, older ones raise the error.
+        ("x" * 300, "cannot be read: File name too long|is not a folder"),
         ("no\0name", "is not a folder"),
     ],
 )

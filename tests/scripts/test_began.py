@@ -240,7 +240,7 @@ def test_it_learns_and_finds_its_balance(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--img_size", 48], "16, 32, 64, 128"),
+        (["--img_size", 48], "--img_size: invalid choice"),
         (["--gamma", 0], "--gamma"),
         (["--gamma", 1.5], "--gamma"),
         (["--lambda_k", -1], "--lambda_k"),

@@ -269,7 +269,7 @@ def test_it_learns_two_grey_levels(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--img_size", 48], "16, 32, 64, 128"),
+        (["--img_size", 48], "--img_size: invalid choice"),
         (["--noise", "cauchy"], "--noise"),
         (["--ema_decay", 1], "--ema_decay"),
         (["--instance_noise", -0.5], "--instance_noise"),
