@@ -1,10 +1,10 @@
 """Runs of small, untrained networks of every script, for tools/demo.py."""
 
-from common import EMA, checkpoint
-from common.cli import stored
+from common import EMA
 from common.data import label_maps
 
 from registry import ROWS, load
+from untrained import write_checkpoint
 
 # Averages that are there with --ema_decay 0 too.
 WITHOUT_AVERAGE = {"cyclegan": {"averaged_G": "G", "averaged_F": "F"}}
@@ -35,17 +35,4 @@ def write_run(name, folder, *flags):
     for network, part in ROWS[name].networks.items():
         if part != network:
             parts[part] = EMA(others[network], args.ema_decay)
-    meta = {
-        "script": name,
-        "args": stored(args),
-        "step": 0,
-        "epoch": 0,
-        "n_images": 0,
-        "phase": "",
-        "losses": {},
-        "rng": {},
-        "order": {},
-    }
-    folder.mkdir()
-    checkpoint.save(folder / checkpoint.FILE_NAME, parts, meta)
-    return folder
+    return write_checkpoint(name, args, parts, folder)

@@ -34,6 +34,11 @@ def write_untrained_run(name, folder, *flags):
     parts = dict(zip(NETWORKS[name], script.build(args)))
     for average, source in AVERAGES.get(name, {}).items():
         parts[average] = EMA(parts[source], args.ema_decay)
+    return write_checkpoint(name, args, parts, folder)
+
+
+def write_checkpoint(name, args, parts, folder):
+    """Writes a checkpoint of a run that has not trained yet; returns its new folder."""
     meta = {
         "script": name,
         "args": stored(args),
