@@ -4,6 +4,7 @@ Isola, Zhu, Zhou and Efros 2017, https://arxiv.org/abs/1611.07004
 
     python pix2pix.py                                   # outlines of digits, 9 minutes
     python pix2pix.py --paper --data_dir FACADES --direction BtoA
+    python pix2pix.py --task color --data_dir PHOTOS    # pairs are made: grey, colour
     python pix2pix.py --resume results/pix2pix --sample_only \\
         --input my_drawings --out_dir painted
 
@@ -21,6 +22,9 @@ Method
     is G's dropout, which stays on when samples are drawn, and batch norm uses the
     statistics of the present batch, also in samples (section 3.3).
 
+    --task makes x from y, so that any folder of images will do: the drawn edges of y, y
+    in grey, y with a white hole, or its small copy (common/data/tasks.py).
+
 What to expect
     Without --data_dir, G paints outlines of digits in the colour of their class, which
     it must recognize. Shapes are filled in after one epoch, and the colours are right
@@ -32,7 +36,7 @@ What to expect
     validation.csv has the mean |y - G(x)| for values in [-1, 1], and the PSNR. A loss_D
     near 1/4 (0.69 with --loss bce) means that D guesses; near 0, that D has won.
 
-Differences from the paper (--paper undoes all but the last)
+Differences from the paper (--paper undoes all but the last two)
     * 64 x 64 pixels, a quarter of the width, batches of 10, 20 epochs. At this size two
       upward layers have the full width that dropout follows, instead of three.
     * least squares (--loss), of which the authors' code gives the choice
@@ -42,12 +46,17 @@ Differences from the paper (--paper undoes all but the last)
     * always: the learning rate falls over the second half of the epochs, as in the
       authors' PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix). In their
       first code (github.com/phillipi/pix2pix) it is constant.
+    * always: --task edges draws Canny's edges, not those of a network (HED), and --task
+      color predicts red, green and blue, not the colours of Lab as the first code
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common.data import load_pairs, spread
 from common.data.augment import augmentation
+from common.data.holes import HOLES
 from common.data.pairs import distances
+from common.data.tasks import TASKS, completer, load_task_pairs, prepare
+from common.inpainting import fill_folder
 
 import jittor as jt
 
@@ -79,9 +88,16 @@ def parse_args(argv=None):
     parser.add_adam(b1=0.5, b2=0.999)
     parser.add_decay(decay_epoch=10)
     parser.add_augmentation()
-    parser.add_input()
+    parser.add_input(mask=True)
     add_architecture(parser)
 
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        help="make the inputs from the images of --data_dir, which are then no pairs: drawn "
+        "edges, grey images, images with a hole, or small copies",
+    )
+    parser.add_argument("--hole", choices=HOLES, default="center", help="hole of --task inpaint")
     parser.add_argument(
         "--direction",
         choices=("AtoB", "BtoA"),
@@ -104,7 +120,22 @@ def parse_args(argv=None):
         args.output_channels = args.channels
     parser.shape_is_multiple_of(args, 32, at_least=32)
     parser.multiple_of(args, "tile", divisor(args), at_least=32)
+    check_task(parser, args)
     return args
+
+
+def check_task(parser, args):
+    """Refuses flags that do not suit --task; an input to enlarge is taken in tiles."""
+    if args.task is not None and args.direction != "AtoB":
+        parser.error("--direction swaps the images of pairs, and --task makes its own pairs")
+    if args.mask is not None and args.task != "inpaint":
+        parser.error("--mask needs a run of --task inpaint")
+    if args.tile is not None and args.task == "inpaint":
+        parser.error("--tile has no use with --task inpaint, which looks around the hole alone")
+    if args.task == "inpaint" and args.input_channels != args.output_channels:
+        parser.error("--task inpaint completes its inputs: give both the same channels")
+    if args.task == "enlarge" and args.input is not None and args.tile is None:
+        args.tile = min(args.shape)
 
 
 def add_architecture(parser):
@@ -398,6 +429,10 @@ def train(run, args):
 
 def load(args, split, **options):
     channels = (args.input_channels, args.output_channels)
+    if args.task is not None:
+        return load_task_pairs(
+            args.task, args.data_dir, args.shape, channels, args.hole, split, **options
+        )
     return load_pairs(args.data_dir, args.shape, channels, args.direction, split, **options)
 
 
@@ -427,14 +462,21 @@ def generate(run, args):
         run.save_rows(inputs, translate(inputs), targets, to="result.png")
         return
 
+    channels = args.input_channels
+    if args.task == "inpaint":
+        complete = completer(translate)
+        fill_folder(run, args.input, args.mask, complete, args.shape, channels, hole=args.hole)
+        return
+
     common.translate_folder(
         run,
         args.input,
         translate,
         args.shape,
-        args.input_channels,
+        channels,
         multiple=divisor(args),
         tile=args.tile,
+        prepare=prepare(args.task),
     )
 
 

@@ -19,6 +19,7 @@ OF_THE_CALL = {
     "export_pkl",
     "init_from",
     "input",
+    "mask",
     "n_samples",
     "out_dir",
     "overwrite",
@@ -29,7 +30,7 @@ OF_THE_CALL = {
     "tile",
 }
 # Flags that name a file or a folder, in which "~" stands for a home folder.
-PATHS = ("data_dir", "init_from", "input", "out_dir", "resume", "samples_dir", "vgg")
+PATHS = ("data_dir", "init_from", "input", "mask", "out_dir", "resume", "samples_dir", "vgg")
 MOST_VALUES = 1000  # of a stored list, such as texts that are drawn
 LARGEST_SIZE = 4096  # of images and layers: a typing error must not ask for all memory
 
@@ -291,8 +292,8 @@ class Parser(argparse.ArgumentParser):
         )
         self.architecture.update(("img_size", "img_height", "img_width", "channels"))
 
-    def add_input(self, tile=True):
-        """Adds --input, and --tile if asked, for networks that translate images."""
+    def add_input(self, tile=True, mask=False):
+        """Adds --input, for networks that translate images; --tile, --mask if asked."""
         group = self.add_argument_group("translation")
         group.add_argument(
             "--input",
@@ -304,6 +305,13 @@ class Parser(argparse.ArgumentParser):
                 "--tile",
                 type=number(int, at_least=1, at_most=LARGEST_SIZE),
                 help="translate --input at its own size, in square tiles of this side",
+            )
+        if mask:
+            group.add_argument(
+                "--mask",
+                metavar="PATH",
+                help="where --input has its hole: a picture that is white there, or a folder of "
+                "them (default: where --input is transparent)",
             )
 
     def add_decay(self, decay_epoch):
@@ -390,6 +398,8 @@ class Parser(argparse.ArgumentParser):
             self.error("--input needs --sample_only and --resume with the checkpoint to use")
         if getattr(args, "tile", None) is not None and args.input is None:
             self.error("--tile needs --input, the pictures to translate in tiles")
+        if getattr(args, "mask", None) is not None and args.input is None:
+            self.error("--mask needs --input, the pictures whose holes it shows")
         if getattr(args, "samples_dir", None) and not args.n_samples:
             self.error("--samples_dir needs --n_samples, the number of samples to write")
         problem = device_problem(args.device)
@@ -448,6 +458,8 @@ class Parser(argparse.ArgumentParser):
             height = args.img_height or args.img_size
             width = args.img_width or args.img_size
             args.shape = (height, width)
+        elif "img_size" in args:
+            args.shape = (args.img_size, args.img_size)
         self.check_crops(args)
         self.settle_decay(args)
         kept = {action.dest for action in self._actions} - self.of_the_call - {"help"}

@@ -27,7 +27,7 @@ QUALITY = {suffix: {"quality": 95} for suffix in (".jpg", ".jpeg", ".webp")}
 
 
 def translate_folder(
-    run, source, translate, shape, channels, *, multiple, tile=None, condition=None
+    run, source, translate, shape, channels, *, multiple, tile=None, condition=None, prepare=None
 ):
     """Writes one translation for each image of `source`, under the same name.
 
@@ -46,6 +46,8 @@ def translate_folder(
         channels: of the images that `translate` takes.
         condition: a function of the whole image, whose result `translate` takes as a
             second argument, the same for all tiles.
+        prepare: a function of each image of `open_picture`, whose result is translated
+            instead.
 
     Raises:
         UserError: there is nothing to read, too much of it is broken, or an output
@@ -61,6 +63,8 @@ def translate_folder(
         files = without_strips(files)
     n_written = 0
     for file, image in readable(files, channels, at_least=None if tile else shape):
+        if prepare is not None:
+            image = prepare(image)
         covering = cover(image, shape) if needs_covering else None
         translation = translate_one(image, covering, translate, multiple, tile, condition)
         write_picture(translation, out_dir / file.relative_to(root))

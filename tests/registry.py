@@ -244,6 +244,18 @@ ROWS = {
         networks=GAN,
         starts_from="images",
     ),
+    "context_encoder": Script(
+        make_data=digits,
+        # The mask in the centre would not depend on the seed.
+        flags=[
+            *("--img_size", 16, "--width", 4, "--bottleneck", 12),
+            *("--hole", "random", "--batch_size", 10),
+        ],
+        losses={"loss_D", "loss_adv", "loss_rec"},
+        networks=GAN,
+        starts_from="images",
+        rates={"optimizer_G": 10},
+    ),
     "spade": Script(
         make_data=label_maps,
         flags=[*TRANSLATOR, "--style_dim", 5, "--lr_ratio", 1],

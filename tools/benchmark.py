@@ -58,6 +58,7 @@ PEER_SIZES = {
     "wgan_gp": "--width 64",
     "vae": "",
     "pix2pix": "--img_size 256 --width 64 --batch_size 1 --loss lsgan",
+    "context_encoder": "--img_size 64 --channels 3 --width 64 --overlap 2",
     "cyclegan": "--img_size 128 --channels 3 --width 64 --batch_size 1",
     "stargan": "--img_size 128 --width 64 --batch_size 8",
 }

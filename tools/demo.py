@@ -11,6 +11,7 @@ tabs. What the page asks for depends on the script:
     infogan                       a slider for each code
     text2img, stackgan            a sentence, in the language of the run's captions
     pix2pix                       a canvas for outlines, or a picture to upload
+    context_encoder               a picture to brush a hole on; also pix2pix's inpaint
     cyclegan                      a picture to upload, in both directions
     stargan                       a picture, and a slider for each attribute
     spade                         a canvas for label maps, and a picture for the style

@@ -101,6 +101,11 @@ def of_pix2pix(args):
     return {"generator": [inputs], "discriminator": [inputs, outputs]}
 
 
+def of_context_encoder(args):
+    part = square(args, args.img_size if args.hole == "random" else args.img_size // 2)
+    return {"generator": [square(args)], "discriminator": [part]}
+
+
 def of_cyclegan(args):
     return {name: [image(args)] for name in ("G", "F", "D_A", "D_B")}
 
@@ -125,6 +130,7 @@ def of_spade(args):
 EXAMPLES = {
     "began": of_gan,
     "cgan_mnist": of_cgan_mnist,
+    "context_encoder": of_context_encoder,
     "cyclegan": of_cyclegan,
     "dcgan": of_gan,
     "gan": of_gan,

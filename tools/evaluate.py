@@ -73,6 +73,10 @@ If A is one of these words, B is evaluated on the task of a script:
     modes                              samples of a run with --data_dir stacked: how
                                        many of the 1,000 modes occur?
                                        (tools/judges/modes.py)
+    inpaint                            a run of context_encoder.py, or of pix2pix.py
+                                       with --task inpaint: how near are filled holes
+                                       to what was there, and are completed digits read
+                                       as what they are? (tools/judges/inpainting.py)
     labels                             a run of spade.py, or any model's pictures of the
                                        maps in the test split of DATA: can a network
                                        read the maps back from them?
@@ -103,6 +107,7 @@ from tools.judges import (
     codes,
     digit_classifier,
     image_sets,
+    inpainting,
     labels,
     metrics,
     modes,
@@ -120,6 +125,7 @@ JUDGES = {
     **translations.JUDGES,
     "infogan": codes.judge_codes,
     "modes": modes.judge_modes,
+    "inpaint": inpainting.judge_inpaint,
     "labels": labels.judge_labels,
     "text2img": texts.judge_texts,
     "stackgan": texts.judge_texts,

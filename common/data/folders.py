@@ -3,11 +3,15 @@
 from common.data.augment import NONE
 from common.data.decode import check_images, fit, list_images, open_picture
 from common.data.digits import holds_idx, load_digits
-from common.data.faces import load_faces
+from common.data.faces import SOURCE, AugmentedFaces, grey, load_faces, read_faces
 from common.data.items import LazyImages
 from common.data.layout import built_in, existing_folder, expanded, find_split, split_folder
 from common.data.toy.stacked import Stacked
 from common.errors import UserError, say
+
+# Of a folder without a test split, so many training images are used instead of it.
+N_STAND_IN = 100
+N_TEST = 500  # bundled digits and faces in the test split
 
 
 class ImageFolder(LazyImages):
@@ -87,5 +91,47 @@ def load_images(data_dir, img_size, channels, *, split="train", n_test=0, augmen
         expected="train/ beside test/ or val/",
     )
     data = ImageFolder(folder, img_size, channels, augment)
+    say(f"Data ({split}): {len(data):,} images from {folder}.")
+    return data
+
+
+def load_originals(data_dir, img_size, channels, *, split="train", augment=NONE):
+    """Images for a model that learns to restore them, with unseen ones to test it on.
+
+    Args:
+        data_dir: a folder as of `load_images`; "faces" for the built-in faces, "digits"
+            or None for the digits of `load_digits`. Of bundled digits and faces the
+            last N_TEST are the test split.
+        img_size: the side of a square or (height, width). Built-in images are square.
+        channels: 1 or 3.
+        split: "train", or "val" or "test". Without a test split the first N_STAND_IN
+            training images are used instead, with a warning.
+        augment: an `Augment` for faces and images in folders. Digits are never
+            augmented.
+
+    Returns:
+        A data set whose items have the image (C, H, W) first.
+    """
+    word = built_in(data_dir, ("digits", "faces"))
+    if word == "faces":
+        pixels = read_faces(split, N_TEST).pixels
+        if channels == 1:
+            pixels = grey(pixels)
+        data = AugmentedFaces((pixels,), img_size, augment)
+        say(f"Data ({split}): {len(data):,} images from {SOURCE}.")
+        return data
+    if holds_digits(data_dir):
+        part = "train" if split == "train" else "test"
+        return load_images(data_dir, img_size, channels, split=part, n_test=N_TEST)
+    root = existing_folder(data_dir)
+    found, folder = find_split(
+        root,
+        split,
+        lambda name: split_folder(root, name),
+        expected="train/ beside test/ or val/",
+    )
+    data = ImageFolder(folder, img_size, channels, augment)
+    if found == "train" and split != "train":
+        data.files = data.files[:N_STAND_IN]
     say(f"Data ({split}): {len(data):,} images from {folder}.")
     return data

@@ -283,6 +283,7 @@ def test_states_that_only_training_reads(good, tmp_path, fails, idx_folder, chan
 HUGE = {
     "began": {"width": 1024, "img_size": 128},
     "cgan_mnist": {"arch": "mlp", "img_size": 256, "latent_dim": 4096},
+    "context_encoder": {"width": 256, "bottleneck": 4096, "img_size": 256},
     "cyclegan": {"width": 256, "n_blocks": 100},
     "dcgan": {"width": 1024, "img_size": 128},
     "gan": {"width": 8192, "maxout_units": 4096, "img_size": 256},

@@ -103,7 +103,7 @@ def test_every_flag_is_read(name):
     flags = set(parsed(name))
     assert own <= flags
     assert own - attributes_read(ROOT / f"{name}.py") - read == set()
-    assert flags - own - set().union(OF_EVERY_RUN, *GROUPS.values(), {"tile"}) == set()
+    assert flags - own - set().union(OF_EVERY_RUN, *GROUPS.values(), {"tile", "mask"}) == set()
 
 
 @every_script

@@ -2,12 +2,13 @@
 
 import common
 from common.data.pairs import distances
+from common.data.tasks import TASKS
 
 import jittor as jt
 import numpy as np
 import pytest
 from PIL import Image
-from registry import run
+from registry import images, run
 
 import cyclegan
 import pix2pix as script
@@ -315,6 +316,121 @@ def test_other_channels_from_training_to_translations(tmp_path):
     assert 0 <= values.min() < values.max() <= 1
 
 
+# ---- pairs made from any images ----
+
+
+def write_step(path, size=(64, 32), mode="RGB"):
+    """A picture whose right half is red, and its left half dark."""
+    pixels = np.full((size[1], size[0], 3), 20, np.uint8)
+    pixels[:, size[0] // 2 :] = [255, 0, 0]
+    image = Image.fromarray(pixels).convert(mode)
+    image.save(path)
+    return path
+
+
+def inputs_of(monkeypatch):
+    """A list of the images that every G is given from now on."""
+    seen = []
+    real = script.UNet.execute
+
+    def execute(network, x):
+        seen.append(x.numpy())
+        return real(network, x)
+
+    monkeypatch.setattr(script.UNet, "execute", execute)
+    return seen
+
+
+def task_run(task, folder, *flags):
+    """The folder of a run of one step on two images."""
+    images(folder / "mine", 2, (32, 32))
+    flags = ["--img_size", 32, "--width", 4, "--batch_size", 2, "--n_epochs", 1, *flags]
+    flags += ["--data_dir", folder / "mine", "--out_dir", folder / "run"]
+    run("pix2pix", "--task", task, *flags)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_training_on_a_folder_of_images(task, tmp_path, monkeypatch):
+    """Two steps, and the task is that of the resumed run."""
+    images(tmp_path / "mine/train", 4, (40, 40))
+    images(tmp_path / "mine/val", 2, (40, 40), seed=1)
+    flags = ["--img_size", 32, "--width", 4, "--batch_size", 2, "--hole", "random"]
+    flags += ["--data_dir", tmp_path / "mine", "--n_epochs", 1, "--out_dir", tmp_path / "run"]
+    seen = inputs_of(monkeypatch)
+    run("pix2pix", "--task", task, *flags)
+    assert len(list(tmp_path.glob("run/result.png"))) == 1
+    if task in ("edges", "color"):
+        assert all(np.array_equal(x[:, 0], x[:, 1]) for x in seen)
+    assert script.parse_args(["--resume", str(tmp_path / "run")]).task == task
+
+
+def test_a_drawing_is_taken_as_it_is(tmp_path, monkeypatch):
+    folder = task_run("edges", tmp_path)
+    path = write_step(tmp_path / "a.png", (32, 32))
+    seen = inputs_of(monkeypatch)
+    run("pix2pix", "--resume", folder, "--sample_only", "--input", path)
+    assert np.allclose(seen[0], np.asarray(Image.open(path)).transpose(2, 0, 1) / 127.5 - 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_photograph_to_colour_is_made_grey(tmp_path, monkeypatch, channels):
+    """Red is 76 of 255."""
+    folder = task_run("color", tmp_path, "--input_channels", str(channels))
+    path = write_step(tmp_path / "a.png", (32, 32))
+    seen = inputs_of(monkeypatch)
+    run("pix2pix", "--resume", folder, "--sample_only", "--input", path)
+    assert seen[0].shape == (1, channels, 32, 32)
+    assert np.allclose(seen[0][:, :, :, :16], 20 / 127.5 - 1)
+    assert np.allclose(seen[0][:, :, :, 16:], 76 / 127.5 - 1)
+    assert Image.open(folder / "translated/a.png").mode == "RGB"
+
+
+def test_a_small_picture_becomes_four_times_as_large(tmp_path, monkeypatch):
+    """In tiles of the trained size, also if it is larger or smaller than one."""
+    folder = task_run("enlarge", tmp_path)
+    seen = inputs_of(monkeypatch)
+    for name, size in (("a.png", (12, 9)), ("b.jpg", (3, 5))):
+        path = write_step(tmp_path / name, size)
+        run("pix2pix", "--resume", folder, "--sample_only", "--input", path)
+        larger = Image.open(folder / "translated" / name)
+        assert larger.size == (4 * size[0], 4 * size[1])
+    assert {x.shape for x in seen} == {(1, 3, 32, 32)}
+    assert len(seen) == 2 * 2 + 1
+
+
+@pytest.mark.parametrize("hole", ["center", "random"])
+def test_only_the_hole_of_a_picture_is_filled(tmp_path, monkeypatch, hole):
+    """With a mask, and where the picture is transparent; G sees white there."""
+    folder = task_run("inpaint", tmp_path, "--hole", hole)
+    path = write_step(tmp_path / "a.png")
+    mask = np.zeros((32, 64), np.uint8)
+    mask[10:20, 30:38] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    with Image.open(path) as image:
+        image.putalpha(Image.fromarray(255 - mask))
+        image.save(tmp_path / "b.png")
+    seen = inputs_of(monkeypatch)
+    flags = ["--resume", folder, "--sample_only", "--input"]
+    run("pix2pix", *flags, path, "--mask", tmp_path / "m.png")
+    run("pix2pix", *flags, tmp_path / "b.png")
+    assert np.array_equal(*seen)
+    assert (seen[0].min(1) == 1).mean() == (0.25 if hole == "center" else 80 / 1024)
+    before = np.asarray(Image.open(path))
+    filled = [np.asarray(Image.open(folder / "translated" / n)) for n in ("a.png", "b.png")]
+    assert np.array_equal(*filled)
+    assert np.array_equal(filled[0][mask == 0], before[mask == 0])
+    assert not np.array_equal(filled[0][mask > 0], before[mask > 0])
+
+
+def test_a_picture_without_a_hole(tmp_path, fails):
+    folder = task_run("inpaint", tmp_path)
+    path = write_step(tmp_path / "a.png")
+    code, line = fails(script.main, ["--resume", folder, "--sample_only", "--input", path])
+    assert code == 2
+    assert "a.png has no hole: make the region transparent" in line
+
+
 # ---- bad input ----
 
 
@@ -329,9 +445,17 @@ def test_other_channels_from_training_to_translations(tmp_path):
         (["--norm", "layer"], "--norm"),
         (["--input_channels", 0], "--input_channels: must be a whole number at least 1"),
         (["--tile", 64], "--tile needs --input"),
+        (["--task", "sharpen"], "--task"),
+        (["--task", "color"], "no colour to learn in grey images"),
+        (["--task", "edges", "--direction", "BtoA"], "--direction swaps the images of pairs"),
+        (["--mask", "x.png"], "--mask needs --input"),
+        (
+            ["--task", "inpaint", "--input_channels", 1],
+            "--task inpaint completes its inputs: give both the same channels",
+        ),
     ],
 )
-def test_bad_flags(fails, flags, message):
-    code, line = fails(script.main, flags)
+def test_bad_flags(fails, flags, message, tmp_path):
+    code, line = fails(script.main, [*flags, "--out_dir", tmp_path])
     assert code == 2
     assert message in line

@@ -25,6 +25,7 @@ ATTRIBUTES = ["red", "green", "blue", "bold", "inverted"]
 KINDS = {
     "began": drawing.Walk,
     "cgan_mnist": drawing.Number,
+    "context_encoder": painting.HoleFiller,
     "cyclegan": painting.Translator,
     "dcgan": drawing.Walk,
     "gan": drawing.Walk,
@@ -67,6 +68,19 @@ def reduced(picture, like):
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_every_script_has_a_page(name):
     assert kind_of(load(name).parse_args([])) is KINDS[name]
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        ("edges", painting.Translator),
+        ("color", painting.Translator),
+        ("enlarge", painting.Translator),
+        ("inpaint", painting.HoleFiller),
+    ],
+)
+def test_the_task_of_a_run_decides(task, kind):
+    assert kind_of(load("pix2pix").parse_args(["--task", task])) is kind
 
 
 def test_a_script_without_one_is_named():
@@ -213,6 +227,83 @@ def test_a_picture_is_translated_as_by_pix2pix(tmp_path):
     assert np.array_equal(reduced(model.draw(image), 32), expected)
 
 
+@pytest.mark.parametrize("task", ["edges", "color"])
+def test_an_upload_becomes_what_the_task_takes(task, tmp_path):
+    folder = write_run("pix2pix", tmp_path / "run", "--task", task, "--data_dir", "faces")
+    path = write_png(tmp_path / "a.png", (32, 32))
+    expected = translated("pix2pix", folder, path, tmp_path / "out")
+    model = painting.Translator(load_run(folder))
+    image, _ = model.read(path)
+    assert np.array_equal(image[:, 0], image[:, 1]) == (task == "color")
+    assert np.array_equal(reduced(model.draw(image), 32), expected)
+    assert (model.palette is None) == (task == "color")
+
+
+def test_an_upload_is_enlarged(tmp_path):
+    """A picture of the small size; the script then has one tile."""
+    folder = write_run("pix2pix", tmp_path / "run", "--task", "enlarge", "--data_dir", "faces")
+    path = write_png(tmp_path / "a.png", (8, 8))
+    expected = translated("pix2pix", folder, path, tmp_path / "out")
+    model = painting.Translator(load_run(folder))
+    image, _ = model.read(path)
+    assert image.shape == (1, 3, 32, 32)
+    assert np.array_equal(reduced(model.draw(image), 32), expected)
+
+
+@pytest.mark.parametrize("hole", ["center", "random"])
+@pytest.mark.parametrize("name", ["context_encoder", "pix2pix"])
+def test_a_hole_is_filled_as_by_the_script(name, hole, tmp_path):
+    """Brushed, as the transparent region of an upload, and by an uploaded mask."""
+    flags = ["--channels", 3, "--data_dir", "faces", "--hole", hole]
+    if name == "pix2pix":
+        flags += ["--task", "inpaint"]
+    folder = write_run(name, tmp_path / "run", *flags)
+    model = painting.HoleFiller(load_run(folder))
+    side = model.shape[0]
+    path = write_png(tmp_path / "a.png", (side, side))
+    missing = np.zeros((side, side), bool)
+    missing[3:8, 9:11] = True
+    mask = Image.fromarray(np.where(missing, 255, 0).astype(np.uint8))
+    mask.save(tmp_path / "m.png")
+    expected = translated(name, folder, path, tmp_path / "out", "--mask", tmp_path / "m.png")
+
+    image, transparent, _ = model.read(path)
+    assert not transparent.any()
+    assert np.array_equal(model.read_mask(tmp_path / "m.png"), missing)
+    brushed = model.read_drawing(model.url_of(image, missing))
+    assert np.array_equal(brushed, missing)
+    assert np.array_equal(reduced(model.draw(image, brushed), side), expected)
+    with Image.open(path) as picture:
+        picture.putalpha(Image.eval(mask, lambda value: 255 - value))
+        picture.save(tmp_path / "t.png")
+    assert np.array_equal(model.read(tmp_path / "t.png")[1], missing)
+
+
+def test_what_is_wrong_with_a_hole(tmp_path):
+    folder = write_run("context_encoder", tmp_path / "run", "--hole", "center")
+    model = painting.HoleFiller(load_run(folder))
+    image, hole = model.example(3)
+    assert hole.sum() == 6 * 6
+    with pytest.raises(UserError, match="Choose a picture first"):
+        model.draw(None, hole)
+    with pytest.raises(UserError, match="Brush the hole first"):
+        model.draw(image, np.zeros_like(hole))
+    with pytest.raises(UserError, match="covers everything"):
+        model.draw(image, np.ones_like(hole))
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    Image.new("RGBA", (8, 8), (255, 255, 255, 0)).save(tmp_path / "clear.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for name, message in {
+        "black": "has no hole: it is white where the hole is",
+        "clear": "The mask is transparent",
+        "text": "text.png cannot be used",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            model.read_mask(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match="Choose a mask first"):
+        model.read_mask(None)
+
+
 def test_a_picture_is_translated_in_both_directions(tmp_path):
     folder = write_run("cyclegan", tmp_path / "run")
     path = write_png(tmp_path / "a.png", (32, 32))
@@ -347,7 +438,7 @@ def test_a_map_is_painted_in_the_style_of_a_picture_or_of_a_seed(tmp_path):
 
 def test_without_the_data_there_are_no_test_pictures(tmp_path, capsys):
     """The run of somebody else, whose data are not here."""
-    for name in ("pix2pix", "stargan", "cyclegan", "spade"):
+    for name in ("pix2pix", "stargan", "cyclegan", "spade", "context_encoder"):
         folder = write_run(name, tmp_path / name, "--data_dir", tmp_path / "gone")
         model = KINDS[name](load_run(folder))
         shown = model.maps if name == "spade" else model.examples

@@ -33,7 +33,17 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 # One run of each kind of page, in the order of the tabs.
-RUNS = ("dcgan", "cgan_mnist", "infogan", "text2img", "pix2pix", "cyclegan", "stargan", "spade")
+RUNS = (
+    "dcgan",
+    "cgan_mnist",
+    "infogan",
+    "text2img",
+    "pix2pix",
+    "context_encoder",
+    "cyclegan",
+    "stargan",
+    "spade",
+)
 THUMBNAILS = ".thumbnail-item"
 CLICK_TAB = """
 for (const button of document.querySelectorAll("button"))  // some lie in a menu
@@ -291,6 +301,23 @@ def test_outlines(browser):
     tab.after(tab.button("Undo").click)
     assert content_of(wait_for(lambda: settled(tab.picture))) == content_of(first)
     tab.after(tab.all(THUMBNAILS)[3].click)
+
+
+def test_holes(browser, tmp_path):
+    """Brushed on a test picture and on an upload; "Clear" brings the picture back."""
+    tab = Tab(browser, "context_encoder")
+
+    def filled():
+        return tab.picture("Filled")
+
+    first = content_of(wait_for(lambda: settled(filled)))
+    tab.after(lambda: tab.stroke([(-0.7, -0.7), (-0.3, -0.7)]), "Filled")
+    tab.after(tab.button("Clear").click, "Filled")
+    assert content_of(wait_for(lambda: settled(filled))) == first
+    tab.after(tab.all(THUMBNAILS)[3].click, "Filled")
+    tab.upload(good_file(tmp_path))
+    wait_for(lambda: not filled())  # it has no hole yet
+    tab.after(lambda: tab.stroke([(0, 0), (0.3, 0.3)]), "Filled")
 
 
 def bad_files(folder):

@@ -8,6 +8,7 @@ from registry import load
 # The parts of a checkpoint in the order in which `build` returns them, and those that
 # have an average.
 NETWORKS = {
+    "context_encoder": ("generator",),
     "cyclegan": ("G", "F"),
     "infogan": ("generator", "discriminator"),
     "pix2pix": ("generator",),

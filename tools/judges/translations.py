@@ -92,6 +92,11 @@ def translated(generator, images, *conditions, seed=None):
 def judge_pix2pix(args):
     """The table's rows (measure, value, of what) for the run `args.B`."""
     script, run_args, reader = open_built_in("pix2pix", args.B)
+    if run_args.task is not None:
+        raise UserError(
+            f"{args.B} was trained with --task {run_args.task}, and only paintings of outlines "
+            "can be judged; runs of --task inpaint by the word inpaint"
+        )
     if run_args.direction != "AtoB":
         raise UserError(
             f"{args.B} draws outlines (--direction {run_args.direction}), "

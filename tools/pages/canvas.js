@@ -6,7 +6,8 @@
 //            value, the picture as a data URL
 //   trigger  tells the server of a new value
 //   watch    calls back when the server sets a value
-// Nothing is smoothed: every pixel has one of the colours.
+// Nothing is smoothed: every pixel has one of the colours. If there is only one, it is
+// brushed on the picture that the server sets, and "Clear" brings this picture back.
 const canvas = element.querySelector("canvas");
 const context = canvas.getContext("2d", { willReadFrequently: true });
 const palette = element.querySelector(".palette");
@@ -16,6 +17,7 @@ const MOST_UNDONE = 20;
 let colour = props.colours.length > 1 ? 1 - Math.min(props.ground, 1) : 0;
 let last = null; // where the pointer was, while it draws
 let undone = []; // earlier contents, the newest last
+let base = null; // the last picture of the server
 
 canvas.width = props.width;
 canvas.height = props.height;
@@ -46,7 +48,11 @@ choose(colour);
 // ---- content ----
 
 function wipe() {
-  context.fillStyle = props.colours[props.ground];
+  if (base !== null && props.colours.length === 1) {
+    context.drawImage(base, 0, 0);
+    return;
+  }
+  context.fillStyle = props.colours.length === 1 ? "#ffffff" : props.colours[props.ground];
   context.fillRect(0, 0, canvas.width, canvas.height);
 }
 
@@ -67,6 +73,7 @@ function show(url) {
   }
   const picture = new Image();
   picture.onload = () => {
+    base = picture;
     wipe();
     context.drawImage(picture, 0, 0);
   };

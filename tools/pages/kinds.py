@@ -3,7 +3,7 @@
 from common.errors import UserError
 
 from tools.pages.drawing import Codes, Number, Sentence, Walk
-from tools.pages.painting import AttributeEditor, MapPainter, Translator
+from tools.pages.painting import AttributeEditor, HoleFiller, MapPainter, Translator
 
 
 def kind_of(args):
@@ -27,6 +27,8 @@ def kind_of(args):
         return AttributeEditor
     if "style_dim" in flags:
         return MapPainter
+    if "hole" in flags and flags.get("task", "inpaint") == "inpaint":  # not another task
+        return HoleFiller
     if "input" in flags:
         return Translator
     raise UserError(f"there is no page for runs of {args.script}.py")

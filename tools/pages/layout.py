@@ -11,12 +11,13 @@ import html
 import random
 
 import gradio as gr
+import numpy as np
 from starlette.middleware import Middleware  # gradio's own server
 
 from tools.pages.canvas import canvas
 from tools.pages.drawing import LARGEST_CODE, N_STEPS, Codes, Number, Sentence, Walk
 from tools.pages.networks import as_picture
-from tools.pages.painting import AttributeEditor, MapPainter, Translator
+from tools.pages.painting import HOLE, AttributeEditor, HoleFiller, MapPainter, Translator
 from tools.pages.reading import url_of
 
 LARGEST_NEW_SEED = 9999  # of the buttons that choose a seed
@@ -336,6 +337,48 @@ def outline_page(page, model):
     page.on_select(gallery(images), choose, None, [drawing, answer])
 
 
+def hole_page(page, model):
+    """A picture on which a visitor brushes the hole; or an upload, and its mask."""
+    image, hole = (None, None) if model.examples is None else model.example(0)
+    shown = if_any(model.url_of, image, hole)
+    source = gr.State(image)
+    with gr.Row():
+        with gr.Column():
+            drawing = canvas(
+                model.canvas_size(), np.uint8([HOLE]), ["Hole 洞"], brush=24, value=shown
+            )
+            upload = upload_button(model.channels)
+            upload_mask = upload_button(1, "Upload its mask 上传蒙版")
+        answer = picture(if_any(model.draw, image, hole), "Filled 填补结果")
+
+    def draw(url, image):
+        return model.draw(image, model.read_drawing(url))
+
+    def show(image, hole):
+        filled = model.draw(image, hole) if hole.any() else None
+        return image, model.url_of(image, hole), filled
+
+    def read(path):
+        image, hole, remark = model.read(path)
+        page.remark(remark)
+        return show(image, hole)
+
+    def read_mask(path, image):
+        if image is None:
+            raise UserError("Choose a picture first.")
+        return show(image, model.read_mask(path))
+
+    def choose(index):
+        return show(*model.example(index))
+
+    outputs = [source, drawing, answer]
+    page.on([drawing.input], draw, [drawing, source], answer, only_last=True)
+    page.on([upload.upload], read, upload, outputs)
+    page.on([upload_mask.upload], read_mask, [upload_mask, source], outputs)
+    if model.examples is not None:
+        page.on_select(gallery(model.examples[0]), choose, None, outputs)
+
+
 def attribute_page(page, model):
     first = first_of(model.examples)
     values = [0] * len(model.names) if first is None else model.found(first)
@@ -444,6 +487,7 @@ PAGES = {  # {class of the model: (its page, what to do there)}
     Codes: (codes_page, "Drag the codes. 拖动滑块，改变隐编码。"),
     Sentence: (sentence_page, "Write a sentence. 写一句话。"),
     Translator: (translator_page, "Choose a picture. 选一张图片。"),
+    HoleFiller: (hole_page, "Brush the hole. 涂出要填补的地方。"),
     AttributeEditor: (
         attribute_page,
         "Choose a picture, then drag its attributes. 选一张图片，再拖动属性。",

@@ -1,23 +1,37 @@
 """Models that translate pictures, or paint drawings and label maps."""
 
 import common
-from common.data import label_maps, spread
+from common.data import label_maps, spread, tasks
+from common.data.decode import to_float
 from common.data.label_maps import Classes, colours_of
 from common.data.toy.scenes import CLASSES
 from common.errors import UserError
 from common.images import as_rgb, to_uint8
+from common.inpainting import fill
 
 import numpy as np
 
+from tools.judges import inpainting
 from tools.landscape import Painter
 from tools.pages.networks import as_picture, test_items
-from tools.pages.reading import classes_of, outlines_of, picture_of, seed_of, slider_value, url_of
+from tools.pages.reading import (
+    classes_of,
+    hole_of,
+    mask_of,
+    outlines_of,
+    picture_of,
+    seed_of,
+    slider_value,
+    transparency_of,
+    url_of,
+)
 
 N_COLOURS = 12  # of a palette for outlines, at most
 LEAST_SHARE = 0.003  # of the pixels of the test inputs, for a colour of the palette
 ALIKE = 34  # difference in a channel, up to which two colours are one of the palette
 FLAT = 0.5  # share of the pixels in the N_COLOURS commonest, above which inputs are drawings
 FINE = 256  # pixels of the longer side of a canvas for outlines, at least
+HOLE = (255, 0, 255)  # the colour that a hole is brushed in
 
 
 class Translator:
@@ -36,6 +50,7 @@ class Translator:
     def __init__(self, run):
         self.args = run.args
         self.shape = run.args.shape
+        self.task = getattr(run.args, "task", None)
         if "G" in run.networks:
             self.directions = {"A → B": run.networks["G"], "B → A": run.networks["F"]}
             items = test_items(lambda: run.script.fixed_images(run.args))
@@ -45,7 +60,7 @@ class Translator:
             self.directions = {"": run.networks["generator"]}
             items = test_items(lambda: spread(run.script.load(run.args, "test"))[0])
             self.examples = {"": items}
-            self.palette = palette_of(items)
+            self.palette = palette_of(items) if self.task in (None, "edges") else None
         self.channels = getattr(run.args, "input_channels", run.args.channels)
 
     def canvas_size(self):
@@ -65,8 +80,15 @@ class Translator:
         return url_of(pixels.repeat(times, axis=0).repeat(times, axis=1))
 
     def read(self, path):
-        """The image of an uploaded file, and a remark or None."""
-        return picture_of(path, self.channels, self.shape)
+        """The image of an uploaded file, as the task takes it; a remark or None."""
+        if self.task == "enlarge":
+            small = [side // tasks.SCALE for side in self.shape]
+            image, remark = picture_of(path, self.channels, small)
+        else:
+            image, remark = picture_of(path, self.channels, self.shape)
+        if self.task in ("color", "enlarge"):
+            image = tasks.of_upload(self.task, image)
+        return image, remark
 
     def read_drawing(self, url):
         """The image (1, C, H, W) of a canvas."""
@@ -89,6 +111,74 @@ class Translator:
         image = np.zeros((1, self.channels, *self.shape), np.float32)
         for direction in self.directions:
             self.draw(image, direction)
+
+
+class HoleFiller:
+    """A model that fills a hole, which a visitor brushes or uploads.
+
+    Args:
+        run: a `TrainedRun`.
+
+    Attributes:
+        examples: (images (N, C, H, W), masks (N, 1, H, W)) of the test split, or None.
+    """
+
+    def __init__(self, run):
+        self.args = run.args
+        self.shape = run.args.shape
+        self.channels = inpainting.channels_of(run.args)
+        self.complete = inpainting.completer_of(run.script, run.networks["generator"], run.args)
+        self.examples = test_items(lambda: spread(inpainting.load(run.args, "test")))
+
+    def canvas_size(self):
+        """(width, height) of a canvas: a multiple of the shape."""
+        height, width = self.shape
+        times = max(1, FINE // max(self.shape))
+        return times * width, times * height
+
+    def url_of(self, image, hole):
+        """An image (1, C, H, W) with its hole (H, W) in the colour HOLE."""
+        times = self.canvas_size()[0] // self.shape[1]
+        pixels = to_uint8(as_rgb(image))[0]
+        pixels = np.where(hole[..., None], np.uint8(HOLE), pixels)
+        return url_of(pixels.repeat(times, axis=0).repeat(times, axis=1))
+
+    def example(self, index):
+        """A test image (1, C, H, W), and its hole (H, W) bool."""
+        images, masks = self.examples
+        return images[index : index + 1], masks[index, 0] == 1
+
+    def read(self, path):
+        """An upload's image, its transparent region, and a remark or None."""
+        image, remark = picture_of(path, self.channels, self.shape)
+        return image, transparency_of(path, self.shape), remark
+
+    def read_mask(self, path):
+        """The hole (H, W) bool of an uploaded mask."""
+        return mask_of(path, self.shape)
+
+    def read_drawing(self, url):
+        """The hole (H, W) bool of a canvas."""
+        return hole_of(url, self.canvas_size(), self.shape, HOLE)
+
+    def draw(self, image, hole):
+        """An image (1, C, H, W) with its hole (H, W) bool filled."""
+        if image is None:
+            raise UserError("Choose a picture first.")
+        if not hole.any():
+            raise UserError("Brush the hole first.")
+        if hole.all():
+            raise UserError("The hole covers everything, and leaves nothing to start from.")
+        pixels = to_uint8(image)[0].transpose(2, 0, 1)
+        overlap = getattr(self.args, "overlap", 0)
+        filled = fill(pixels, hole, self.complete, self.shape, self.args.hole, overlap)
+        return as_picture(to_float(filled)[None])
+
+    def warm_up(self):
+        image = np.zeros((1, self.channels, *self.shape), np.float32)
+        hole = np.zeros(self.shape, bool)
+        hole[self.shape[0] // 2, self.shape[1] // 2] = True
+        self.draw(image, hole)
 
 
 def palette_of(images):

@@ -4,7 +4,8 @@ Every mistake is a UserError, whose text the page shows.
 """
 
 from common.data.captions import LONGEST
-from common.data.decode import Unreadable, fit, open_picture, to_float
+from common.data.decode import Unreadable, fit, open_image, open_picture, to_float
+from common.data.holes import OPAQUE, WHITE, is_transparent, opacity_of
 from common.errors import UserError
 
 import base64
@@ -114,6 +115,45 @@ def picture_of(path, channels, shape):
     if Path(path).suffix.lower() == ".gif":
         remark = "Of a GIF only the first frame is used."
     return to_float(image)[None], remark
+
+
+def transparency_of(path, shape):
+    """(H, W) bool: where an uploaded picture is transparent, scaled as it is."""
+    opacity = opacity_of(path)
+    if opacity is None:
+        return np.zeros(shape, bool)
+    return fit(Image.fromarray(opacity), shape)[0] < OPAQUE
+
+
+def mask_of(path, shape):
+    """The hole (H, W) bool of an uploaded mask, scaled as its picture is."""
+    if path is None:
+        raise UserError("Choose a mask first.")
+    try:
+        mask = open_image(path, 1)
+        if is_transparent(path):
+            raise UserError("The mask is transparent. It should be white in the hole, else black.")
+    except Unreadable as error:
+        raise UserError(f"{Path(path).name} cannot be used ({error.reason}).") from error
+    hole = fit(mask, shape)[0] >= WHITE
+    if not hole.any():
+        raise UserError("The mask has no hole: it is white where the hole is.")
+    return hole
+
+
+def hole_of(url, size, shape, colour):
+    """The hole (H, W) bool that is brushed on a canvas.
+
+    Args:
+        url, size: as of `drawing_of`; the size is a multiple of the shape.
+        shape: (H, W).
+        colour: (r, g, b) of the brush.
+    """
+    is_brushed = (drawing_of(url, size) == np.uint8(colour)).all(2)
+    height, width = shape
+    times = size[0] // width
+    shares = is_brushed.reshape(height, times, width, times).mean((1, 3))
+    return shares >= 0.5
 
 
 def drawing_of(url, size):
