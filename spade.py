@@ -51,7 +51,7 @@ Differences from the paper
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
-from common.checkpoint import read_npz
+from common import vgg
 from common.data import label_maps, spread
 
 import math
@@ -147,11 +147,7 @@ def parse_args(argv=None):
     )
     args = parser.parse(argv)
     parser.shape_is_multiple_of(args, 2**args.n_doublings, at_least=32)
-    if args.vgg is not None and not args.vgg.endswith(".npz"):
-        parser.error(
-            f"--vgg {args.vgg} is not an .npz file; one is written by "
-            "'python tools/convert_weights.py VGG19.pth vgg19.npz'"
-        )
+    vgg.check_name(parser, args.vgg)
     return args
 
 
@@ -589,50 +585,18 @@ class Perceptual(nn.Module):
 
     def __init__(self, path):
         super().__init__()
-        weights = read_npz(path)
-        layers = []
-        c = 3
-        for n_convs in (2, 2, 4, 4, 1):  # at each size, up to relu5_1
-            if layers:
-                layers += [nn.MaxPool2d(2)]
-            for _ in range(n_convs):
-                # The layers are torchvision's, so their indices are the file's.
-                conv = vgg_convolution(weights, len(layers), c, path)
-                layers += [conv, nn.ReLU()]
-                c = conv.out_channels
-        self.layers = nn.Sequential(*layers)
+        self.layers = vgg.layers(path, (2, 2, 4, 4, 1))  # up to relu5_1
         self.eval()
 
     def execute(self, real, fake):
         n = len(real)
-        x = jt.concat([real.detach(), fake])
-        if x.shape[1] == 1:
-            x = jt.concat([x, x, x], dim=1)
+        x = vgg.as_rgb(jt.concat([real.detach(), fake]))
         loss = 0
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i in VGG_WEIGHTS:
                 loss += VGG_WEIGHTS[i] * jt.abs(x[:n].detach() - x[n:]).mean()
         return loss
-
-
-def vgg_convolution(weights, index, c_in, path):
-    """The convolution of 3 x 3 with this index, from {name: array}."""
-    names = (f"features.{index}.weight", f"features.{index}.bias")
-    for name in names:
-        if name not in weights:
-            raise common.UserError(
-                f"--vgg {path} has no {name}: it is not VGG19 in torchvision's layout"
-            )
-    weight = weights[names[0]]
-    bias = weights[names[1]]
-    if weight.ndim != 4 or weight.shape[1:] != (c_in, 3, 3) or bias.shape != weight.shape[:1]:
-        raise common.UserError(
-            f"--vgg {path}: {names[0]} is {weight.shape}, expected (..., {c_in}, 3, 3)"
-        )
-    conv = nn.Conv(c_in, len(weight), 3, padding=1)
-    conv.load_state_dict({"weight": np.float32(weight), "bias": np.float32(bias)})
-    return conv
 
 
 def main(argv=None):

@@ -27,7 +27,17 @@ QUALITY = {suffix: {"quality": 95} for suffix in (".jpg", ".jpeg", ".webp")}
 
 
 def translate_folder(
-    run, source, translate, shape, channels, *, multiple, tile=None, condition=None, prepare=None
+    run,
+    source,
+    translate,
+    shape,
+    channels,
+    *,
+    multiple,
+    tile=None,
+    condition=None,
+    prepare=None,
+    scale=1,
 ):
     """Writes one translation for each image of `source`, under the same name.
 
@@ -41,13 +51,15 @@ def translate_folder(
             that is the trained run's own folder, into `translated` within it.
         source: an image, or a folder that is searched recursively.
         translate: a function of an image (1, channels, H, W), float32 numpy in [-1, 1],
-            that returns one of the same height and width, with any number of channels.
+            that returns one of `scale` times its height and width, with any number of
+            channels.
         shape: (height, width) that the network was trained at.
         channels: of the images that `translate` takes.
         condition: a function of the whole image, whose result `translate` takes as a
             second argument, the same for all tiles.
         prepare: a function of each image of `open_picture`, whose result is translated
             instead.
+        scale: how much larger a translation is than its image; with `tile` only.
 
     Raises:
         UserError: there is nothing to read, too much of it is broken, or an output
@@ -66,7 +78,7 @@ def translate_folder(
         if prepare is not None:
             image = prepare(image)
         covering = cover(image, shape) if needs_covering else None
-        translation = translate_one(image, covering, translate, multiple, tile, condition)
+        translation = translate_one(image, covering, translate, multiple, tile, condition, scale)
         write_picture(translation, out_dir / file.relative_to(root))
         n_written += 1
     say(f"Translated {n_written} images into {out_dir}.")
@@ -137,7 +149,7 @@ def output_folder(run, root, is_file):
     return out_dir
 
 
-def translate_one(image, covering, translate, multiple, tile, condition):
+def translate_one(image, covering, translate, multiple, tile, condition, scale):
     """The translation (C, H, W) of one image; see `translate_folder`.
 
     Args:
@@ -157,7 +169,7 @@ def translate_one(image, covering, translate, multiple, tile, condition):
     if tile is None:
         return translate(whole, *conditions)[0, :, :height, :width]
     own_size = to_float(pixels_of(image))[None]
-    return in_tiles(lambda images: translate(images, *conditions), own_size, (tile, tile))[0]
+    return in_tiles(lambda images: translate(images, *conditions), own_size, (tile, tile), scale)[0]
 
 
 def cover(image, shape):
@@ -168,34 +180,38 @@ def cover(image, shape):
     return pixels_of(image.resize(size, Image.BICUBIC))
 
 
-def in_tiles(translate, images, tile):
+def in_tiles(translate, images, tile, scale=1):
     """`translate` of images (N, C, H, W) in overlapping tiles, joined without seams.
 
     Neighbours share at least a quarter of a tile, where their weights fall linearly
     towards each one's border. An image smaller than a tile is padded by reflection.
 
     Args:
-        translate: a function of images (N, C, *tile) that returns images of that size,
-            with any number of channels.
+        translate: a function of images (N, C, *tile) that returns images of `scale`
+            times that size, with any number of channels.
         tile: (height, width).
+
+    Returns:
+        (N, any, scale * H, scale * W)
     """
     height, width = images.shape[2:]
     below = max(tile[0] - height, 0)
     right = max(tile[1] - width, 0)
     images = np.pad(images, [(0, 0), (0, 0), (0, below), (0, right)], mode="reflect")
-    weight = np.outer(ramp(tile[0]), ramp(tile[1]))
-    weights = np.zeros(images.shape[2:], np.float32)
+    weight = np.outer(ramp(scale * tile[0]), ramp(scale * tile[1]))
+    weights = np.zeros((scale * images.shape[2], scale * images.shape[3]), np.float32)
     total = None
     for top in tile_starts(images.shape[2], tile[0]):
         for left in tile_starts(images.shape[3], tile[1]):
-            rows = slice(top, top + tile[0])
-            columns = slice(left, left + tile[1])
-            output = translate(np.ascontiguousarray(images[:, :, rows, columns]))
+            part = images[:, :, top : top + tile[0], left : left + tile[1]]
+            output = translate(np.ascontiguousarray(part))
             if total is None:
-                total = np.zeros((*output.shape[:2], *images.shape[2:]), np.float32)
+                total = np.zeros((*output.shape[:2], *weights.shape), np.float32)
+            rows = slice(scale * top, scale * (top + tile[0]))
+            columns = slice(scale * left, scale * (left + tile[1]))
             total[:, :, rows, columns] += weight * output
             weights[rows, columns] += weight
-    return (total / weights)[:, :, :height, :width]
+    return (total / weights)[:, :, : scale * height, : scale * width]
 
 
 def ramp(side):

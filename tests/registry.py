@@ -44,6 +44,12 @@ def pairs(folder):
     images(folder / "val", 2, size=(64, 32), seed=1)
 
 
+def photographs(folder):
+    """Images that are larger than the crops."""
+    images(folder / "train", 8, size=(40, 36))
+    images(folder / "test", 2, size=(40, 36), seed=1)
+
+
 def domains(folder):
     images(folder / "trainA", 8)
     images(folder / "trainB", 5, size=(40, 30), seed=1)
@@ -233,6 +239,14 @@ ROWS = {
         networks={"G": "G", "F": "F", "D_A": "D_A", "D_B": "D_B"},
         starts_from="images",
         augments=True,
+    ),
+    "srgan": Script(
+        make_data=photographs,
+        flags=[*TRANSLATOR, "--n_blocks", 1, "--mse_epochs", 0],
+        losses={"loss_D", "loss_adv", "loss_content"},
+        networks=GAN,
+        starts_from="images",
+        fixed=("optimizer_MSE",),
     ),
     "stargan": Script(
         make_data=folders,

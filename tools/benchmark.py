@@ -64,6 +64,7 @@ PEER_SIZES = {
 }
 # Flags that leave out the epochs of other networks, which come first.
 WITHOUT_FIRST_PHASES = {
+    "srgan": "--mse_epochs 0",
     "text2img": "--text_epochs 0",
     "stackgan": "--text_epochs 0 --stage1_epochs 0",
 }

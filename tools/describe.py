@@ -110,6 +110,13 @@ def of_cyclegan(args):
     return {name: [image(args)] for name in ("G", "F", "D_A", "D_B")}
 
 
+def of_srgan(args):
+    return {
+        "generator": [square(args, args.img_size // args.scale)],
+        "discriminator": [square(args)],
+    }
+
+
 def of_stargan(args):
     attributes = jt.zeros((1, len(args.selected_attrs)))
     return {"generator": [image(args), attributes], "discriminator": [image(args)]}
@@ -137,6 +144,7 @@ EXAMPLES = {
     "infogan": of_infogan,
     "pix2pix": of_pix2pix,
     "spade": of_spade,
+    "srgan": of_srgan,
     "stackgan": of_stackgan,
     "stargan": of_stargan,
     "text2img": of_text2img,

@@ -9,6 +9,7 @@
     python tools/evaluate.py modes results/dcgan/samples.npz
     python tools/evaluate.py labels results/spade
     python tools/evaluate.py labels PICTURES --maps DATA
+    python tools/evaluate.py srgan results/srgan --photos PHOTOGRAPHS
 
 A is what is evaluated, B what it should resemble. Each of them is a samples.npz as
 --n_samples writes it (`images`, (N, H, W, C) uint8, and perhaps `labels`), a folder of
@@ -59,6 +60,13 @@ For two folders with the same file names, the mean over all pairs of
     SSIM        structural similarity, Gaussian window of 11 pixels (Wang 2004); 1 is
                 best. The mean over the channels.
 
+With --luma N, as the literature on super-resolution compares enlarged images with
+originals: PSNR and SSIM of the luma alone (Y of BT.601, from 16 to 235, rounded), with
+a border of N pixels left out, N mostly being the factor of the enlargement; and
+
+    sharpness   gradient energy of A over that of B: the mean squared difference of
+                neighbouring pixels of the luma. Below 1, A is blurred.
+
 If A is one of these words, B is evaluated on the task of a script:
 
     pix2pix, cyclegan, stargan, usps   a run of a translator on its built-in data: do
@@ -77,6 +85,10 @@ If A is one of these words, B is evaluated on the task of a script:
                                        with --task inpaint: how near are filled holes
                                        to what was there, and are completed digits read
                                        as what they are? (tools/judges/inpainting.py)
+    srgan                              a run of srgan.py: bicubic interpolation and
+                                       the run's enlargements of its test images, or of
+                                       --photos, beside the originals
+                                       (tools/judges/enlargements.py)
     labels                             a run of spade.py, or any model's pictures of the
                                        maps in the test split of DATA: can a network
                                        read the maps back from them?
@@ -106,6 +118,7 @@ from tools.features import efficientnet, inception
 from tools.judges import (
     codes,
     digit_classifier,
+    enlargements,
     image_sets,
     inpainting,
     labels,
@@ -127,6 +140,7 @@ JUDGES = {
     "modes": modes.judge_modes,
     "inpaint": inpainting.judge_inpaint,
     "labels": labels.judge_labels,
+    "srgan": enlargements.judge_srgan,
     "text2img": texts.judge_texts,
     "stackgan": texts.judge_texts,
 }
@@ -157,6 +171,15 @@ def parse_args(argv=None):
     parser.add_argument("--usps", metavar="DIR", help="folder of USPS's IDX files, for usps")
     parser.add_argument(
         "--maps", metavar="DIR", help="data in the layout of spade.py, for labels of PICTURES"
+    )
+    parser.add_argument(
+        "--photos", metavar="DIR", help="photographs to shrink and enlarge again, for srgan"
+    )
+    parser.add_argument(
+        "--luma",
+        type=number(int, at_least=0),
+        metavar="N",
+        help="compare pairs by their luma, without a border of N pixels",
     )
     for side in "AB":
         parser.add_argument(
@@ -306,8 +329,12 @@ def digit_rows(probabilities, labels):
     ]
 
 
-def pair_rows(a, b):
-    """The mean distances of images with the same names; no rows if the names differ."""
+def pair_rows(a, b, border=None):
+    """The mean distances of images with the same names; no rows if the names differ.
+
+    Args:
+        border: of --luma, or None.
+    """
     if a.names is None or b.names is None:
         return []
     names_a = stems(a.names)
@@ -325,6 +352,9 @@ def pair_rows(a, b):
         return []
     place = {name: i for i, name in enumerate(names_b)}
     partners = [place[name] for name in names_a]
+    n_resized = int((a.sizes != b.sizes[partners]).any(1).sum())
+    if border is not None:
+        return luma_rows(a, b, partners, border)
 
     def distances(index):
         return distances_of_pair(a.open_one(index), b.open_one(partners[index]))
@@ -332,7 +362,6 @@ def pair_rows(a, b):
     with ThreadPoolExecutor(workers()) as pool:
         measured = list(pool.map(distances, range(len(a))))
     of = f"{len(a):,} pairs"
-    n_resized = int((a.sizes != b.sizes[partners]).any(1).sum())
     if n_resized:
         of += f", {n_resized:,} of B scaled to A's size"
     rows = []
@@ -360,6 +389,33 @@ def distances_of_pair(a, b):
     return metrics.l1(pixels_a, pixels_b), metrics.psnr(pixels_a, pixels_b), ssim
 
 
+def luma_rows(a, b, partners, border):
+    """The rows of --luma, for pairs of equal sizes.
+
+    Args:
+        partners: for each image of a, the index of its partner in b.
+
+    Raises:
+        UserError: the sizes of a pair differ, or an image is too small.
+    """
+    for name, size, other in zip(a.names, a.sizes, b.sizes[partners]):
+        if (size != other).any():
+            raise UserError(
+                f"--luma compares images of equal sizes, and {name} is {size[0]} x {size[1]} in A "
+                f"and {other[0]} x {other[1]} in B"
+            )
+        enlargements.check_size(name, size, border)
+
+    def compared(index):
+        one = image_sets.scaled(a.open_one(index), a.sizes[index], 3).transpose(1, 2, 0)
+        other = image_sets.scaled(b.open_one(partners[index]), a.sizes[index], 3)
+        return enlargements.compare(one, other.transpose(1, 2, 0), border)
+
+    with ThreadPoolExecutor(workers()) as pool:
+        measured = list(pool.map(compared, range(len(a))))
+    return enlargements.rows_of(measured, f"{len(a):,} pairs")
+
+
 def load_both(args):
     """A and B as image sets; MNIST's digits come at the other set's size."""
     if args.A in image_sets.WORDS:
@@ -378,7 +434,9 @@ def evaluate(args):
         ("A", f"{len(a):,} of {a.resolution}", a.name),
         ("B", f"{len(b):,} of {b.resolution}", b.name),
     ]
-    pairs = pair_rows(a, b)
+    pairs = pair_rows(a, b, args.luma)
+    if args.luma is not None and not pairs:
+        raise UserError("--luma compares pairs, and A and B have no files with the same names")
     if args.features == "none":
         if not pairs:
             raise UserError(

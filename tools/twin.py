@@ -10,6 +10,7 @@ torch`). A twin cannot be resumed, since the state of its optimizers is PyTorch'
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,14 +40,15 @@ def main(argv=None):
     twin = Twin(name)
     seconds = 0.0
 
-    def train_step(*args, **kwargs):
+    def timed(step, *args, **kwargs):
         nonlocal seconds
         start = time.perf_counter()
-        losses = twin.train_step(*args, **kwargs)
+        losses = twin.step(step, *args, **kwargs)
         seconds += time.perf_counter() - start
         return losses
 
-    script.train_step = train_step
+    for step in twin.steps():
+        setattr(script, step, partial(timed, step))
     script.main(argv[1:])
     print(f"PyTorch's steps took {seconds / 60:.1f} minutes, with the copies to and from it.")
 

@@ -290,6 +290,7 @@ HUGE = {
     "infogan": {"width": 1024, "img_size": 512},
     "pix2pix": {"width": 256, "img_size": 512},
     "spade": {"width": 256, "style_dim": 4096},
+    "srgan": {"width": 256, "n_blocks": 100},
     "stackgan": {"width_G": 4096, "width_D": 4096, "n_blocks": 100},
     "stargan": {"width": 256, "n_blocks": 100},
     "text2img": {"width_G": 4096, "width_D": 4096},

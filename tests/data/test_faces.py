@@ -15,6 +15,7 @@ from common.data import (
 from common.data.augment import Augment
 from common.data.captions import load_captions
 from common.data.decode import to_float
+from common.data.resolution import load_resolutions
 
 import json
 import re
@@ -383,12 +384,17 @@ def test_the_word_for_the_default():
     same(load_attributes("digits", 16, 3), load_attributes(None, 16, 3))
     same(load_domains("digits", None, 16, 3), load_domains(None, None, 16, 3))
     same(load_pairs("digits", 16, 3), load_pairs(None, 16, 3))
+    copies = [load_resolutions(word, 32, 4, 3, "train") for word in ("digits", None)]
+    same(*copies)
     parse = load("spade").parse_args
     spade = [parse(["--img_size", "32"]), parse(["--img_size", "32", "--data_dir", "digits"])]
     same(*(label_maps.load(args, "train") for args in spade))
 
 
-WITHOUT_STACKED = ["cgan_mnist", "text2img", "stackgan", "pix2pix", "cyclegan", "stargan", "spade"]
+WITHOUT_STACKED = [
+    *("cgan_mnist", "text2img", "stackgan", "pix2pix"),
+    *("cyclegan", "stargan", "spade", "srgan"),
+]
 
 
 @pytest.mark.parametrize("name", WITHOUT_STACKED)
@@ -463,7 +469,8 @@ def test_only_stargan_has_faces_by_default(capsys):
 
 # ---- scripts ----
 
-SMALLEST = {"cyclegan": 32, "pix2pix": 32, "spade": 32, "stackgan": 32, "stargan": 32}
+TRANSLATORS = ("cyclegan", "pix2pix", "spade", "srgan", "stackgan", "stargan")
+SMALLEST = dict.fromkeys(TRANSLATORS, 32)
 
 
 @pytest.mark.parametrize("name", list(ROWS))

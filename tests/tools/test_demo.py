@@ -32,6 +32,7 @@ KINDS = {
     "infogan": drawing.Codes,
     "pix2pix": painting.Translator,
     "spade": painting.MapPainter,
+    "srgan": painting.Enlarger,
     "stackgan": drawing.Sentence,
     "stargan": painting.AttributeEditor,
     "text2img": drawing.Sentence,
@@ -320,6 +321,25 @@ def test_a_picture_is_translated_in_both_directions(tmp_path):
     assert [len(images) for images in model.examples.values()] == [10, 10]
 
 
+def test_a_picture_is_enlarged_as_by_srgan(tmp_path):
+    """At its own size, beside bicubic interpolation; a large one is reduced first."""
+    folder = write_run("srgan", tmp_path / "run")
+    path = write_png(tmp_path / "a.png", (40, 30))
+    expected = translated("srgan", folder, path, tmp_path / "out")
+    model = painting.Enlarger(load_run(folder))
+    image, remark = model.read(path)
+    assert remark is None
+    bicubic, large = model.draw(image)
+    assert np.array_equal(reduced(large, 120), expected)
+    by_pillow = Image.open(path).resize((160, 120), Image.BICUBIC)
+    difference = np.abs(reduced(bicubic, 120) - np.asarray(by_pillow).astype(int))
+    assert difference[8:-8, 8:-8].max() <= 1
+    assert model.examples.shape == (10, 3, 8, 8)
+    image, remark = model.read(write_png(tmp_path / "large.png", (512, 300)))
+    assert image.shape == (1, 3, 150, 256)
+    assert remark == "The picture is reduced to 256 x 150 pixels first."
+
+
 def test_attributes_are_changed_as_by_stargan(tmp_path):
     """Of those that exclude each other, the second is set; and one of the others."""
     folder = write_run("stargan", tmp_path / "run")
@@ -438,7 +458,7 @@ def test_a_map_is_painted_in_the_style_of_a_picture_or_of_a_seed(tmp_path):
 
 def test_without_the_data_there_are_no_test_pictures(tmp_path, capsys):
     """The run of somebody else, whose data are not here."""
-    for name in ("pix2pix", "stargan", "cyclegan", "spade", "context_encoder"):
+    for name in ("pix2pix", "stargan", "cyclegan", "spade", "context_encoder", "srgan"):
         folder = write_run(name, tmp_path / name, "--data_dir", tmp_path / "gone")
         model = KINDS[name](load_run(folder))
         shown = model.maps if name == "spade" else model.examples

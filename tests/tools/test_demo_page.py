@@ -43,6 +43,7 @@ RUNS = (
     "cyclegan",
     "stargan",
     "spade",
+    "srgan",
 )
 THUMBNAILS = ".thumbnail-item"
 CLICK_TAB = """
@@ -337,7 +338,8 @@ def good_file(folder, name="good.png", colour="red"):
 
 
 @pytest.mark.parametrize(
-    ("name", "label"), [("cyclegan", "Translation"), ("stargan", "Translation")]
+    ("name", "label"),
+    [("cyclegan", "Translation"), ("stargan", "Translation"), ("srgan", "Enlarged")],
 )
 def test_uploads(browser, name, label, tmp_path):
     tab = Tab(browser, name)

@@ -27,6 +27,22 @@ def test_a_run_of_the_twin_moves_the_weights_alike(name, tiny, tmp_path, monkeyp
     assert_same_movement(before, ours, theirs, tolerance)
 
 
+def test_the_steps_of_all_phases_are_the_twins(tiny_runs, tmp_path, monkeypatch):
+    """srgan.py's first phase, four steps of `mse_step`."""
+    name = "srgan"
+    script = load(name)
+    before = weights_at_the_start(monkeypatch)
+    for step in ("mse_step", "train_step"):
+        monkeypatch.setattr(script, step, getattr(script, step))
+    flags = [*tiny_runs(name).flags, "--n_epochs", 1, "--mse_epochs", 1, "--lr", 1e-5]
+    run(name, *flags, "--out_dir", tmp_path / "script")
+    monkeypatch.setattr(script.nn.Adam, "step", None)  # no step is Jittor's any more
+    twin.main([name, *map(str, flags), "--out_dir", str(tmp_path / "twin")])
+    ours = saved_arrays(tmp_path / "script")
+    theirs = saved_arrays(tmp_path / "twin")
+    assert_same_movement(before, ours, theirs, 0.05, ("discriminator",))
+
+
 @pytest.mark.parametrize("argv", [[], ["gan_of_tomorrow"], ["dcgan", "--resume", "x"]])
 def test_an_unknown_script_and_a_resumed_twin_are_refused(fails, argv):
     code, line = fails(twin.main, argv)

@@ -12,6 +12,7 @@ NETWORKS = {
     "cyclegan": ("G", "F"),
     "infogan": ("generator", "discriminator"),
     "pix2pix": ("generator",),
+    "srgan": ("generator",),
     "stargan": ("generator",),
     "text2img": ("generator", "discriminator", "text_encoder", "image_encoder"),
 }

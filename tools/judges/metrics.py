@@ -174,3 +174,35 @@ def gaussian_mean(image):
     height, width = (side - SSIM_WINDOW + 1 for side in image.shape[:2])
     rows = sum(w * image[i : i + height] for i, w in enumerate(weights))
     return sum(w * rows[:, i : i + width] for i, w in enumerate(weights))
+
+
+# ---- enlarged images, as the literature on super-resolution compares them ----
+
+
+def luma(pixels):
+    """The luma (H, W, 1) of an image (H, W, 3), both uint8: Y of ITU-R BT.601.
+
+    It goes from 16 to 235, and is rounded, as MATLAB's `rgb2ycbcr` returns it. An image
+    (H, W, 1) is returned as it is.
+    """
+    if pixels.shape[2] == 1:
+        return pixels
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    return np.uint8(np.floor(16 + pixels @ weights + 0.5))[..., None]
+
+
+def without_border(image, border):
+    """(H, W, C) without `border` pixels on each side."""
+    height, width = image.shape[:2]
+    return image[border : height - border, border : width - border]
+
+
+def gradient_energy(image):
+    """How sharp an image (H, W, C) is: the mean of the squared differences.
+
+    Each pixel has two, to its right and to its lower neighbour; they are added.
+    """
+    image = image.astype(np.float64)
+    right = image[:-1, 1:] - image[:-1, :-1]
+    down = image[1:, :-1] - image[:-1, :-1]
+    return float((right**2 + down**2).mean())

@@ -3,7 +3,7 @@
 from common.errors import UserError
 
 from tools.pages.drawing import Codes, Number, Sentence, Walk
-from tools.pages.painting import AttributeEditor, HoleFiller, MapPainter, Translator
+from tools.pages.painting import AttributeEditor, Enlarger, HoleFiller, MapPainter, Translator
 
 
 def kind_of(args):
@@ -29,6 +29,8 @@ def kind_of(args):
         return MapPainter
     if "hole" in flags and flags.get("task", "inpaint") == "inpaint":  # not another task
         return HoleFiller
+    if "scale" in flags:
+        return Enlarger
     if "input" in flags:
         return Translator
     raise UserError(f"there is no page for runs of {args.script}.py")

@@ -17,7 +17,14 @@ from starlette.middleware import Middleware  # gradio's own server
 from tools.pages.canvas import canvas
 from tools.pages.drawing import LARGEST_CODE, N_STEPS, Codes, Number, Sentence, Walk
 from tools.pages.networks import as_picture
-from tools.pages.painting import HOLE, AttributeEditor, HoleFiller, MapPainter, Translator
+from tools.pages.painting import (
+    HOLE,
+    AttributeEditor,
+    Enlarger,
+    HoleFiller,
+    MapPainter,
+    Translator,
+)
 from tools.pages.reading import url_of
 
 LARGEST_NEW_SEED = 9999  # of the buttons that choose a seed
@@ -379,6 +386,35 @@ def hole_page(page, model):
         page.on_select(gallery(model.examples[0]), choose, None, outputs)
 
 
+def enlarger_page(page, model):
+    first = first_of(model.examples)
+    bicubic, large = if_any(model.draw, first) or (None, None)
+    with gr.Row():
+        with gr.Column():
+            upload = upload_button(model.channels)
+            source = picture(if_any(as_picture, first), "Input 输入", PICTURE_HEIGHT - 100)
+        with gr.Column():
+            answer = picture(large, "Enlarged 放大结果")
+            usual = picture(bicubic, "Bicubic 双三次插值")
+
+    def enlarge(image):
+        bicubic, large = model.draw(image)
+        return as_picture(image), large, bicubic
+
+    def read(path):
+        image, remark = model.read(path)
+        page.remark(remark)
+        return enlarge(image)
+
+    def choose(index):
+        return enlarge(model.examples[index : index + 1])
+
+    outputs = [source, answer, usual]
+    page.on([upload.upload], read, upload, outputs)
+    if model.examples is not None:
+        page.on_select(gallery(model.examples), choose, None, outputs)
+
+
 def attribute_page(page, model):
     first = first_of(model.examples)
     values = [0] * len(model.names) if first is None else model.found(first)
@@ -488,6 +524,7 @@ PAGES = {  # {class of the model: (its page, what to do there)}
     Sentence: (sentence_page, "Write a sentence. 写一句话。"),
     Translator: (translator_page, "Choose a picture. 选一张图片。"),
     HoleFiller: (hole_page, "Brush the hole. 涂出要填补的地方。"),
+    Enlarger: (enlarger_page, "Choose a small picture. 选一张小图片。"),
     AttributeEditor: (
         attribute_page,
         "Choose a picture, then drag its attributes. 选一张图片，再拖动属性。",

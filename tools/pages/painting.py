@@ -4,10 +4,12 @@ import common
 from common.data import label_maps, spread, tasks
 from common.data.decode import to_float
 from common.data.label_maps import Classes, colours_of
+from common.data.resolution import resize
 from common.data.toy.scenes import CLASSES
 from common.errors import UserError
 from common.images import as_rgb, to_uint8
 from common.inpainting import fill
+from common.translation import in_tiles
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from tools.pages.reading import (
     picture_of,
     seed_of,
     slider_value,
+    small_picture_of,
     transparency_of,
     url_of,
 )
@@ -30,6 +33,7 @@ N_COLOURS = 12  # of a palette for outlines, at most
 LEAST_SHARE = 0.003  # of the pixels of the test inputs, for a colour of the palette
 ALIKE = 34  # difference in a channel, up to which two colours are one of the palette
 FLAT = 0.5  # share of the pixels in the N_COLOURS commonest, above which inputs are drawings
+LARGEST = 256  # pixels of the longer side of a picture that is enlarged
 FINE = 256  # pixels of the longer side of a canvas for outlines, at least
 HOLE = (255, 0, 255)  # the colour that a hole is brushed in
 
@@ -218,6 +222,42 @@ def distinct(colours):
         if all(np.abs(colour - other).max() > ALIKE for other in kept):
             kept.append(colour)
     return kept
+
+
+class Enlarger:
+    """A model that enlarges a picture of any size.
+
+    Args:
+        run: a `TrainedRun`.
+    """
+
+    def __init__(self, run):
+        self.args = run.args
+        self.channels = run.args.channels
+        self.generator = run.networks["generator"]
+        self.tile = run.script.TILE
+        self.examples = test_items(lambda: spread(run.script.load(run.args, "test"))[0])
+
+    def read(self, path):
+        """The image of an uploaded file, LARGEST at most, and a remark or None."""
+        return small_picture_of(path, self.channels, LARGEST)
+
+    def draw(self, image):
+        """Two enlargements of an image (1, C, H, W): bicubic, and the model's."""
+        if image is None:
+            raise UserError("Choose a picture first.")
+        scale = self.args.scale
+        bicubic = resize(image, (scale * image.shape[2], scale * image.shape[3]))
+        large = in_tiles(
+            lambda tiles: common.predict(self.generator, tiles),
+            image,
+            (self.tile, self.tile),
+            scale,
+        )
+        return as_picture(bicubic), as_picture(large)
+
+    def warm_up(self):
+        self.draw(np.zeros((1, self.channels, 8, 8), np.float32))
 
 
 class AttributeEditor:

@@ -4,7 +4,7 @@ Every mistake is a UserError, whose text the page shows.
 """
 
 from common.data.captions import LONGEST
-from common.data.decode import Unreadable, fit, open_image, open_picture, to_float
+from common.data.decode import Unreadable, fit, open_image, open_picture, pixels_of, to_float
 from common.data.holes import OPAQUE, WHITE, is_transparent, opacity_of
 from common.errors import UserError
 
@@ -101,10 +101,28 @@ def picture_of(path, channels, shape):
         channels: 1 or 3; for an array in a `.npy` file, any number.
         shape: (height, width).
     """
+    image, remark = opened_picture(path, channels, at_least=shape)
+    return to_float(fit(image, shape))[None], remark
+
+
+def small_picture_of(path, channels, largest):
+    """As `picture_of`, at its own size, or reduced to a longer side of `largest`."""
+    image, remark = opened_picture(path, channels, at_least=largest)
+    factor = largest / max(image.size)
+    if factor < 1:
+        width, height = (max(1, round(factor * side)) for side in image.size)
+        image = image.resize((width, height), Image.BICUBIC)
+        reduced = f"The picture is reduced to {width} x {height} pixels first."
+        remark = reduced if remark is None else f"{remark} {reduced}"
+    return to_float(pixels_of(image))[None], remark
+
+
+def opened_picture(path, channels, at_least):
+    """An uploaded file as `open_picture` returns it, and a remark or None."""
     if path is None:
         raise UserError("Choose a picture first.")
     try:
-        image = fit(open_picture(path, channels, at_least=shape), shape)
+        image = open_picture(path, channels, at_least=at_least)
     except Unreadable as error:
         kinds = "a PNG, JPEG, WEBP, BMP or TIFF file" if channels in (1, 3) else "a .npy file"
         raise UserError(
@@ -114,7 +132,7 @@ def picture_of(path, channels, shape):
     remark = None
     if Path(path).suffix.lower() == ".gif":
         remark = "Of a GIF only the first frame is used."
-    return to_float(image)[None], remark
+    return image, remark
 
 
 def transparency_of(path, shape):

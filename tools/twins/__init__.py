@@ -3,7 +3,8 @@
 They are what a script is compared with. `tools/twins/<script>.py` has
 
     train_step    with the arguments of the script's own, on PyTorch's modules,
-                  optimizers and tensors
+                  optimizers and tensors; and the steps of other phases, such as
+                  mse_step, under the script's names
     FORWARD       {class name: forward pass}, a function (module, *inputs) for each
                   class of networks that has its own
 
@@ -63,6 +64,10 @@ def convert_plain(layer, name):
         return torch.nn.Dropout(layer.p)
     if name == "Upsample":
         return torch.nn.Upsample(scale_factor=layer.scale_factor, mode=layer.mode)
+    if name == "PReLU":
+        return torch.nn.PReLU(layer.num_parameters)
+    if name == "PixelShuffle":
+        return torch.nn.PixelShuffle(layer.upscale_factor)
     if name == "LeakyReLU":
         return torch.nn.LeakyReLU(layer.scale)
     if name == "ReflectionPad2d":
@@ -189,8 +194,16 @@ class Twin:
         self.parameters = {}  # {id of Jittor's: PyTorch's}
         self.device = "cpu"  # the first call sets it
 
+    def steps(self):
+        """The names of the script's steps: "train_step", and those of other phases."""
+        return [name for name in vars(self.source) if name.endswith("_step")]
+
     def train_step(self, *args, **kwargs):
         """The losses of one step, {name: Jittor scalar}."""
+        return self.step("train_step", *args, **kwargs)
+
+    def step(self, name, *args, **kwargs):
+        """As `train_step`, for the step with this name."""
         self.device = "cuda" if jt.flags.use_cuda else "cpu"
         # Modules first: an optimizer is converted with their parameters.
         for kind in (nn.Module, jt.optim.Optimizer):
@@ -199,7 +212,7 @@ class Twin:
                     self.get(value)
         args = [self.get(value) for value in args]
         kwargs = {name: self.get(value) for name, value in kwargs.items()}
-        losses = self.source.train_step(*args, **kwargs)
+        losses = getattr(self.source, name)(*args, **kwargs)
         if self.write_back:
             self.copy_weights()
         return {name: jt.array(np.float32([loss.item()])) for name, loss in losses.items()}

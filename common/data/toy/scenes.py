@@ -8,6 +8,8 @@ seen, which changes all its colours: the time of day is the style.
 from common.data.items import LazyImages
 from common.data.toy.drawn import COLOURS, bundled_digits, dilate, enlarge, grey
 
+from dataclasses import dataclass
+
 import numpy as np
 
 CLASSES = ("sky", "water", "ground", *(f"digit {k}" for k in range(10)))
@@ -26,6 +28,28 @@ HORIZON = np.float32([[250, 205, 190], [185, 222, 250], [250, 135, 55], [32, 38,
 # RGB in white light.
 SEA = np.float32([40, 120, 130])
 SAND = np.float32([215, 185, 120])
+
+
+@dataclass
+class Placed:
+    """A digit within a scene.
+
+    Attributes:
+        digit: which one it is.
+        top, left, side: of its square, in pixels.
+        shape: (side, side) bool, where it has ink.
+    """
+
+    digit: int
+    top: int
+    left: int
+    side: int
+    shape: np.ndarray
+
+    def cut(self, image):
+        """Its square of an image (..., H, W)."""
+        rows = slice(self.top, self.top + self.side)
+        return image[..., rows, self.left : self.left + self.side]
 
 
 class Scenes(LazyImages):
@@ -57,18 +81,22 @@ class Scenes(LazyImages):
         return N_SCENES[self.split]
 
     def load(self, index, seed=0):
-        rng = np.random.default_rng([14, self.split == "test", index])
-        labels = self.draw_map(rng)
+        rng = self.rng_of(index)
+        labels, _ = self.draw_map(rng)
         picture = paint(labels, self.times[index], rng)
         if self.channels == 1:
             picture = grey(picture[None])[0]
         return labels.astype(np.int32), picture
 
+    def rng_of(self, index):
+        """The numpy generator that draws a scene: its map, then its picture."""
+        return np.random.default_rng([14, self.split == "test", index])
+
     def draw_map(self, rng):
-        """A random map (height, width) uint8.
+        """A random map (height, width) uint8, and the `Placed` digits in it.
 
         It has sky, water below a wavy horizon, ground below a wavy shore, and two to
-        four digits anywhere.
+        four digits anywhere; the later ones cover the earlier ones.
         """
         height = self.height
         width = self.width
@@ -79,13 +107,15 @@ class Scenes(LazyImages):
             wave = 0.04 * np.sin(2 * np.pi * (rng.uniform(0.5, 2) * x + rng.uniform()))
             line = rng.uniform(low, high) + wave + rng.uniform(-0.1, 0.1) * (x - 0.5)
             labels[y >= line * height] = name
+        placed = []
         for k in rng.choice(len(self.digits), rng.integers(2, 5), replace=False):
             side = int(rng.uniform(0.45, 0.6) * min(height, width))
             shape = enlarge(dilate(self.pixels[[k]], 1), side)[0] > 127
             top = rng.integers(height - side + 1)
             left = rng.integers(width - side + 1)
             labels[top : top + side, left : left + side][shape] = FIRST_DIGIT + self.digits[k]
-        return labels
+            placed.append(Placed(int(self.digits[k]), top, left, side, shape))
+        return labels, placed
 
 
 def paint(labels, time, rng):
