@@ -415,7 +415,6 @@ def generate(run, args):
         args.channels,
         multiple=1,
         tile=args.tile or TILE,
-        scale=args.scale,
     )
 
 

@@ -27,17 +27,7 @@ QUALITY = {suffix: {"quality": 95} for suffix in (".jpg", ".jpeg", ".webp")}
 
 
 def translate_folder(
-    run,
-    source,
-    translate,
-    shape,
-    channels,
-    *,
-    multiple,
-    tile=None,
-    condition=None,
-    prepare=None,
-    scale=1,
+    run, source, translate, shape, channels, *, multiple, tile=None, condition=None, prepare=None
 ):
     """Writes one translation for each image of `source`, under the same name.
 
@@ -51,15 +41,13 @@ def translate_folder(
             that is the trained run's own folder, into `translated` within it.
         source: an image, or a folder that is searched recursively.
         translate: a function of an image (1, channels, H, W), float32 numpy in [-1, 1],
-            that returns one of `scale` times its height and width, with any number of
-            channels.
+            that returns one with any number of channels; with `tile` it may be larger.
         shape: (height, width) that the network was trained at.
         channels: of the images that `translate` takes.
         condition: a function of the whole image, whose result `translate` takes as a
             second argument, the same for all tiles.
         prepare: a function of each image of `open_picture`, whose result is translated
             instead.
-        scale: how much larger a translation is than its image; with `tile` only.
 
     Raises:
         UserError: there is nothing to read, too much of it is broken, or an output
@@ -78,7 +66,7 @@ def translate_folder(
         if prepare is not None:
             image = prepare(image)
         covering = cover(image, shape) if needs_covering else None
-        translation = translate_one(image, covering, translate, multiple, tile, condition, scale)
+        translation = translate_one(image, covering, translate, multiple, tile, condition)
         write_picture(translation, out_dir / file.relative_to(root))
         n_written += 1
     say(f"Translated {n_written} images into {out_dir}.")
@@ -149,7 +137,7 @@ def output_folder(run, root, is_file):
     return out_dir
 
 
-def translate_one(image, covering, translate, multiple, tile, condition, scale):
+def translate_one(image, covering, translate, multiple, tile, condition):
     """The translation (C, H, W) of one image; see `translate_folder`.
 
     Args:
@@ -169,7 +157,7 @@ def translate_one(image, covering, translate, multiple, tile, condition, scale):
     if tile is None:
         return translate(whole, *conditions)[0, :, :height, :width]
     own_size = to_float(pixels_of(image))[None]
-    return in_tiles(lambda images: translate(images, *conditions), own_size, (tile, tile), scale)[0]
+    return in_tiles(lambda images: translate(images, *conditions), own_size, (tile, tile))[0]
 
 
 def cover(image, shape):
@@ -180,32 +168,33 @@ def cover(image, shape):
     return pixels_of(image.resize(size, Image.BICUBIC))
 
 
-def in_tiles(translate, images, tile, scale=1):
+def in_tiles(translate, images, tile):
     """`translate` of images (N, C, H, W) in overlapping tiles, joined without seams.
 
     Neighbours share at least a quarter of a tile, where their weights fall linearly
     towards each one's border. An image smaller than a tile is padded by reflection.
 
     Args:
-        translate: a function of images (N, C, *tile) that returns images of `scale`
-            times that size, with any number of channels.
+        translate: a function of images (N, C, *tile) that returns images of that size,
+            or of a multiple of it, with any number of channels.
         tile: (height, width).
 
     Returns:
-        (N, any, scale * H, scale * W)
+        (N, any, H, W), or the same multiple of H and W.
     """
     height, width = images.shape[2:]
     below = max(tile[0] - height, 0)
     right = max(tile[1] - width, 0)
     images = np.pad(images, [(0, 0), (0, 0), (0, below), (0, right)], mode="reflect")
-    weight = np.outer(ramp(scale * tile[0]), ramp(scale * tile[1]))
-    weights = np.zeros((scale * images.shape[2], scale * images.shape[3]), np.float32)
     total = None
     for top in tile_starts(images.shape[2], tile[0]):
         for left in tile_starts(images.shape[3], tile[1]):
             part = images[:, :, top : top + tile[0], left : left + tile[1]]
             output = translate(np.ascontiguousarray(part))
             if total is None:
+                scale = output.shape[2] // tile[0]
+                weight = np.outer(ramp(scale * tile[0]), ramp(scale * tile[1]))
+                weights = np.zeros((scale * images.shape[2], scale * images.shape[3]), np.float32)
                 total = np.zeros((*output.shape[:2], *weights.shape), np.float32)
             rows = slice(scale * top, scale * (top + tile[0]))
             columns = slice(scale * left, scale * (left + tile[1]))

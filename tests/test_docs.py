@@ -234,8 +234,11 @@ def test_each_script_has_one_row_in_the_results():
 
 
 def test_readmes_are_of_equal_length_and_not_long():
-    lengths = [len(text(path).splitlines()) for path in READMES]
-    assert max(lengths) <= 200
+    """Their tables are left out: each script adds a line."""
+    lengths = []
+    for path in READMES:
+        lengths.append(sum(not line.startswith("|") for line in text(path).splitlines()))
+    assert max(lengths) <= 170
     assert max(lengths) - min(lengths) <= 10
 
 

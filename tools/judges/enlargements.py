@@ -118,7 +118,7 @@ def photo_rows(generator, run_args, tile, folder):
         small = shrink(original, scale)
         bicubic = resize(small, (height, width)).transpose(1, 2, 0)
         enlarged = in_tiles(
-            lambda tiles: predict(generator, tiles), to_float(small)[None], (tile, tile), scale
+            lambda tiles: predict(generator, tiles), to_float(small)[None], (tile, tile)
         )
         original = original.transpose(1, 2, 0)
         measured["bicubic"].append(compare(bicubic, original, scale))

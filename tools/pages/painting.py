@@ -252,7 +252,6 @@ class Enlarger:
             lambda tiles: common.predict(self.generator, tiles),
             image,
             (self.tile, self.tile),
-            scale,
         )
         return as_picture(bicubic), as_picture(large)
 
