@@ -447,6 +447,9 @@ class Parser(argparse.ArgumentParser):
         self.check_call(args)
         if args.resume or args.init_from:
             args = self.merge_stored(argv, args)
+        given = self.given(argv)
+        if "n_epochs" in given and "n_images" not in given:
+            args.n_images = None  # that of --paper or of the checkpoint
         args.script = self.script
         if args.out_dir is None and args.resume:
             args.out_dir = str(Path(args.resume).parent)

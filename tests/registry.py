@@ -248,6 +248,18 @@ ROWS = {
         starts_from="images",
         fixed=("optimizer_MSE",),
     ),
+    "unit": Script(
+        make_data=domains,
+        flags=[*TRANSLATOR, "--n_blocks", 1],
+        losses={
+            *("loss_D_A", "loss_D_B", "loss_G_AB", "loss_G_BA"),
+            *("loss_rec_A", "loss_rec_B", "loss_cycle_A", "loss_cycle_B"),
+            *("loss_KL", "loss_KL_cycle"),
+        },
+        networks={"vaes": "vaes", "D_A": "D_A", "D_B": "D_B"},
+        starts_from="images",
+        augments=True,
+    ),
     "stargan": Script(
         make_data=folders,
         flags=[*TRANSLATOR, "--n_blocks", 1, "--n_critic", 2],

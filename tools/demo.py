@@ -12,7 +12,7 @@ tabs. What the page asks for depends on the script:
     text2img, stackgan            a sentence, in the language of the run's captions
     pix2pix                       a canvas for outlines, or a picture to upload
     context_encoder               a picture to brush a hole on; also pix2pix's inpaint
-    cyclegan                      a picture to upload, in both directions
+    cyclegan, unit                a picture to upload, in both directions
     srgan                         a small picture to upload, which becomes larger
     stargan                       a picture, and a slider for each attribute
     spade                         a canvas for label maps, and a picture for the style

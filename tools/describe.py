@@ -117,6 +117,10 @@ def of_srgan(args):
     }
 
 
+def of_unit(args):
+    return {name: [image(args)] for name in ("vaes", "D_A", "D_B")}
+
+
 def of_stargan(args):
     attributes = jt.zeros((1, len(args.selected_attrs)))
     return {"generator": [image(args), attributes], "discriminator": [image(args)]}
@@ -148,6 +152,7 @@ EXAMPLES = {
     "stackgan": of_stackgan,
     "stargan": of_stargan,
     "text2img": of_text2img,
+    "unit": of_unit,
     "vae": of_vae,
     "wgan": of_wasserstein_gan,
     "wgan_gp": of_wasserstein_gan,

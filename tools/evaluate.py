@@ -69,8 +69,8 @@ a border of N pixels left out, N mostly being the factor of the enlargement; and
 
 If A is one of these words, B is evaluated on the task of a script:
 
-    pix2pix, cyclegan, stargan, usps   a run of a translator on its built-in data: do
-                                       test digits get the colour or the style that was
+    pix2pix, cyclegan, unit,           a run of a translator on its built-in data: do
+    stargan, usps                      test digits get the colour or the style that was
                                        asked for, and are they still read as the same
                                        digit? Do test faces get the attribute, and keep
                                        all others? (tools/judges/translations.py)

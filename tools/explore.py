@@ -1,10 +1,13 @@
-"""Walks through the latent space of a trained model that draws images from noise.
+"""Walks through the latent space of a trained model.
+
+All walks but the last are for models that draw images from noise.
 
     python tools/explore.py results/dcgan --walk interpolate
     python tools/explore.py results/dcgan --walk arithmetic --plus 3,17,22 --minus 4,5,9
     python tools/explore.py results/dcgan --walk direction --attribute slant
     python tools/explore.py results/began --walk real
     python tools/explore.py results/cgan_mnist --walk interpolate --label 7
+    python tools/explore.py results/unit --walk common
 
 The walks are
 
@@ -24,6 +27,9 @@ The walks are
                  model draws, from noise that Adam has found, and the path from one to
                  the other. It shows what the model cannot draw. The images are of the
                  test split, if the data have one.
+    common       For unit.py, whose two domains have their codes in one space: four
+                 straight lines, each from the code of a test image of domain A to that
+                 of another. Each has two rows: decoded into A, and into B.
 
 The picture is walk_<name>.png in the run's own folder, or in --out_dir.
 """
@@ -58,7 +64,7 @@ def parse_args(argv=None):
     parser.add_argument("run", help="the out_dir of a run, or a checkpoint")
     parser.add_argument(
         "--walk",
-        choices=("interpolate", "arithmetic", "direction", "real"),
+        choices=("interpolate", "arithmetic", "direction", "real", "common"),
         required=True,
         help="what to show",
     )
@@ -358,6 +364,38 @@ def walk_between_images(model, flags):
     return np.concatenate(rows), 12
 
 
+def walk_through_the_common_space(run, script, flags):
+    """As `walk`, between codes of images of domain A."""
+    vaes, *_ = script.build(flags)
+    run.checkpoint(vaes=vaes)
+    run.restore()
+    images, _ = script.fixed_images(flags)
+    codes = common.predict(vaes.encode_A, images[:8])
+    rows = []
+    for start, end in zip(codes[::2], codes[1::2]):
+        path = line(start.ravel(), end.ravel(), 10).reshape(-1, *start.shape)
+        rows += [common.predict(vaes.decode_A, path), common.predict(vaes.decode_B, path)]
+    return np.concatenate(rows), 10
+
+
+def check_walk(name, reader, flags):
+    """Refuses a walk that the model of a checkpoint does not have.
+
+    Raises:
+        UserError: it draws no images from noise, or its domains share no codes.
+    """
+    if name == "common" and "vaes" not in reader.meta["values"]:
+        raise common.UserError(
+            f"--walk common is for runs of unit.py: {flags.script}.py has no codes that two "
+            "domains share"
+        )
+    if name != "common" and not is_explorable(reader, flags):
+        raise common.UserError(
+            f"{flags.script}.py draws no images from noise, or from noise and a label: "
+            "it has no latent space to walk through"
+        )
+
+
 def main(argv=None):
     args = parse_args(argv)
     flags = []
@@ -367,19 +405,18 @@ def main(argv=None):
         flags += ["--seed", str(args.seed)]
     try:
         script, run_args, reader = open_run(args.run, flags=flags)
-        if not is_explorable(reader, run_args):
-            raise common.UserError(
-                f"{run_args.script}.py draws no images from noise, or from noise and a label: "
-                "it has no latent space to walk through"
-            )
+        check_walk(args.walk, reader, run_args)
     except common.UserError as error:
         args.error(str(error))
     jt.flags.use_cuda = common.choose_device(run_args.device)
     with common.Run(run_args) as run:
-        model = load_model(run, script, run_args, args.label)
-        if args.walk == "real":
+        if args.walk == "common":
+            images, nrow = walk_through_the_common_space(run, script, run_args)
+        elif args.walk == "real":
+            model = load_model(run, script, run_args, args.label)
             images, nrow = walk_between_images(model, run_args)
         else:
+            model = load_model(run, script, run_args, args.label)
             images, nrow = walk(args, model)
         common.save_image(images, run.out_dir / f"walk_{args.walk}.png", nrow=nrow)
 

@@ -36,6 +36,7 @@ KINDS = {
     "stackgan": drawing.Sentence,
     "stargan": painting.AttributeEditor,
     "text2img": drawing.Sentence,
+    "unit": painting.Translator,
     "vae": drawing.Walk,
     "wgan": drawing.Walk,
     "wgan_gp": drawing.Walk,
@@ -305,15 +306,16 @@ def test_what_is_wrong_with_a_hole(tmp_path):
         model.read_mask(None)
 
 
-def test_a_picture_is_translated_in_both_directions(tmp_path):
-    folder = write_run("cyclegan", tmp_path / "run")
+@pytest.mark.parametrize("name", ["cyclegan", "unit"])
+def test_a_picture_is_translated_in_both_directions(name, tmp_path):
+    folder = write_run(name, tmp_path / "run")
     path = write_png(tmp_path / "a.png", (32, 32))
     model = painting.Translator(load_run(folder))
     image, _ = model.read(path)
     found = {}
     for flag, direction in (("AtoB", "A → B"), ("BtoA", "B → A")):
         flags = ("--direction", flag)
-        expected = translated("cyclegan", folder, path, tmp_path / flag, *flags)
+        expected = translated(name, folder, path, tmp_path / flag, *flags)
         found[flag] = reduced(model.draw(image, direction), 32)
         assert np.array_equal(found[flag], expected)
     assert not np.array_equal(found["AtoB"], found["BtoA"])
@@ -458,7 +460,7 @@ def test_a_map_is_painted_in_the_style_of_a_picture_or_of_a_seed(tmp_path):
 
 def test_without_the_data_there_are_no_test_pictures(tmp_path, capsys):
     """The run of somebody else, whose data are not here."""
-    for name in ("pix2pix", "stargan", "cyclegan", "spade", "context_encoder", "srgan"):
+    for name in ("pix2pix", "stargan", "cyclegan", "unit", "spade", "context_encoder", "srgan"):
         folder = write_run(name, tmp_path / name, "--data_dir", tmp_path / "gone")
         model = KINDS[name](load_run(folder))
         shown = model.maps if name == "spade" else model.examples

@@ -15,6 +15,7 @@ NETWORKS = {
     "srgan": ("generator",),
     "stargan": ("generator",),
     "text2img": ("generator", "discriminator", "text_encoder", "image_encoder"),
+    "unit": ("vaes", "D_A", "D_B"),
 }
 AVERAGES = {
     "cyclegan": {"averaged_G": "G", "averaged_F": "F"},

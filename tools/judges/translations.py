@@ -5,15 +5,18 @@ tools/evaluate.py calls it with one of
     pix2pix   Outlines of test digits: are they painted in the colour of their class?
               And the L1 distance to the targets, as a share of that of the best
               constant picture.
-    cyclegan  Test digits of both domains: are they read as the same digit after the
+    cyclegan, unit
+              Test digits of both domains: are they read as the same digit after the
               translation, by a classifier that knows the other domain? And the mean
               brightness, compared with that of the domain.
     stargan   Test faces after each change of an attribute: does a classifier of faces
               read the change, and all else as it was? Of a run with --data_dir digits,
               test digits: colour, ground, digit, thickness of the strokes.
-    usps      MNIST's test digits in the style of USPS: are they read as the same digit,
-              by five classifiers that know USPS alone? There are five since they differ
-              by several per cent on images that are unlike USPS. --usps is its folder.
+    usps      MNIST's test digits in the style of USPS, by a run of cyclegan.py or of
+              unit.py from MNIST to USPS: are they read as the same digit, by five
+              classifiers that know USPS alone? There are five since they differ by
+              several per cent on images that are unlike USPS. And digits of USPS in
+              the style of MNIST, by a classifier of MNIST. --usps is USPS's folder.
 
 All images come from test splits, which no script trains on. "Wanted" in the table is
 what a good run reaches.
@@ -28,6 +31,8 @@ from common.ema import EMA
 from common.errors import UserError
 from common.images import to_uint8
 from common.predict import predict
+
+from functools import partial
 
 import numpy as np
 
@@ -143,11 +148,15 @@ def nearest(colours, palette):
     return np.linalg.norm(differences, axis=2).argmin(1)
 
 
-# ---- cyclegan ----
+# ---- cyclegan and unit ----
 
 
-def open_cyclegan(script, run_args, reader):
-    """The generators A to B and B to A of a run, with averaged weights."""
+def open_both(script, run_args, reader):
+    """The translators A to B and B to A of a run, averaged ones if there are any."""
+    if run_args.script == "unit":
+        vaes, _, _ = script.build(run_args)
+        reader.load({"vaes": vaes}, exact=False)
+        return vaes.A_to_B, vaes.B_to_A
     G, F, _, _ = script.build(run_args)
     averaged_G = EMA(G, run_args.ema_decay)
     averaged_F = EMA(F, run_args.ema_decay)
@@ -163,17 +172,17 @@ def on_paper(images):
     return for_classifier(sheets)
 
 
-def judge_cyclegan(args):
-    """The table's rows (measure, value, of what) for the run `args.B`."""
-    script, run_args, reader = open_built_in("cyclegan", args.B)
-    G, F = open_cyclegan(script, run_args, reader)
+def judge_both(name, args):
+    """The table's rows (measure, value, of what) for the run `args.B` of a script."""
+    script, run_args, reader = open_built_in(name, args.B)
+    A_to_B, B_to_A = open_both(script, run_args, reader)
     domains = drawn.digit_domains(run_args.img_size, "test", run_args.channels)
     (white, white_labels), (inked, inked_labels) = domains
     classifier_B = digit_classifier.of_digits(args.mnist, args.n_steps, on_paper)
     classifier_A = digit_classifier.of_digits(args.mnist, args.n_steps)
     return [
-        *domain_rows("A to B", classifier_B, translated(G, white), white_labels, inked),
-        *domain_rows("B to A", classifier_A, translated(F, inked), inked_labels, white),
+        *domain_rows("A to B", classifier_B, translated(A_to_B, white), white_labels, inked),
+        *domain_rows("B to A", classifier_A, translated(B_to_A, inked), inked_labels, white),
     ]
 
 
@@ -193,11 +202,13 @@ def domain_rows(name, classifier, fake, labels, real):
 
 
 def judge_usps(args):
-    """As `judge_cyclegan`, for a run from MNIST to USPS."""
+    """As `judge_both`, for a run from MNIST to USPS."""
     if args.usps is None:
         raise UserError("usps needs --usps, the folder of USPS's IDX files")
-    script, run_args, reader = open_run(args.B, "cyclegan")
-    G, _ = open_cyclegan(script, run_args, reader)
+    script, run_args, reader = open_run(args.B)
+    if run_args.script not in ("cyclegan", "unit"):
+        raise UserError(f"{args.B} is a run of {run_args.script}.py, not of cyclegan.py or unit.py")
+    A_to_B, B_to_A = open_both(script, run_args, reader)
     usps = load_digits(args.usps, digit_classifier.SIZE, 1, n_classes=10)
     classifiers, held = usps_classifiers(usps, args)
 
@@ -216,7 +227,12 @@ def judge_usps(args):
         n_test=image_sets.N_TEST,
     )
     as_they_are = for_classifier(test.images)
-    in_style = for_classifier(translated(G, test.images))
+    in_style = for_classifier(translated(A_to_B, test.images))
+    back = load_digits(args.usps, run_args.img_size, run_args.channels, n_classes=10)
+    in_style_of_mnist = for_classifier(translated(B_to_A, back.images[held]))
+    of_mnist = digit_classifier.of_digits(args.mnist, args.n_steps)
+    found, _ = of_mnist.read(in_style_of_mnist)
+    as_it_is, _ = of_mnist.read(usps.images[held])
     return [
         row(
             "USPS digits that the classifiers have not seen, read right",
@@ -225,6 +241,8 @@ def judge_usps(args):
         ),
         row("MNIST's test digits as they are, read right", as_they_are, test.labels),
         row("in the style of USPS, read as the same digit", in_style, test.labels, 0.9),
+        share_row("USPS digits, read by a classifier of MNIST", as_it_is == usps.labels[held]),
+        share_row("the same, in the style of MNIST", found == usps.labels[held]),
     ]
 
 
@@ -446,7 +464,8 @@ def brightness_of_border(images):
 
 JUDGES = {
     "pix2pix": judge_pix2pix,
-    "cyclegan": judge_cyclegan,
+    "cyclegan": partial(judge_both, "cyclegan"),
+    "unit": partial(judge_both, "unit"),
     "stargan": judge_stargan,
     "usps": judge_usps,
 }
