@@ -337,9 +337,14 @@ def generator_loss(fake_logits):
     return nn.softplus(-fake_logits).mean()
 
 
-def kl_divergence(mu):
-    """KL(N(mu, I) || N(0, I)), but for a constant factor: the mean of mu^2."""
-    return (mu**2).mean()
+def kl_divergences(mu):
+    """KL(N(mu, I) || N(0, I)) of A and of B, added up, but for a constant factor.
+
+    Args:
+        mu: (2 B, 4 width, H / 4, W / 4), of both domains. The term of a domain is the
+            mean of its mu^2.
+    """
+    return 2 * (mu**2).mean()
 
 
 def l1_distance(images, others):
@@ -352,6 +357,40 @@ def halves(joint):
     """The first and the second half of a batch, (B, ...) each, of (2 B, ...)."""
     n = len(joint) // 2
     return joint[:n], joint[n:]
+
+
+def decoded_into_both(vaes, real_A, real_B, noise):
+    """Images of both domains, encoded and then decoded into both.
+
+    The shared layers take A and B as one batch, A first, which is faster. Under
+    instance norm images do not depend on each other.
+
+    Args:
+        noise: (2 B, 4 width, H / 4, W / 4), which is added to the codes' means.
+
+    Returns:
+        The means (2 B, 4 width, H / 4, W / 4), then images (B, C, H, W): those of A
+        decoded into A and into B, and those of B decoded into B and into A.
+    """
+    features = jt.concat([vaes.encoder_A(real_A), vaes.encoder_B(real_B)], dim=0)
+    mu = vaes.shared_encoder(features)
+    features = vaes.shared_decoder(mu + noise)
+    rec_A, fake_A = halves(vaes.decoder_A(features))
+    fake_B, rec_B = halves(vaes.decoder_B(features))
+    return mu, rec_A, fake_B, rec_B, fake_A
+
+
+def decoded_back(vaes, fake_B, fake_A, noise):
+    """Translations of A and of B, encoded and then decoded into A and into B again.
+
+    Returns:
+        The means (2 B, ...) of the codes, those of A's translations first, and two
+        batches of images (B, C, H, W).
+    """
+    features = jt.concat([vaes.encoder_B(fake_B), vaes.encoder_A(fake_A)], dim=0)
+    mu = vaes.shared_encoder(features)
+    features_A, features_B = halves(vaes.shared_decoder(mu + noise))
+    return mu, vaes.decoder_A(features_A), vaes.decoder_B(features_B)
 
 
 def train_step(
@@ -372,27 +411,15 @@ def train_step(
     vaes, D_A, D_B = networks
     optimizer_G, optimizer_D = optimizers
 
-    # Codes of both domains, A first, decoded into both. One batch for the shared layers
-    # is faster, and under instance norm images do not depend on each other.
-    features = jt.concat([vaes.encoder_A(real_A), vaes.encoder_B(real_B)], dim=0)
-    mu = vaes.shared_encoder(features)
-    features = vaes.shared_decoder(mu + noise)
-    rec_A, fake_A = halves(vaes.decoder_A(features))
-    fake_B, rec_B = halves(vaes.decoder_B(features))
+    mu, rec_A, fake_B, rec_B, fake_A = decoded_into_both(vaes, real_A, real_B, noise)
 
     # D_A and D_B: real images against translations
     loss_D_A = discriminator_loss(D_A(real_A), D_A(fake_A.detach()))
     loss_D_B = discriminator_loss(D_B(real_B), D_B(fake_B.detach()))
     optimizer_D.step(lambda_GAN * (loss_D_A + loss_D_B))
 
-    # the cycles: translations of A are images of B, and the other way round
-    features = jt.concat([vaes.encoder_B(fake_B), vaes.encoder_A(fake_A)], dim=0)
-    cycle_mu = vaes.shared_encoder(features)
-    features_A, features_B = halves(vaes.shared_decoder(cycle_mu + cycle_noise))
-    cycle_A = vaes.decoder_A(features_A)
-    cycle_B = vaes.decoder_B(features_B)
-
     # both VAEs: reconstructions, cycles, and translations that D should take for real
+    cycle_mu, cycle_A, cycle_B = decoded_back(vaes, fake_B, fake_A, cycle_noise)
     losses = {
         "loss_D_A": loss_D_A,
         "loss_D_B": loss_D_B,
@@ -402,15 +429,13 @@ def train_step(
         "loss_rec_B": l1_distance(rec_B, real_B),
         "loss_cycle_A": l1_distance(cycle_A, real_A),
         "loss_cycle_B": l1_distance(cycle_B, real_B),
-        # The mean over both domains; their divergences are added up.
-        "loss_KL": 2 * kl_divergence(mu),
-        "loss_KL_cycle": 2 * kl_divergence(cycle_mu),
+        "loss_KL": kl_divergences(mu),
+        "loss_KL_cycle": kl_divergences(cycle_mu),
     }
-    adversarial = losses["loss_G_AB"] + losses["loss_G_BA"]
-    distances = losses["loss_rec_A"] + losses["loss_rec_B"]
-    distances += losses["loss_cycle_A"] + losses["loss_cycle_B"]
-    divergences = losses["loss_KL"] + losses["loss_KL_cycle"]
-    loss = lambda_GAN * adversarial + lambda_rec * distances + lambda_KL * divergences
+    loss = lambda_GAN * (losses["loss_G_AB"] + losses["loss_G_BA"])
+    loss += lambda_rec * (losses["loss_rec_A"] + losses["loss_rec_B"])
+    loss += lambda_rec * (losses["loss_cycle_A"] + losses["loss_cycle_B"])
+    loss += lambda_KL * (losses["loss_KL"] + losses["loss_KL_cycle"])
     optimizer_G.step(loss)  # Jittor: computes the gradients of the VAEs, and updates them
     return losses
 

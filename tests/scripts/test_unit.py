@@ -95,8 +95,9 @@ def test_the_adversarial_losses_by_hand():
     assert script.generator_loss(zeros).item() == pytest.approx(np.log(2))
 
 
-def test_the_divergence_is_the_mean_of_the_squares():
-    assert script.kl_divergence(jt.array(np.float32([[1, -3], [2, 0]]))).item() == 3.5
+def test_the_divergences_are_means_of_squares():
+    """Of A, (1 + 9) / 2, and of B, (4 + 0) / 2."""
+    assert script.kl_divergences(jt.array(np.float32([[1, -3], [2, 0]]))).item() == 7
 
 
 def test_losses_refuse_shapes_that_would_broadcast():

@@ -88,7 +88,10 @@ def test_usps_is_judged_by_five_classifiers(tmp_path, monkeypatch):
     found = evaluate.main(["usps", str(folder), "--usps", str(usps), "--n_steps", "1"])
     as_they_are = found["MNIST's test digits as they are, read right"]
     assert found["in the style of USPS, read as the same digit"] == as_they_are
-    assert len(list((tmp_path / "cache" / "jittor-gan-collection").iterdir())) == 5
+    as_they_are = found["USPS digits, read by a classifier of MNIST"]
+    assert found["the same, in the style of MNIST"] == as_they_are
+    cache = tmp_path / "cache" / "jittor-gan-collection"
+    assert len(list(cache.iterdir())) == 5 + 1  # of USPS, and one of MNIST
 
 
 def test_what_cannot_be_judged_is_refused(tmp_path, fails):
