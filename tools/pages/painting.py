@@ -54,15 +54,10 @@ class Translator:
     def __init__(self, run):
         self.args = run.args
         self.shape = run.args.shape
-<<<<<<< HEAD
         self.task = getattr(run.args, "task", None)
-        if "G" in run.networks:
-            self.directions = {"A → B": run.networks["G"], "B → A": run.networks["F"]}
-=======
         both = both_directions(run.networks)
         if both:
             self.directions = dict(zip(("A → B", "B → A"), both))
->>>>>>> f65b9c1 (unit.py: two VAEs with a common latent space)
             items = test_items(lambda: run.script.fixed_images(run.args))
             self.examples = dict(zip(self.directions, items or (None, None)))
             self.palette = None
@@ -123,7 +118,6 @@ class Translator:
             self.draw(image, direction)
 
 
-<<<<<<< HEAD
 class HoleFiller:
     """A model that fills a hole, which a visitor brushes or uploads.
 
@@ -190,7 +184,8 @@ class HoleFiller:
         hole = np.zeros(self.shape, bool)
         hole[self.shape[0] // 2, self.shape[1] // 2] = True
         self.draw(image, hole)
-=======
+
+
 def both_directions(networks):
     """The translations A to B and B to A of a run, or None if it has one direction."""
     if "vaes" in networks:
@@ -198,7 +193,6 @@ def both_directions(networks):
     if "G" in networks:
         return networks["G"], networks["F"]
     return None
->>>>>>> f65b9c1 (unit.py: two VAEs with a common latent space)
 
 
 def palette_of(images):
