@@ -73,6 +73,20 @@ def label_maps(folder):
             Image.fromarray(labels).save(folder / split / "labels" / f"{i}.png")
 
 
+def instance_maps(folder):
+    """The layout of pix2pixHD's authors; objects of one class touch."""
+    for split, n in (("train", 8), ("test", 3)):
+        images(folder / f"{split}_img", n, seed=n, suffix="jpg")
+        rng = np.random.default_rng(n)
+        for kind, n_values in (("label", 3), ("inst", 5)):
+            (folder / f"{split}_{kind}").mkdir()
+            for i in range(n):
+                small = rng.integers(n_values, size=(4, 4), dtype=np.uint8)
+                small[0, 0] = n_values - 1
+                large = small.repeat(8, axis=0).repeat(8, axis=1)
+                Image.fromarray(large).save(folder / f"{split}_{kind}" / f"{i}.png")
+
+
 def captioned(folder):
     images(folder, 40)
     rows = "".join(
@@ -293,6 +307,24 @@ ROWS = {
         },
         starts_from="images",
         augments=True,
+    ),
+    "pix2pixhd": Script(
+        make_data=instance_maps,
+        flags=[
+            *TRANSLATOR,
+            *("--n_down", 2, "--n_blocks", 1, "--n_blocks_local", 1),
+            *("--width_D", 4, "--width_E", 4, "--feature_dim", 2, "--n_clusters", 3),
+            *("--global_epochs", 0, "--fixed_epochs", 0),
+        ],
+        losses={"loss_D", "loss_G", "loss_FM"},
+        networks={
+            "generator": "generator",
+            "encoder": "encoder",
+            "discriminator": "discriminator",
+        },
+        starts_from="images",
+        augments=True,
+        fixed=("encoder", "optimizer_global", "optimizer_coarse_D", "optimizer_enhancer"),
     ),
 }
 NOISE = [name for name, row in ROWS.items() if row.starts_from == "noise"]

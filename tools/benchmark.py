@@ -67,6 +67,7 @@ WITHOUT_FIRST_PHASES = {
     "srgan": "--mse_epochs 0",
     "text2img": "--text_epochs 0",
     "stackgan": "--text_epochs 0 --stage1_epochs 0",
+    "pix2pixhd": "--global_epochs 0 --fixed_epochs 0",
 }
 # Arguments of `Twin` for each peer.
 TWINS = {

@@ -16,6 +16,7 @@ tabs. What the page asks for depends on the script:
     srgan                         a small picture to upload, which becomes larger
     stargan                       a picture, and a slider for each attribute
     spade                         a canvas for label maps, and a picture for the style
+    pix2pixhd                     a canvas for label maps, and looks of their objects
 
 The page is for this machine alone: it listens on 127.0.0.1, and needs no network.
 Ctrl-C ends it. It needs gradio, on Python 3.10 to 3.12:

@@ -135,6 +135,21 @@ def of_spade(args):
     }
 
 
+def of_pix2pixhd(args):
+    labels = jt.zeros((1, *args.shape), "int32")
+    ids = jt.zeros((1, *args.shape), "int32")
+    codes = []
+    inputs = {}
+    if args.feature_dim > 0:
+        codes = [jt.zeros((1, load_script("pix2pixhd").MOST_INSTANCES, args.feature_dim))]
+        inputs["encoder"] = [image(args), ids]
+    return {
+        "generator": [labels, ids, *codes],
+        **inputs,
+        "discriminator": [labels, ids, image(args)],
+    }
+
+
 # {script: a function of its arguments that returns {network: its inputs}}, the networks
 # in the order in which the script's `build` returns them. One whose inputs are None is
 # printed without shapes.
@@ -147,6 +162,7 @@ EXAMPLES = {
     "gan": of_gan,
     "infogan": of_infogan,
     "pix2pix": of_pix2pix,
+    "pix2pixhd": of_pix2pixhd,
     "spade": of_spade,
     "srgan": of_srgan,
     "stackgan": of_stackgan,
@@ -288,6 +304,7 @@ def networks_and_inputs(script, args):
         return {name: (network, None) for name, network in networks.items()}
     if isinstance(networks, jt.nn.Module):
         networks = [networks]
+    networks = [network for network in networks if network is not None]
     if args.script in EXAMPLES:
         inputs = EXAMPLES[args.script](args)
         return {name: (network, inputs[name]) for name, network in zip(inputs, networks)}

@@ -10,6 +10,7 @@
     python tools/evaluate.py labels results/spade
     python tools/evaluate.py labels PICTURES --maps DATA
     python tools/evaluate.py srgan results/srgan --photos PHOTOGRAPHS
+    python tools/evaluate.py instances results/pix2pixhd
 
 A is what is evaluated, B what it should resemble. Each of them is a samples.npz as
 --n_samples writes it (`images`, (N, H, W, C) uint8, and perhaps `labels`), a folder of
@@ -93,6 +94,10 @@ If A is one of these words, B is evaluated on the task of a script:
                                        maps in the test split of DATA: can a network
                                        read the maps back from them?
                                        (tools/judges/labels.py)
+    instances                          a run of pix2pixhd.py: how far are its outputs
+                                       from the images where objects of one class touch?
+                                       Are digits read? What does the code of one object
+                                       change? (tools/judges/instances.py)
 """
 
 import argparse
@@ -121,6 +126,7 @@ from tools.judges import (
     enlargements,
     image_sets,
     inpainting,
+    instances,
     labels,
     metrics,
     modes,
@@ -137,6 +143,7 @@ MOST_NEIGHBOURS = 10_000
 JUDGES = {
     **translations.JUDGES,
     "infogan": codes.judge_codes,
+    "instances": instances.judge_instances,
     "modes": modes.judge_modes,
     "inpaint": inpainting.judge_inpaint,
     "labels": labels.judge_labels,

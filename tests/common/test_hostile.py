@@ -289,6 +289,7 @@ HUGE = {
     "gan": {"width": 8192, "maxout_units": 4096, "img_size": 256},
     "infogan": {"width": 1024, "img_size": 512},
     "pix2pix": {"width": 256, "img_size": 512},
+    "pix2pixhd": {"width": 256, "n_blocks": 50},
     "spade": {"width": 256, "style_dim": 4096},
     "srgan": {"width": 256, "n_blocks": 100},
     "stackgan": {"width_G": 4096, "width_D": 4096, "n_blocks": 100},

@@ -1,8 +1,9 @@
 """Runs of small, untrained networks of every script, for tools/demo.py."""
 
 from common import EMA
-from common.data import label_maps
+from common.data import instances, label_maps
 
+import numpy as np
 from registry import ROWS, load
 from untrained import write_checkpoint
 
@@ -15,6 +16,9 @@ def find_in_data(name, script, args):
     built_in = script.parse_args([])
     if name == "spade":
         label_maps.load(built_in, "test")
+        args.n_classes = built_in.n_classes
+    elif name == "pix2pixhd":
+        instances.load(built_in, "test")
         args.n_classes = built_in.n_classes
     elif name == "stargan":
         data = script.load(built_in, "test")
@@ -35,4 +39,14 @@ def write_run(name, folder, *flags):
     for network, part in ROWS[name].networks.items():
         if part != network:
             parts[part] = EMA(others[network], args.ema_decay)
+    if name == "pix2pixhd":
+        parts["looks"] = random_looks(script, args)
     return write_checkpoint(name, args, parts, folder)
+
+
+def random_looks(script, args):
+    """Looks of pix2pixhd.py, all of them known."""
+    looks = script.Looks(args.n_classes, args.n_clusters, args.feature_dim)
+    looks.centres[:] = np.random.default_rng(0).uniform(-1, 1, looks.centres.shape)
+    looks.counts[:] = args.n_clusters
+    return looks

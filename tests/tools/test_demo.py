@@ -16,7 +16,7 @@ from registry import ROWS, load, run, saved_arrays
 from small_runs import write_run
 
 from tools import demo
-from tools.pages import drawing, painting, reading
+from tools.pages import drawing, objects, painting, reading
 from tools.pages.kinds import kind_of
 from tools.pages.networks import Networks, as_picture, load_run, source_of
 from tools.pages.worker import Worker
@@ -31,6 +31,7 @@ KINDS = {
     "gan": drawing.Walk,
     "infogan": drawing.Codes,
     "pix2pix": painting.Translator,
+    "pix2pixhd": objects.ObjectPainter,
     "spade": painting.MapPainter,
     "srgan": painting.Enlarger,
     "stackgan": drawing.Sentence,
@@ -458,12 +459,55 @@ def test_a_map_is_painted_in_the_style_of_a_picture_or_of_a_seed(tmp_path):
     assert np.array_equal(model.draw(url, "1"), model.draw(url, "1"))
 
 
+def test_objects_are_painted_with_looks_of_their_own(tmp_path):
+    """Digits have five colours; another look of one object changes nothing else's."""
+    model = objects.ObjectPainter(load_run(write_run("pix2pixhd", tmp_path / "run")))
+    digits = [f"digit {k}" for k in range(1, 6)]
+    assert model.names == ["sky", "water", "ground", *digits]
+    assert len(np.unique(model.colours, axis=0)) == 8
+    entries = model.maps[0]
+    url = reading.url_of(model.coloured(entries))
+    labels = model.classes[entries][None]
+    ids = objects.numbered(labels[0], entries)[None]
+    codes = np.zeros((1, objects.MOST_INSTANCES, 2), np.float32)
+    for name in np.unique(ids):
+        codes[0, name] = model.look(entries[ids[0] == name][0], 5, 0)
+    expected = to_uint8(model.script.paint(model.generator, labels, ids, codes, 1))[0]
+    assert np.array_equal(reduced(model.draw(url, "5"), 32), expected)
+    assert not np.array_equal(model.draw(url, "5"), model.draw(url, "6"))
+
+    entry = entries.max()
+    assert model.entry_of(model.names[entry]) == entry
+    looks = [tuple(model.look(entry, 5, n)) for n in range(4)]
+    assert len(set(looks[:3])) == 3 and looks[3] == looks[0]
+    changes = [0] * 8
+    changes[entry] = 1
+    assert not np.array_equal(model.draw(url, "5", changes), model.draw(url, "5"))
+    with pytest.raises(UserError, match="no object digit 9"):
+        model.entry_of("digit 9")
+
+
+def test_a_class_with_one_object_in_each_map_has_one_colour():
+    labels = np.int32([[[0, 0, 1, 1]], [[0, 1, 1, 1]]])
+    ids = np.int32([[[0, 0, 1, 2]], [[0, 1, 1, 1]]])
+    assert objects.most_objects(labels, ids, 3).tolist() == [1, 2, 0]
+
+
 def test_without_the_data_there_are_no_test_pictures(tmp_path, capsys):
     """The run of somebody else, whose data are not here."""
-    for name in ("pix2pix", "stargan", "cyclegan", "unit", "spade", "context_encoder", "srgan"):
+    for name in (
+        "pix2pix",
+        "stargan",
+        "cyclegan",
+        "unit",
+        "spade",
+        "pix2pixhd",
+        "context_encoder",
+        "srgan",
+    ):
         folder = write_run(name, tmp_path / name, "--data_dir", tmp_path / "gone")
         model = KINDS[name](load_run(folder))
-        shown = model.maps if name == "spade" else model.examples
+        shown = model.maps if hasattr(model, "maps") else model.examples
         assert shown in (None, {"": None}, {"A → B": None, "B → A": None})
         assert "no test pictures" in capsys.readouterr().err
 

@@ -44,6 +44,7 @@ RUNS = (
     "stargan",
     "spade",
     "srgan",
+    "pix2pixhd",
 )
 THUMBNAILS = ".thumbnail-item"
 CLICK_TAB = """
@@ -375,6 +376,18 @@ def test_a_label_map(browser, tmp_path):
     tab.after(tab.button("Random style").click)
     tab.after(lambda: tab.upload(good_file(tmp_path)))
     assert tab.picture("Style")
+
+
+def test_objects_of_a_map(browser):
+    """A colour is an object; the last one, which is painted here, gets another look."""
+    tab = Tab(browser, "pix2pixhd")
+    assert len(tab.all(".palette button")) == 8
+    tab.all(".palette button")[7].click()
+    tab.after(lambda: tab.stroke([(-0.8, 0.2), (0.8, 0.2)]))
+    tab.after(tab.button("Another look for this object").click)
+    tab.after(tab.button("Random looks").click)
+    tab.after(tab.all(THUMBNAILS)[3].click)
+    assert_message(browser, lambda: tab.write("Seed of the looks", "x"), "whole number")
 
 
 # ---- what the page asks for, and what it listens on ----

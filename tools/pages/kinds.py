@@ -3,6 +3,7 @@
 from common.errors import UserError
 
 from tools.pages.drawing import Codes, Number, Sentence, Walk
+from tools.pages.objects import ObjectPainter
 from tools.pages.painting import AttributeEditor, Enlarger, HoleFiller, MapPainter, Translator
 
 
@@ -27,6 +28,8 @@ def kind_of(args):
         return AttributeEditor
     if "style_dim" in flags:
         return MapPainter
+    if "feature_dim" in flags:
+        return ObjectPainter
     if "hole" in flags and flags.get("task", "inpaint") == "inpaint":  # not another task
         return HoleFiller
     if "scale" in flags:

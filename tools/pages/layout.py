@@ -17,6 +17,7 @@ from starlette.middleware import Middleware  # gradio's own server
 from tools.pages.canvas import canvas
 from tools.pages.drawing import LARGEST_CODE, N_STEPS, Codes, Number, Sentence, Walk
 from tools.pages.networks import as_picture
+from tools.pages.objects import ObjectPainter
 from tools.pages.painting import (
     HOLE,
     AttributeEditor,
@@ -515,6 +516,49 @@ def map_examples(page, model, drawing, seed_box, styled):
     page.on_select(styles, choose_style, [drawing, seed_box], styled)
 
 
+def object_page(page, model):
+    """Maps with looks of objects: a seed for all of them, and another one for each."""
+    seed = str(model.args.seed)
+    nothing = [0] * len(model.names)
+    changes = gr.State(nothing)
+    first = None if model.maps is None else url_of(model.coloured(model.maps[0]))
+    with gr.Row():
+        with gr.Column():
+            drawing = canvas(model.canvas_size(), model.colours, model.names, 0, 3, first)
+        with gr.Column():
+            answer = picture(model.draw(first, seed) if first else None)
+            seed_box = seed_field(seed, "Seed of the looks 外观种子")
+            button = gr.Button("Random looks 随机外观", variant="primary")
+            chosen = gr.Dropdown(model.names, value=model.names[-1], label="Object 物体")
+            other = gr.Button("Another look for this object 换这个物体的外观")
+
+    def draw_random(url, seed):
+        return model.draw(url, seed), nothing
+
+    def draw_new(url):
+        seed = new_seed()
+        return seed, *draw_random(url, seed)
+
+    def change(url, seed, name, changes):
+        changes = list(changes)
+        changes[model.entry_of(name)] += 1
+        return model.draw(url, seed, changes), changes
+
+    page.on([drawing.input], model.draw, [drawing, seed_box, changes], answer, only_last=True)
+    page.on([seed_box.input], draw_random, [drawing, seed_box], [answer, changes], only_last=True)
+    page.on([button.click], draw_new, drawing, [seed_box, answer, changes])
+    page.on([other.click], change, [drawing, seed_box, chosen, changes], [answer, changes])
+    if model.maps is None:
+        return
+    shown = gallery([model.coloured(entries) for entries in model.maps], "Test maps 测试标签图")
+
+    def choose(index, seed, changes):
+        url = url_of(model.coloured(model.maps[index]))
+        return url, model.draw(url, seed, changes)
+
+    page.on_select(shown, choose, [seed_box, changes], [drawing, answer])
+
+
 # ---- all pages of a call ----
 
 PAGES = {  # {class of the model: (its page, what to do there)}
@@ -530,6 +574,7 @@ PAGES = {  # {class of the model: (its page, what to do there)}
         "Choose a picture, then drag its attributes. 选一张图片，再拖动属性。",
     ),
     MapPainter: (map_page, "Paint a map. 画标签图。"),
+    ObjectPainter: (object_page, "Paint a map; each colour is an object. 画图：一种颜色一个物体。"),
 }
 DRAW = "Draw, or choose a picture. 画一幅，或选一张图片。"
 

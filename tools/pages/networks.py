@@ -34,11 +34,13 @@ class TrainedRun:
         script: the script that trained it, as a module.
         args: its arguments.
         networks: the `Networks` in eval mode, with averaged weights where there are.
+        reader: the checkpoint's `Reader`, for what is no network.
     """
 
     script: Any
     args: Any
     networks: Networks
+    reader: Any = None
 
 
 def load_run(path, flags=()):
@@ -48,7 +50,7 @@ def load_run(path, flags=()):
         UserError: it is none, or is damaged.
     """
     script, args, reader = open_run(path, flags=flags)
-    return TrainedRun(script, args, load_networks(script, args, reader))
+    return TrainedRun(script, args, load_networks(script, args, reader), reader)
 
 
 def load_networks(script, args, reader):
@@ -67,6 +69,7 @@ def load_networks(script, args, reader):
     built = script.build(args)
     if isinstance(built, jt.nn.Module):
         built = [built]
+    built = [network for network in built if network is not None]  # pix2pixhd.py's encoder
     networks = Networks(zip(names, built))
     parts = dict(networks)
     for name in names:
