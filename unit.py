@@ -37,9 +37,11 @@ What to expect
     loss_rec and loss_cycle fall together. A loss_D near 2 log 2 = 1.39 means that this
     discriminator guesses; near 0, that it has won.
 
-Differences from the paper (--paper undoes the first)
+Differences from the paper (--paper undoes the first two)
     * 32 x 32 pixels, half of the width, twice the learning rate, and batches of 4 for
       some epochs instead of 500,000 steps of 1
+    * D has one layer more than the authors' for the same size, so that each score is
+      for the whole image instead of half of it
     * always: D is updated on the translations of which G is updated next, and not on
       others with another noise.
     * always: the KL divergence is the mean of E(x)^2 over all elements of the code, as
@@ -117,14 +119,14 @@ def parse_args(argv=None):
     if min(args.shape) < 2**args.n_layers_D:
         parser.error(
             f"--n_layers_D {args.n_layers_D} halves {min(args.shape)} pixels to less than one; "
-            f"at most {layers_for(min(args.shape)) + 2} fit"
+            f"at most {layers_for(min(args.shape)) + 1} fit"
         )
     return args
 
 
 def layers_for(size):
-    """The number of D's layers for images of this size: they leave 4 to 7 pixels."""
-    return int(np.log2(size)) - 2
+    """The number of D's layers for images of this size: they leave 2 or 3 pixels."""
+    return int(np.log2(size)) - 1
 
 
 def add_architecture(parser):
@@ -154,7 +156,7 @@ def add_architecture(parser):
         type=int,
         at_least=1,
         at_most=10,
-        help="layers of a discriminator, each of which halves the size (default: 3 for 32 "
+        help="layers of a discriminator, each of which halves the size (default: 4 for 32 "
         "pixels, one more for each doubling)",
     )
 
