@@ -100,10 +100,10 @@ MOST_SCENES = 2000  # training images whose codes are put into groups
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(n_epochs=18, batch_size=4, lr=0.0005)
+    parser.set_defaults(n_epochs=16, batch_size=4, lr=0.0002)
     parser.set_defaults(sample_interval=500, checkpoint_interval=1)
     parser.add_adam(b1=0.5, b2=0.999)
-    parser.add_decay(decay_epoch=13)
+    parser.add_decay(decay_epoch=12)
     add_architecture(parser)
     add_maps(parser)
     parser.add_augmentation()
@@ -157,7 +157,7 @@ def add_architecture(parser):
     """Flags that are stored with the weights; --resume takes them from there."""
     parser.add_images(img_size=64, channels=3)
     parser.add_architecture(
-        "--n_down", type=int, default=2, at_most=6, help="how often G1 and E halve the size"
+        "--n_down", type=int, default=1, at_most=6, help="how often G1 and E halve the size"
     )
     parser.add_architecture(
         "--n_blocks", type=int, default=4, at_least=0, at_most=50, help="residual blocks of G1"
@@ -166,10 +166,10 @@ def add_architecture(parser):
         "--n_blocks_local", type=int, default=2, at_least=0, at_most=50, help="the same of G2"
     )
     parser.add_architecture(
-        "--width", type=int, default=12, at_most=256, help="channels of G2's first layer; G1: twice"
+        "--width", type=int, default=16, at_most=256, help="channels of G2's first layer; G1: twice"
     )
     parser.add_architecture(
-        "--width_D", type=int, default=16, at_most=256, help="channels of D's first layer"
+        "--width_D", type=int, default=32, at_most=256, help="channels of D's first layer"
     )
     parser.add_architecture(
         "--width_E", type=int, default=8, at_most=256, help="channels of E's first layer"
@@ -672,6 +672,7 @@ def train(run, args):
             looks.find(encoder, data, args.batch_size)  # E is fixed from here on
             if run.has_begun:  # otherwise the checkpoint is already what it was
                 run.save()
+    generator = trained_part(generator, args, run.epoch)
     write_rows(run, generator, encoder, looks, shown, args, to="result.png")
 
 
@@ -801,10 +802,28 @@ class Looks:
 # ---- pictures ----
 
 
+def trained_part(generator, args, epoch):
+    """G1 until the first epoch that trains G2 is done, and then both.
+
+    Args:
+        epoch: how many epochs of the run are done.
+    """
+    if args.global_epochs > 0 and epoch <= args.global_epochs:
+        return generator.coarse
+    return generator
+
+
 def paint(generator, labels, ids, codes, chunk):
-    """Images (N, channels, H, W) of numpy maps (N, H, W), with these codes or None."""
-    arrays = (labels, ids) if codes is None else (labels, ids, codes)
-    return common.predict(generator, *arrays, chunk=chunk)
+    """Images (N, channels, H, W) of numpy maps (N, H, W), with these codes or None.
+
+    If the generator is G1, its images are enlarged.
+    """
+    step = 2 if isinstance(generator, GlobalGenerator) else 1
+    arrays = [labels[:, ::step, ::step], ids[:, ::step, ::step]]
+    if codes is not None:
+        arrays += [codes]
+    images = common.predict(generator, *arrays, chunk=chunk)
+    return images.repeat(step, axis=2).repeat(step, axis=3)
 
 
 def write_rows(run, generator, encoder, looks, shown, args, to=None):
@@ -814,7 +833,7 @@ def write_rows(run, generator, encoder, looks, shown, args, to=None):
     these are known.
 
     Args:
-        generator: G1 or both; G1's images are enlarged.
+        generator: G1 or both.
         encoder, looks: may be None.
         shown: labels and ids (N, H, W) and images (N, channels, H, W), numpy.
         to: a file name in the output folder (default: samples/step_<number>.png).
@@ -827,12 +846,8 @@ def write_rows(run, generator, encoder, looks, shown, args, to=None):
         rng = run.fixed_rng()
         codes += [looks.draw(labels, ids, rng) for _ in range(2)]
     rows = [coloured_maps(labels, ids, instances.n_classes(args)), images]
-    step = 2 if isinstance(generator, GlobalGenerator) else 1
     for of_row in codes:
-        outputs = paint(
-            generator, labels[:, ::step, ::step], ids[:, ::step, ::step], of_row, args.batch_size
-        )
-        rows.append(outputs.repeat(step, axis=2).repeat(step, axis=3))
+        rows.append(paint(generator, labels, ids, of_row, args.batch_size))
     run.save_rows(*rows, to=to)
 
 
@@ -869,6 +884,7 @@ def generate(run, args):
     run.restore()
     if encoder is not None and not looks.are_known():  # the training was stopped
         looks.find(encoder, instances.load(args, "train"), args.batch_size)
+    generator = trained_part(generator, args, run.epoch)
     if args.maps is not None:
         paint_folder(run, generator, looks, args)
     else:

@@ -422,6 +422,21 @@ def test_a_stopped_run_finds_its_looks_when_it_draws(tiny_runs, tmp_path, monkey
     assert results[0] == results[1]
 
 
+def test_g1_paints_until_the_enhancer_is_trained(tiny_runs, tmp_path):
+    """Its pixels are doubled."""
+    flags = [*tiny_runs("pix2pixhd").flags, "--global_epochs", 1, "--n_epochs", 1]
+    run("pix2pixhd", *flags, "--out_dir", tmp_path)
+    resume = ["--resume", tmp_path, "--n_epochs", 2, "--out_dir", tmp_path / "whole"]
+    run("pix2pixhd", *resume)
+    for folder, is_doubled in ((tmp_path, True), (tmp_path / "whole", False)):
+        picture = np.asarray(Image.open(folder / "result.png"))
+        tile = picture[2 + 2 * 34 :, 2:][:32, :32]
+        small = tile[::2, ::2]
+        doubled = small.repeat(2, axis=0).repeat(2, axis=1)
+        assert small.std() > 0
+        assert np.array_equal(tile, doubled) == is_doubled
+
+
 def test_rows_of_pictures(tiny_runs, tmp_path, monkeypatch):
     """Maps with black boundaries, images, outputs with own codes and random looks."""
     half = tiny_runs("pix2pixhd").half

@@ -276,4 +276,5 @@ def load_networks(script, run_args, reader):
     n_classes = instances.n_classes(run_args)
     looks = script.Looks(n_classes, run_args.n_clusters, run_args.feature_dim)
     reader.load({**script.parts_of(generator, encoder), "looks": looks}, exact=False)
+    generator = script.trained_part(generator, run_args, reader.meta["epoch"])
     return generator, encoder, looks

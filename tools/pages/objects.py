@@ -39,7 +39,9 @@ class ObjectPainter:
         self.args = args
         self.shape = args.shape
         self.script = run.script
-        self.generator = run.networks["generator"]
+        self.generator = run.script.trained_part(
+            run.networks["generator"], args, run.reader.meta["epoch"]
+        )
         total = Classes(args.n_classes, args.ignore_label).total
         self.looks = run.script.Looks(total, args.n_clusters, args.feature_dim)
         run.reader.load({"looks": self.looks}, exact=False)
