@@ -532,8 +532,8 @@ def test_without_an_encoder(tiny_runs, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--img_size", 36], "--img_size 36: it must be a multiple of 8, such as 32 or 40"),
-        (["--img_size", 8], "--img_size 8: it must be a multiple of 8, such as 16 or 24"),
+        (["--img_size", 34], "--img_size 34: it must be a multiple of 4, such as 32 or 36"),
+        (["--img_size", 4], "--img_size 4: it must be a multiple of 4, such as 8 or 12"),
         (["--img_width", 40, "--n_down", 3], "--img_width 40: it must be a multiple of 16"),
         (["--n_down", 0], "--n_down"),
         (["--feature_dim", -1], "--feature_dim"),
