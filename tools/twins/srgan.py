@@ -30,11 +30,47 @@ def vgg54(module, images, originals):
     return (features(images) - features(originals).detach()).pow(2).sum(1).mean()
 
 
+def padded(x, kernel, stride):
+    """TensorFlow's padding of (B, C, S, S), where S is a multiple of the stride."""
+    above = (kernel - stride) // 2
+    below = kernel - stride - above
+    return F.pad(x, (above, below, above, below))
+
+
+def depthwise(module, x):
+    x = padded(x, module.kernel, module.stride)
+    return F.conv2d(x, module.weight, stride=module.stride, groups=x.shape[1])
+
+
+def block(module, x):
+    y = x
+    if module.widens:
+        y = F.relu6(module.bn0(module.expand_conv(y)))
+    y = F.relu6(module.bn1(module.depthwise_conv(y)))
+    y = module.bn2(module.project_conv(y))
+    return x + y if module.adds_input else y
+
+
+def efficientnet_loss(module, images, originals):
+    network = module.network
+
+    def features(x):
+        x = (127.5 * (x.expand(-1, 3, -1, -1) + 1) - 127) / 128
+        x = F.relu6(network.bn0(network.conv_stem(padded(x, 3, 2))))
+        return network.blocks[:5](x) / 360
+
+    return (features(images) - features(originals).detach()).pow(2).sum(1).mean()
+
+
 FORWARD = {
     "Residual": residual,
     "Generator": generator,
     "Discriminator": discriminator,
     "VGG54": vgg54,
+    "EfficientNetLoss": efficientnet_loss,
+    "EfficientNet": lambda m, x: x,  # only its layers are used
+    "Block": block,
+    "Depthwise": depthwise,
     "MaxPool2d": lambda m, x: F.max_pool2d(x, 2),
     "Pool": lambda m, x: x,  # the layer within Jittor's MaxPool2d
 }
@@ -47,7 +83,7 @@ def mse_step(G, optimizer_G, small, large):
 
 
 def train_step(networks, optimizers, small, large, *, content_loss, lambda_adv):
-    """The content loss is VGG54, or the squared error for any function."""
+    """The content loss is that of a module, or the squared error for any function."""
     G, D = networks
     optimizer_G, optimizer_D = optimizers
     content = content_loss if isinstance(content_loss, torch.nn.Module) else F.mse_loss

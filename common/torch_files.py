@@ -1,4 +1,4 @@
-"""Reads weights from a file of PyTorch, without PyTorch, and runs no code of the file.
+"""Weights from a file of PyTorch, read without PyTorch and without running its code.
 
 A `.pth` is a pickle, which can call any function when it is loaded. The reader allows
 only the few names that a dict of tensors needs. It reads both formats: the zip archive
@@ -6,6 +6,7 @@ of PyTorch 1.6 and later, and the older one, in which five pickles and then the 
 follow each other (torch/serialization.py, `_legacy_save`).
 """
 
+from common.checkpoint import load_module
 from common.data.files import check_regular
 from common.errors import UserError
 
@@ -195,3 +196,25 @@ def read_legacy(file, size):
             raise ValueError(f"a storage of {count:,} numbers")
         storage.numbers = np.frombuffer(file.read(n_bytes), storage.dtype)
     return found, unpickler.storages.values()
+
+
+def load_fitting(network, weights, path, name):
+    """Loads the weights that a network has; the others in the file are ignored.
+
+    Args:
+        network: a Jittor module.
+        weights: {name: array}.
+        path: the file that they come from, for the error.
+        name: of the network, for the error.
+
+    Raises:
+        UserError: a weight of the network is missing or has another shape.
+    """
+    wrong = []
+    for key, value in network.state_dict().items():
+        if key not in weights or weights[key].shape != tuple(value.shape):
+            wrong.append(key)
+    if wrong:
+        more = ", ..." if len(wrong) > 3 else ""
+        raise UserError(f"{path} does not fit {name}: {', '.join(wrong[:3])}{more}")
+    load_module(network, {key: weights[key] for key in network.state_dict()})

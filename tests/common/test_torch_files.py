@@ -1,7 +1,9 @@
 """Weights from files of PyTorch, good, damaged and hostile; their conversion."""
 
+from common import torch_files
 from common.checkpoint import read_npz
 from common.errors import UserError
+from common.torch_files import read_weights
 
 import pickle
 import struct
@@ -10,8 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tools import convert_weights, torch_files
-from tools.torch_files import read_weights
+from tools import convert_weights
 
 torch = pytest.importorskip("torch")
 
