@@ -219,7 +219,7 @@ def efficientnet_file(tmp_path_factory):
     return path
 
 
-# The blocks up to an eighth of the size (Tan 2019, table 1): stride, side of the filter.
+# The blocks up to an eighth of the size (Tan 2019, table 1): stride, side of filters.
 BLOCKS = [(1, 3), (2, 3), (1, 3), (2, 5), (1, 5)]
 
 
