@@ -55,7 +55,7 @@ from common.data import load_pairs, spread
 from common.data.augment import augmentation
 from common.data.holes import HOLES
 from common.data.pairs import distances
-from common.data.tasks import TASKS, completer, load_task_pairs, prepare
+from common.data.tasks import SCALE, TASKS, completer, load_task_pairs, prepare
 from common.inpainting import fill_folder
 
 import jittor as jt
@@ -476,6 +476,7 @@ def generate(run, args):
         channels,
         multiple=divisor(args),
         tile=args.tile,
+        by=SCALE if args.task == "enlarge" else 1,  # `prepare` enlarges the picture
         prepare=prepare(args.task),
     )
 

@@ -433,6 +433,7 @@ def generate(run, args):
         args.channels,
         multiple=1,
         tile=args.tile or TILE,
+        by=args.scale,
     )
 
 

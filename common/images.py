@@ -1,7 +1,7 @@
 """Pictures: a batch of images as one grid in a file."""
 
 from common.checkpoint import write_atomically
-from common.errors import NotFinite
+from common.errors import NotFinite, UserError
 
 from pathlib import Path
 
@@ -82,12 +82,15 @@ def save_picture(picture, path, file_format, **options):
     Raises:
         UserError: the file cannot be written.
     """
-    write_atomically(
-        path,
-        lambda file: picture.save(file, file_format, **options),
-        makes_folder=True,
-        is_flushed=False,
-    )
+    try:
+        write_atomically(
+            path,
+            lambda file: picture.save(file, file_format, **options),
+            makes_folder=True,
+            is_flushed=False,
+        )
+    except ValueError as error:  # a format that does not hold so large a picture
+        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def as_picture(pixels):

@@ -441,16 +441,21 @@ class Run:
             stored: the checkpoint's `StoredPhase`, after which nothing was trained.
             start: epochs or images of the run after which `phase` begins.
         """
+        where = f"and these flags put it into {self.phase.name}"
         if stored.name == self.phase.name:
             fits = stored.first_epoch == self.phase.first_epoch
+            where = (
+                f"which these flags begin after {self.phase.first_epoch} epochs "
+                f"instead of {stored.first_epoch}"
+            )
         elif in_images:  # the last batch of a phase may exceed its length
             fits = 0 <= self.n_images - start < stored.batch_size
         else:
             fits = self.epoch == start and stored.position == 0
         if not fits:
             raise UserError(
-                f"{self.args.resume} was saved in the phase {stored.name}, and these flags put it "
-                f"into {self.phase.name}: give the phases the lengths of its training"
+                f"{self.args.resume} was saved in the phase {stored.name}, {where}: "
+                "give the phases the lengths of its training"
             )
 
     def phase_of(self, name, start, length, in_images=False):

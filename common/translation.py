@@ -3,6 +3,8 @@
 from common.checkpoint import write_atomically
 from common.data.decode import (
     FORMAT_OF,
+    LARGEST_IMAGE,
+    SUFFIXES,
     Unreadable,
     check_images,
     list_images,
@@ -24,10 +26,12 @@ from PIL import Image
 
 LONGEST = 8  # times the shorter side; a longer strip would not fit into memory
 QUALITY = {suffix: {"quality": 95} for suffix in (".jpg", ".jpeg", ".webp")}
+MOST_ALONG = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels of a side, in a file
+STRIP = 256  # lines of a picture that become bytes at once
 
 
 def translate_folder(
-    run, source, translate, shape, channels, *, multiple, tile=None, condition=None, prepare=None
+    run, source, translate, shape, channels, multiple, tile=None, by=1, condition=None, prepare=None
 ):
     """Writes one translation for each image of `source`, under the same name.
 
@@ -35,6 +39,7 @@ def translate_folder(
     If the architecture needs sides that are multiples of `multiple`, the image is
     padded by reflection to the right and below, and the translation is cropped. With
     `tile` the image keeps its size and is translated in square tiles of that side.
+    Images that cannot be translated are left out, and a warning names them.
 
     Args:
         run: the translations go to its `out_dir`, in the subfolders of `source`; if
@@ -44,6 +49,7 @@ def translate_folder(
             that returns one with any number of channels; with `tile` it may be larger.
         shape: (height, width) that the network was trained at.
         channels: of the images that `translate` takes.
+        by: with `tile`, how many times larger `translate` makes a side.
         condition: a function of the whole image, whose result `translate` takes as a
             second argument, the same for all tiles.
         prepare: a function of each image of `open_picture`, whose result is translated
@@ -59,8 +65,7 @@ def translate_folder(
     out_dir = output_folder(run, root, is_file)
     files = check_images([source] if is_file else list_images(source), channels)
     needs_covering = tile is None or condition is not None
-    if needs_covering:
-        files = without_strips(files)
+    files = translatable(files, needs_covering, None if tile is None else by)
     n_written = 0
     for file, image in readable(files, channels, at_least=None if tile else shape):
         if prepare is not None:
@@ -86,33 +91,83 @@ def readable(files, channels, at_least):
             yield file, image
 
 
+def translatable(files, needs_covering, scale):
+    """The files without those that cannot be translated, which warnings name.
+
+    Args:
+        needs_covering: whether images are scaled until they cover the trained shape.
+        scale: of images translated at their own size, the factor of a side; or None.
+
+    Raises:
+        UserError: there are no others.
+    """
+    if needs_covering:
+        files = without_strips(files)
+    if scale is not None:
+        files = without_giants(files, scale)
+    return files
+
+
 def without_strips(files):
-    """The files without those that are much longer than wide, which one warning names.
+    """The files without those that are much longer than wide; see `without`."""
+
+    def reason_of(file, width, height):
+        if max(width, height) > LONGEST * min(width, height):
+            return f"{width} x {height} pixels are longer than {LONGEST} to 1"
+
+    return without(files, reason_of)
+
+
+def without_giants(files, scale):
+    """The files without those whose translations no file would hold; see `without`."""
+
+    def reason_of(file, width, height):
+        most = MOST_ALONG.get(file.suffix.lower(), LARGEST_IMAGE)
+        if scale**2 * width * height > LARGEST_IMAGE:
+            limit = f"{LARGEST_IMAGE:,} in all"
+        elif scale * max(width, height) > most:
+            limit = f"{most:,} along a side of a {file.suffix} file"
+        else:
+            return None
+        return (
+            f"{width} x {height} pixels would become {scale * width} x {scale * height}, "
+            f"and at most {limit} are written"
+        )
+
+    return without(files, reason_of)
+
+
+def without(files, reason_of):
+    """The files without those that cannot be translated, which one warning names.
+
+    Args:
+        reason_of: a function of a file, its width and its height that returns why it
+            cannot be, or None.
 
     Raises:
         UserError: there are no others.
     """
 
-    def size(file):
+    def reason(file):
         try:
-            return size_of(file)
+            width, height = size_of(file)
         except Unreadable:  # `readable` will say so
-            return 1, 1
+            return None
+        return reason_of(file, width, height)
 
     with ThreadPoolExecutor(workers()) as pool:
-        sizes = list(pool.map(size, files))
-    strips = [i for i, sides in enumerate(sizes) if max(sides) > LONGEST * min(sides)]
-    if not strips:
+        reasons = list(pool.map(reason, files))
+    wrong = [i for i, found in enumerate(reasons) if found is not None]
+    if not wrong:
         return files
-    width, height = sizes[strips[0]]
-    names = ", ".join(str(files[i]) for i in strips[:10])
-    if len(strips) > 10:
+    names = ", ".join(str(files[i]) for i in wrong[:10])
+    if len(wrong) > 10:
         names += ", ..."
-    reason = f"{width} x {height} pixels are longer than {LONGEST} to 1"
-    if len(strips) == len(files):
-        raise UserError(f"nothing is left to translate: {names} ({reason})")
-    warn(f"skipping {len(strips)} of {len(files)} images: {names} ({reason})")
-    left_out = set(strips)
+    first = reasons[wrong[0]]
+    if len(wrong) == len(files):
+        raise UserError(f"nothing is left to translate: {names} ({first})")
+    warn(f"skipping {len(wrong)} of {len(files)} images: {names} ({first})")
+    left_out = set(wrong)
     return [file for i, file in enumerate(files) if i not in left_out]
 
 
@@ -122,7 +177,13 @@ def output_folder(run, root, is_file):
     Args:
         root: the folder of the input.
         is_file: whether the input is one file in it.
+
+    Raises:
+        UserError: there is no input, or the translations would overwrite it or become
+            one.
     """
+    if not is_file and not root.exists():
+        raise UserError(f"--input {root} is neither a picture nor a folder")
     out_dir = run.out_dir
     resume = run.args.resume
     if resume and out_dir.resolve() == Path(resume).resolve().parent:
@@ -200,7 +261,8 @@ def in_tiles(translate, images, tile):
             columns = slice(scale * left, scale * (left + tile[1]))
             total[:, :, rows, columns] += weight * output
             weights[rows, columns] += weight
-    return (total / weights)[:, :, : scale * height, : scale * width]
+    total /= weights
+    return total[:, :, : scale * height, : scale * width]
 
 
 def ramp(side):
@@ -220,16 +282,21 @@ def write_picture(image, target):
     """Writes a translation (C, H, W) in [-1, 1] to a path.
 
     If C is neither 1 nor 3, or the path ends in `.npy`, it becomes an array (H, W, C)
-    float32 in [0, 1], or (H, W) if C is 1. Otherwise it becomes a picture of 8 bits.
-    The folder is created.
+    float32 in [0, 1], or (H, W) if C is 1. Otherwise it becomes a picture of 8 bits, a
+    PNG where the path ends in no suffix that scripts read. The folder is created.
     """
-    if target.suffix.lower() != ".npy" and len(image) in (1, 3):
-        picture = as_picture(to_uint8(image[None])[0])
-        suffix = target.suffix.lower()
-        save_picture(picture, target, FORMAT_OF.get(suffix, "PNG"), **QUALITY.get(suffix, {}))
+    suffix = target.suffix.lower()
+    if suffix != ".npy" and len(image) in (1, 3):
+        # In strips: `to_uint8` needs several times the memory of what it converts.
+        strips = [image[None, :, i : i + STRIP] for i in range(0, image.shape[1], STRIP)]
+        pixels = np.concatenate([to_uint8(strip)[0] for strip in strips])
+        if suffix not in SUFFIXES:
+            target = target.with_name(f"{target.name}.png")
+        options = QUALITY.get(suffix, {})
+        save_picture(as_picture(pixels), target, FORMAT_OF.get(suffix, "PNG"), **options)
         return
     values = ((image + 1) / 2).clip(0, 1).transpose(1, 2, 0).astype(np.float32)
-    if target.suffix.lower() != ".npy":
+    if suffix != ".npy":
         target = target.with_name(f"{target.name}.npy")
     array = values[..., 0] if len(image) == 1 else values
     write_atomically(target, lambda file: np.save(file, array), makes_folder=True, is_flushed=False)

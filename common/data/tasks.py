@@ -7,7 +7,7 @@ enlarge   the target's small copy, enlarged again by bicubic interpolation
 """
 
 from common.data.augment import NONE, sides
-from common.data.decode import LARGEST_IMAGE, to_float
+from common.data.decode import to_float
 from common.data.deep import Deep
 from common.data.folders import load_originals
 from common.data.holes import mask_of
@@ -228,15 +228,13 @@ def in_grey(image):
 
 
 def enlarged(image):
-    """An image of `open_picture`, enlarged by bicubic interpolation."""
+    """An image of `open_picture`, enlarged by bicubic interpolation.
+
+    `translate_folder` leaves out those that would be larger than LARGEST_IMAGE.
+    """
     image = of_eight_bits(image)
     height = SCALE * image.height
     width = SCALE * image.width
-    if height * width > LARGEST_IMAGE:
-        raise UserError(
-            f"a picture of {image.width} x {image.height} pixels would have {width} x {height} "
-            f"when it is enlarged, and at most {LARGEST_IMAGE:,} in all are written"
-        )
     pixels = np.asarray(image)
     if pixels.ndim == 2:
         return Image.fromarray(resize(pixels, (height, width)))

@@ -216,6 +216,37 @@ def test_strips_are_left_out_before_the_first_picture(tmp_path, mine, capsys):
     assert (tmp_path / "tiles/b.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "reason"),
+    [
+        ("x.png", (6000, 1100), "become 24000 x 4400, and at most 100,000,000 in all are written"),
+        ("x.webp", (4096, 8), "become 16384 x 32, and at most 16,383 along a side of a .webp file"),
+        ("x.JPG", (8, 16_376), "become 32 x 65504, and at most 65,500 along a side of a .JPG file"),
+    ],
+)
+def test_enlargements_that_no_file_holds(tmp_path, mine, capsys, name, size, reason):
+    """They are left out before the first picture is enlarged."""
+    Image.new("L", size).save(mine / name)
+    settings = {"tile": 16, "by": 4}
+    with pytest.raises(UserError, match=f"{size[0]} x {size[1]} pixels would {reason}"):
+        translate_all(mine, tmp_path / "out", **settings)
+    Image.new("L", (5, 3)).save(mine / "small.png")
+
+    def enlarge(images):
+        assert f"skipping 1 of 2 images: {mine}/{name}" in capsys.readouterr().err
+        return images.repeat(4, axis=2).repeat(4, axis=3)
+
+    translate_all(mine, tmp_path / "out", enlarge, **settings)
+    (found,) = (tmp_path / "out").iterdir()
+    assert found.name == "small.png" and read(found).shape == (12, 20, 3)
+
+
+def test_as_large_as_a_file_may_be(tmp_path, mine):
+    Image.new("L", (16_383, 1)).save(mine / "x.webp")
+    translate_all(mine, tmp_path / "out", tile=32)
+    assert read(tmp_path / "out/x.webp").shape == (1, 16_383, 3)
+
+
 def test_a_picture_that_breaks_meanwhile_is_left_out(tmp_path, mine, capsys):
     """So is a damaged one of a large folder, of which only the headers are checked."""
     for name in "abc":
@@ -278,6 +309,28 @@ PICTURE = np.float32([[[-1, 0]], [[1, -1]], [[0.5, 2]]])  # (3, 1, 2)
 def test_a_picture_of_8_bits(tmp_path, suffix):
     write_picture(PICTURE, tmp_path / f"x.{suffix}")
     assert read(tmp_path / f"x.{suffix}").tolist() == [[[0, 255, 191], [128, 0, 255]]]
+
+
+def test_a_picture_in_strips(tmp_path):
+    """Lines become bytes a few hundred at a time, of which none is lost."""
+    lines = np.linspace(-1, 1, 1000, dtype=np.float32)
+    write_picture(np.tile(lines[:, None], (3, 1, 2)), tmp_path / "x.png")
+    expected = np.floor((lines.astype(np.float64) + 1) / 2 * 255 + 0.5)
+    assert read(tmp_path / "x.png")[:, 1, 2].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["x.gif", "photo"])
+def test_a_suffix_that_is_not_read_gets_another_one(tmp_path, name):
+    write_picture(PICTURE, tmp_path / name)
+    (found,) = tmp_path.iterdir()
+    assert found.name == f"{name}.png"
+    assert Image.open(found).format == "PNG"
+
+
+def test_a_picture_that_a_format_does_not_hold(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write .*x\.webp: .*16383"):
+        write_picture(np.zeros((1, 1, 16_384), np.float32), tmp_path / "x.webp")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.npy"])
