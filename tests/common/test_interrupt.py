@@ -62,3 +62,54 @@ def test_an_ignored_interrupt_stays_ignored():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- while Jittor is imported ----
+
+IMPORT = """
+import os, signal, subprocess, sys
+import jittor_setup
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def import_jittor():
+{body}
+
+jittor_setup.import_jittor = import_jittor
+import common
+"""
+CAUGHT = """
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except:
+        pass
+"""
+REPLACED = """
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        sys.exit(0)
+"""
+CHILD = """
+    signal.signal(signal.SIGCHLD, lambda *_: os._exit(1))  # as Jittor's handler does
+    child = subprocess.Popen(["sleep", "60"])
+    child.send_signal(signal.SIGINT)  # which a terminal sends to all processes
+    child.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("body", [CAUGHT, REPLACED, CHILD], ids=["caught", "replaced", "child"])
+def test_an_interrupt_of_jittors_import(body):
+    code = IMPORT.format(body=body)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "Stopped.\n")
+
+
+def test_no_signal_is_held_back_after_the_import():
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import common; "
+        "assert not signal.pthread_sigmask(signal.SIG_BLOCK, []); "
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
