@@ -286,7 +286,7 @@ def test_nothing_to_translate(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(UserError, match=r"1 of 1 images cannot be read.*text\.png"):
         translate_all(tmp_path / "text.png", tmp_path / "out")
-    with pytest.raises(UserError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere is neither a picture nor a folder"):
         translate_all(tmp_path / "nowhere", tmp_path / "out")
 
 
