@@ -27,7 +27,7 @@ def fill_folder(run, source, mask, complete, shape, channels, *, hole, overlap=0
         source: an image, or a folder that is searched recursively.
         mask: the mask of one picture or of all pictures, or a folder of masks with
             their names, whatever the suffix; or None, if the transparent regions are
-            the holes (`holes.open_with_hole`).
+            the holes (`holes.open_with_hole`). It may lie within `source`.
         complete: a function of images (1, channels, H, W) float32 in [-1, 1] and masks
             (1, 1, H, W) float32, 1 where pixels are missing, that returns completed
             images.
@@ -45,7 +45,9 @@ def fill_folder(run, source, mask, complete, shape, channels, *, hole, overlap=0
     is_file = source.is_file()
     root = source.parent if is_file else source
     out_dir = output_folder(run, root, is_file)
-    files = check_images([source] if is_file else list_images(source), channels)
+    mask = None if mask is None else expanded(mask)
+    files = [source] if is_file else list_images(source)
+    files = check_images(without_masks(files, mask, source), channels)
     masks = masks_of(mask, files, root)
     for file in files:
         pixels, missing = open_with_hole(file, masks[file], channels)
@@ -54,15 +56,36 @@ def fill_folder(run, source, mask, complete, shape, channels, *, hole, overlap=0
     say(f"Filled the holes of {len(files)} images into {out_dir}.")
 
 
+def without_masks(files, mask, source):
+    """The files that are no masks; see `fill_folder`.
+
+    Raises:
+        UserError: all of them are, since the pictures are named as their own masks.
+    """
+    if mask is None:
+        return files
+    mask = mask.resolve()
+    pictures = []
+    for file in files:
+        resolved = file.resolve()
+        if mask != resolved and mask not in resolved.parents:
+            pictures.append(file)
+    if not pictures:
+        raise UserError(f"--mask {mask}: it is --input {source} itself, whose holes it should show")
+    return pictures
+
+
 def masks_of(mask, files, root):
     """{file: its mask's file, or None}; see `fill_folder`.
+
+    Args:
+        mask: a path, or None.
 
     Raises:
         UserError: there is no mask, or none of a file's name.
     """
     if mask is None:
         return dict.fromkeys(files)
-    mask = expanded(mask)
     if mask.is_file():
         return dict.fromkeys(files, mask)
     named = {}

@@ -182,6 +182,27 @@ def test_a_folder_with_one_mask_or_one_for_each_picture(tmp_path):
             assert np.array_equal(after[10:], before[10:])
 
 
+@pytest.mark.parametrize("masks", [["masks/a.png", "masks/b.png"], ["mask.png"]])
+def test_masks_within_the_folder_are_no_pictures(tmp_path, masks):
+    write_pictures(tmp_path / "mine", ["a.png", "b.png"])
+    write_masks(tmp_path / "mine", masks)
+    mask = tmp_path / "mine" / masks[0].split("/")[0]
+    run = folder_run(tmp_path / "out")
+    fill_folder(run, tmp_path / "mine", mask, white, (32, 32), 3, hole="center")
+    files = [file for file in run.out_dir.rglob("*") if file.is_file()]
+    assert sorted(file.name for file in files) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("name", ["", "a.png"])
+def test_pictures_are_not_their_own_masks(tmp_path, name):
+    write_pictures(tmp_path / "mine", ["a.png"])
+    source = tmp_path / "mine" / name
+    with pytest.raises(UserError, match=r"it is --input .* itself, whose holes it should show"):
+        run = folder_run(tmp_path / "out")
+        fill_folder(run, source, source, white, (32, 32), 3, hole="center")
+    assert not run.out_dir.exists()
+
+
 def test_what_is_wrong_with_a_folder(tmp_path):
     write_pictures(tmp_path / "mine", ["a.png", "b.png"])
     write_masks(tmp_path / "masks", ["a.png"])
