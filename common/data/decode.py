@@ -251,7 +251,10 @@ def size_of(path):
     if is_array(path):
         try:
             check_regular(path)
-            height, width = deep.shape_of(path)[:2]
+            shape = deep.shape_of(path)
+            if len(shape) not in (2, 3):
+                raise ValueError(f"an array of shape {shape}; expected (H, W) or (H, W, C)")
+            height, width = shape[:2]
         except Exception as error:
             raise Unreadable(path, error) from error
         return width, height

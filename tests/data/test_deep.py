@@ -150,6 +150,13 @@ def test_arrays_that_are_not_images(tmp_path, values, channels, reason):
         open_picture(path, channels)
 
 
+@pytest.mark.parametrize("shape", [(), (9,), (2, 3, 4, 5)])
+def test_arrays_without_a_width(tmp_path, shape):
+    path = write(tmp_path / "x.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(Unreadable, match=r"an array of shape \(.*; expected \(H, W\)"):
+        size_of(path)
+
+
 def test_files_that_are_not_arrays(tmp_path):
     path = write(tmp_path / "x.npy", np.zeros((40, 40)))
     intact = path.read_bytes()
