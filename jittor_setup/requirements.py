@@ -60,8 +60,17 @@ def compiler_name():
 
 
 def check_compiler():
-    """Raises a SetupError if the C++ compiler does not exist."""
+    """Raises a SetupError if the C++ compiler does not exist, or is clang on Linux.
+
+    Jittor 1.3's sources for Linux cast pointers to members into pointers to functions,
+    which g++ allows and clang does not.
+    """
     compiler = compiler_name()
+    if sys.platform == "linux" and "clang" in os.path.basename(compiler):
+        raise SetupError(
+            f"cc_path names {compiler}, and clang cannot compile Jittor 1.3 on Linux: "
+            "unset cc_path, or let it name a g++"
+        )
     if shutil.which(compiler) is None:
         raise SetupError(
             f"the C++ compiler {compiler} was not found, and Jittor compiles its kernels "

@@ -336,6 +336,16 @@ def test_a_missing_compiler_ends_the_import_with_one_line():
     assert line.startswith("error: the C++ compiler no-such-compiler was not found")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere clang is the compiler")
+def test_clang_is_refused_in_one_line():
+    """Its errors in Jittor's sources would fill screens."""
+    done = python("import jittor_setup; jittor_setup.prepare()", cc_path="/usr/bin/clang++-19")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: cc_path names /usr/bin/clang++-19")
+    assert line.endswith("unset cc_path, or let it name a g++")
+
+
 def test_numpy_2_is_an_error(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.1.0")
     with pytest.raises(SetupError, match=r"numpy 2\.1\.0 does not work"):
