@@ -2,7 +2,7 @@
 
 Choi, Choi, Kim, Ha, Kim and Choo 2018, https://arxiv.org/abs/1711.09020
 
-    python stargan.py                                  # drawn faces, 6 minutes
+    python stargan.py                                  # drawn faces, 12 minutes
     python stargan.py --data_dir digits                # coloured digits
     python stargan.py --paper --data_dir CELEBA \\
         --selected_attrs Black_Hair Blond_Hair Brown_Hair Male Young
@@ -28,11 +28,11 @@ Method
 
 What to expect
     The default run changes drawn faces: it gives them one of six colours of hair, and
-    puts glasses on or takes them off. A classifier of faces then reads 98.0 % of the
-    changes that were asked for in faces that the run has not seen, and 89.1 % of all
+    puts glasses on or takes them off. A classifier of faces then reads 96.7 % of the
+    changes that were asked for in faces that the run has not seen, and 94.8 % of all
     else (hair, skin, length of the hair, glasses, beard, hat) as it was; of the faces
-    before any change it reads 99.0 % right (docs/scripts/stargan.md). A hat is often
-    taken for hair.
+    before any change it reads 99.0 % right (docs/scripts/stargan.md). New glasses are
+    often faint; what is lost most often is a beard, and then a hat.
 
     Pictures show, from left to right, an image and its translations, with one attribute
     changed in each; of attributes that exclude each other, each is set in turn. With
@@ -40,7 +40,7 @@ What to expect
     stays far below 1; loss_D_cls, loss_G_cls and loss_rec fall.
 
 Differences from the paper (--paper undoes the first two)
-    * 32 x 32 pixels, half of the width, four times the learning rate, 12 epochs
+    * 32 x 32 pixels, half of the width, four times the learning rate, 36 epochs
     * D has 6 layers from 128 x 128 pixels on, 5 at 64 and 4 at 32, where its last map
       would otherwise be smaller than 2 x 2
     * always: attributes that are folders, one for each domain, are trained with the
@@ -84,10 +84,10 @@ PAPER = {
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(data_dir="faces", n_epochs=12, batch_size=16, lr=0.0004)
+    parser.set_defaults(data_dir="faces", n_epochs=36, batch_size=16, lr=0.0004)
     parser.set_defaults(sample_interval=1000)
     parser.add_adam(b1=0.5, b2=0.999)
-    parser.add_decay(decay_epoch=6)
+    parser.add_decay(decay_epoch=18)
     parser.add_input()
     add_architecture(parser)
     add_attributes(parser)
