@@ -78,7 +78,8 @@ If A is one of these words, B is evaluated on the task of a script:
     infogan                            a run: what have its codes come to mean?
                                        (tools/judges/codes.py)
     text2img, stackgan                 a run: do pictures show what texts of unseen
-                                       combinations ask for? (tools/judges/texts.py)
+                                       combinations, or of test faces, ask for?
+                                       (tools/judges/texts.py)
     modes                              samples of a run with --data_dir stacked: how
                                        many of the 1,000 modes occur?
                                        (tools/judges/modes.py)

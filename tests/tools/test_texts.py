@@ -1,6 +1,6 @@
 """tools/judges/texts.py: right answers, wrong ones, and untrained networks."""
 
-from common.data import captions
+from common.data import captions, faces
 from common.data.toy import drawn
 
 import math
@@ -12,7 +12,7 @@ from registry import captioned, run
 from untrained import write_untrained_run
 
 from tools import evaluate
-from tools.judges import texts
+from tools.judges import face_classifier, texts
 
 SMALL = ("--width_G", "4", "--width_D", "4", "--img_size", "32", "--text_dim", "8")
 
@@ -49,6 +49,61 @@ def test_an_untrained_run_and_one_that_paints_what_is_asked(tmp_path, monkeypatc
     assert perfect["the asked digit"] > 0.8
     assert perfect["the asked stroke"] > 0.9
     assert 0.8 < perfect["variety"] < 1.2
+
+
+class Pixels:
+    """A classifier that reads the six traits in the first pixels of an image."""
+
+    size = 32
+    description = "pixels"
+
+    def __call__(self, images):
+        return images[:, 0, 0, :6].astype(int)
+
+
+def test_a_run_on_faces_that_forgets_beards_and_one_without_variety(tmp_path, monkeypatch):
+    """Of the 218 different test faces, it draws real ones, but none with a beard."""
+    folder = str(write_untrained_run("text2img", tmp_path / "run", *SMALL, "--data_dir", "faces"))
+    different = np.unique(faces.read_faces("test").attributes, axis=0)
+    assert len(different) == 218
+    asked = face_classifier.traits(different, threshold=0.5)
+    real_images = faces.Drawings.images
+    shape = (218 * 5 * 2, 3, 32, 32)  # of two pictures for each of five captions
+    noise = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    captions_asked = []
+
+    def images(self, img_size, channels):
+        pixels = real_images(self, img_size, channels)[:].copy()
+        pixels[:, :, 0, :6] = face_classifier.traits(self.attributes, threshold=0.5)[:, None]
+        return pixels
+
+    def predict(network, *arrays):
+        if len(arrays) == 1:  # the text encoder
+            captions_asked[:] = [bytes(row.tolist()).rstrip(b"\0").decode() for row in arrays[0]]
+            return arrays[0]
+        drawn_pixels = noise.copy() if varies else np.zeros_like(noise)
+        wrong = asked.copy()
+        wrong[:, 4] = 0
+        drawn_pixels[:, :, 0, :6] = np.repeat(wrong, 10, axis=0)[:, None]
+        return drawn_pixels.astype(np.float32) / 127.5 - 1
+
+    monkeypatch.setattr(texts, "N_PER_TEXT", 2)
+    monkeypatch.setattr(texts, "predict", predict)
+    monkeypatch.setattr(face_classifier, "of_faces", lambda n_steps: Pixels())
+    monkeypatch.setattr(texts, "retrieval_rows", lambda *args: [])
+    monkeypatch.setattr(faces.Drawings, "images", images)
+    varies = True
+    table = evaluate.main(["text2img", folder])
+    assert captions_asked[::10] == [faces.describe(face)[0] for face in different]
+    assert captions_asked[8::10] == [faces.describe(face)[4] for face in different]
+    beards = different[:, faces.ATTRIBUTES.index("Beard")].mean()
+    assert 0.1 < beards < 0.5
+    assert table["the asked hair"] == table["the asked hat"] == 1
+    assert table["the asked beard"] == pytest.approx(1 - beards)
+    assert table["all six"] == pytest.approx(1 - beards)
+    assert table["variety"] > 1
+    varies = False
+    assert evaluate.main(["text2img", folder])["variety"] == 0
 
 
 def test_both_stages_are_judged(tmp_path, monkeypatch):

@@ -19,6 +19,11 @@ these combinations. Both stages of stackgan.py are judged, each at its own size.
     median rank  of the right caption among these; 1 is best, and chance is half of
                  their number
 
+A run on the built-in faces in colour is asked for what the faces of the test split
+show, in every phrasing. A classifier of faces reads hair, skin, length of the hair,
+glasses, beard and hat, "all six" is the share of pictures that are right in all of
+them, and the variety is as above.
+
 A run on other data is judged by retrieval and median rank alone, on its test split.
 """
 
@@ -31,6 +36,7 @@ from common.data.captions import (
     encode,
     load_captions,
 )
+from common.data.faces import describe, read_faces
 from common.data.layout import built_in
 from common.ema import EMA
 from common.errors import UserError
@@ -45,10 +51,11 @@ import numpy as np
 
 from jittor_fast import nn
 from tools.explore import thickness
-from tools.judges import digit_classifier
+from tools.judges import digit_classifier, face_classifier
 from tools.judges.translations import (
     brightness_of_border,
     classifier_row,
+    for_classifier,
     half_bold,
     read_strokes,
 )
@@ -57,22 +64,31 @@ from tools.runs import open_run
 N_PER_TEXT = 5  # pictures
 N_CAPTIONS = 100  # among which the right one is to be found
 N_PARTITIONS = 10  # of the test split, into groups of N_CAPTIONS images
-PROPERTIES = ("digit", "colour", "stroke", "ground")
 
 
 # ---- what pictures show ----
 
 
-class Reader:
-    """Reads from uint8 images (N, 3, S, S) what they show, as in PROPERTIES.
+class DigitReader:
+    """Reads from uint8 images (N, 3, S, S) of digits what they show.
 
     Args:
         args: of tools/evaluate.py.
         img_size: S.
+
+    Attributes:
+        properties: the names of what is read.
+        all: the measure of how often all of it is right.
+        real, real_looks: uint8 images of the test split (M, 3, S, S), and what they
+            show.
     """
+
+    properties = ("digit", "colour", "stroke", "ground")
+    all = "all four"
 
     def __init__(self, args, img_size):
         self.classifier = digit_classifier.of_digits(args.mnist, args.n_steps, half_bold)
+        self.real, self.real_looks = described_digits(img_size, "test")
         images, looks = described_digits(img_size, "train")
         strokes, _, _ = self.strokes(images)
         widths = thickness(strokes)
@@ -103,18 +119,34 @@ class Reader:
         return np.column_stack([digit, colour, thickness(strokes) > self.limit, ground])
 
 
-def property_rows(reader, images, looks, real, real_looks):
-    """Rows about pictures (N, 3, S, S) that should show `looks` (N, 4).
+class FaceReader:
+    """The same for faces, whose six traits a classifier reads."""
 
-    Args:
-        real, real_looks: the same of real images.
-    """
+    properties = tuple(face_classifier.TRAITS)
+    all = "all six"
+
+    def __init__(self, args, img_size):
+        self.classifier = face_classifier.of_faces(args.n_steps)
+        drawings = read_faces("test")
+        self.real = drawings.images(img_size, 3)[:]
+        self.real_looks = face_classifier.traits(drawings.attributes, threshold=0.5)
+
+    def __call__(self, images):
+        """(N, 6) the traits of each image."""
+        return self.classifier(for_classifier(images, 3))
+
+
+READERS = {"digits": DigitReader, "faces": FaceReader}
+
+
+def property_rows(reader, images, looks):
+    """Rows about pictures (N, 3, S, S) that should show `looks` (N, properties)."""
     is_right = reader(images) == looks
-    is_right_of_real = reader(real) == real_looks
+    is_right_of_real = reader(reader.real) == reader.real_looks
     rows = []
-    for i, name in enumerate(PROPERTIES):
+    for i, name in enumerate(reader.properties):
         rows.append(property_row(f"the asked {name}", is_right[:, i], is_right_of_real[:, i]))
-    rows.append(property_row("all four", is_right.all(1), is_right_of_real.all(1)))
+    rows.append(property_row(reader.all, is_right.all(1), is_right_of_real.all(1)))
     return rows
 
 
@@ -256,31 +288,50 @@ def judge_texts(args):
         run_args.data_dir, run_args.img_size, run_args.channels, run_args.language, "test"
     )
     retrieval = retrieval_rows(model.text_encoder, model.image_encoder, test)
-    if built_in(run_args.data_dir) != "digits":
-        return retrieval
-    if run_args.channels != 3:
+    word = built_in(run_args.data_dir)
+    is_grey = run_args.channels != 3
+    if word == "digits" and is_grey:
         raise UserError(f"{args.B} draws grey images, and only coloured digits can be judged")
+    if word not in READERS or is_grey:
+        return retrieval
 
     texts = []
     looks = []
-    for look in combinations(held_out=True):
-        for text in descriptions(look, run_args.language):
+    for captions, look in ASKED[word](run_args.language):
+        for text in captions:
             texts += [text] * N_PER_TEXT
             looks += [look] * N_PER_TEXT
     rows = []
     for stage, images in model.draw(texts).items():
         images = to_uint8(images).transpose(0, 3, 1, 2)
-        reader = Reader(args, images.shape[-1])
+        reader = READERS[word](args, images.shape[-1])
         if not rows:
             rows.append(classifier_row("classifier", reader.classifier))
         rows += stage_rows(reader, stage, images, np.array(looks))
     return rows + retrieval
 
 
+def asked_digits(language):
+    """The captions of each combination that never occurs in training, and its look."""
+    return [(descriptions(look, language), look) for look in combinations(held_out=True)]
+
+
+def asked_faces(language):
+    """The captions of each different face of the test split, and its traits."""
+    different = np.unique(read_faces("test").attributes, axis=0)
+    looks = face_classifier.traits(different, threshold=0.5)
+    return [(describe(face, language), look) for face, look in zip(different, looks)]
+
+
+ASKED = {"digits": asked_digits, "faces": asked_faces}
+
+
 def stage_rows(reader, stage, images, looks):
-    """Rows about pictures (N, 3, S, S) uint8 that should show `looks` (N, 4)."""
-    real, real_looks = described_digits(images.shape[-1], "test")
-    rows = property_rows(reader, images, looks, real, real_looks)
-    rows.append(variety_row(images, real, real_looks))
+    """Rows about pictures (N, 3, S, S) uint8 that should show `looks` (N, properties).
+
+    They are N_PER_TEXT of each text, one after another.
+    """
+    rows = property_rows(reader, images, looks)
+    rows.append(variety_row(images, reader.real, reader.real_looks))
     prefix = f"{stage}: " if stage else ""
     return [(prefix + measure, value, of) for measure, value, of in rows]
