@@ -233,6 +233,20 @@ def test_each_script_has_one_row_in_the_results():
     assert sorted(table) == SCRIPTS
 
 
+def test_both_galleries_have_the_same_commands_pictures_and_figures():
+    """In the same order; the words differ."""
+    english, chinese = (ROOT / f"docs/gallery{suffix}.md" for suffix in ("", ".zh-CN"))
+    assert commands(english) == commands(chinese)
+    assert pictures(english) == pictures(chinese)
+    assert len(pictures(english)) > 3
+    figures = r"\d+\.\d+"
+    assert sorted(re.findall(figures, text(english))) == sorted(re.findall(figures, text(chinese)))
+
+
+def pictures(path):
+    return re.findall(r"!\[[^]]*\]\(([^)]+)\)", text(path))
+
+
 def test_readmes_are_of_equal_length_and_not_long():
     """Their tables are left out: each script adds a line."""
     lengths = []
