@@ -8,6 +8,8 @@ from common.images import to_uint8
 from common.translation import output_folder, write_picture
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -47,7 +49,9 @@ def fill_folder(run, source, mask, complete, shape, channels, *, hole, overlap=0
     out_dir = output_folder(run, root, is_file)
     mask = None if mask is None else expanded(mask)
     files = [source] if is_file else list_images(source)
-    files = check_images(without_masks(files, mask, source), channels)
+    if mask is not None:
+        files = without_masks(files, mask, source)
+    files = check_images(files, channels)
     masks = masks_of(mask, files, root)
     for file in files:
         pixels, missing = open_with_hole(file, masks[file], channels)
@@ -57,21 +61,15 @@ def fill_folder(run, source, mask, complete, shape, channels, *, hole, overlap=0
 
 
 def without_masks(files, mask, source):
-    """The files that are no masks; see `fill_folder`.
-
-    Raises:
-        UserError: all of them are, since the pictures are named as their own masks.
-    """
-    if mask is None:
+    """The files of the folder `source` that do not belong to a mask within it."""
+    mask = real(mask)
+    if real(source) not in mask.parents:
         return files
-    mask = mask.resolve()
     pictures = []
     for file in files:
-        resolved = file.resolve()
-        if mask != resolved and mask not in resolved.parents:
+        path = real(file)
+        if mask != path and mask not in path.parents:
             pictures.append(file)
-    if not pictures:
-        raise UserError(f"--mask {mask}: it is --input {source} itself, whose holes it should show")
     return pictures
 
 
@@ -82,22 +80,38 @@ def masks_of(mask, files, root):
         mask: a path, or None.
 
     Raises:
-        UserError: there is no mask, or none of a file's name.
+        UserError: there is no mask, or none of a file's name, or a picture would be its
+            own mask.
     """
     if mask is None:
         return dict.fromkeys(files)
     if mask.is_file():
-        return dict.fromkeys(files, mask)
+        found = dict.fromkeys(files, mask)
+    else:
+        found = masks_by_name(mask, files, root)
+    for file, path in found.items():
+        if real(file) == real(path):
+            raise UserError(f"--mask {mask}: {path} is the picture itself, and no mask of it")
+    return found
+
+
+def masks_by_name(folder, files, root):
+    """{file: the mask in a folder that has its name, whatever the suffix}."""
     named = {}
-    for path in list_images(mask):
-        named[path.relative_to(mask).with_suffix("")] = path
+    for path in list_images(folder):
+        named[path.relative_to(folder).with_suffix("")] = path
     found = {}
     for file in files:
         name = file.relative_to(root).with_suffix("")
         if name not in named:
-            raise UserError(f"{file} has no mask: {mask} holds none of its name")
+            raise UserError(f"{file} has no mask: {folder} holds none of its name")
         found[file] = named[name]
     return found
+
+
+def real(path):
+    """A path without links; a loop of links is no error here."""
+    return Path(os.path.realpath(path))
 
 
 def fill(pixels, missing, complete, shape, hole, overlap=0):

@@ -194,13 +194,31 @@ def test_masks_within_the_folder_are_no_pictures(tmp_path, masks):
 
 
 @pytest.mark.parametrize("name", ["", "a.png"])
-def test_pictures_are_not_their_own_masks(tmp_path, name):
+def test_a_picture_is_not_its_own_mask(tmp_path, name):
     write_pictures(tmp_path / "mine", ["a.png"])
     source = tmp_path / "mine" / name
-    with pytest.raises(UserError, match=r"it is --input .* itself, whose holes it should show"):
+    with pytest.raises(UserError, match=r"a\.png is the picture itself, and no mask of it"):
         run = folder_run(tmp_path / "out")
         fill_folder(run, source, source, white, (32, 32), 3, hole="center")
     assert not run.out_dir.exists()
+
+
+def test_masks_above_the_pictures(tmp_path):
+    write_pictures(tmp_path / "masks/mine", ["a.png"])
+    write_masks(tmp_path / "masks", ["a.png"])
+    run = folder_run(tmp_path / "out")
+    source = tmp_path / "masks/mine"
+    fill_folder(run, source, tmp_path / "masks", white, (32, 32), 3, hole="center")
+    assert (np.asarray(Image.open(tmp_path / "out/a.png"))[5:10, 5:12] == 255).all()
+
+
+def test_a_mask_that_is_a_loop_of_links(tmp_path):
+    write_pictures(tmp_path / "mine", ["a.png"])
+    (tmp_path / "mask.png").symlink_to(tmp_path / "mask.png")
+    with pytest.raises(UserError, match="is not a folder"):
+        run = folder_run(tmp_path / "out")
+        mask = tmp_path / "mask.png"
+        fill_folder(run, tmp_path / "mine", mask, white, (32, 32), 3, hole="center")
 
 
 def test_what_is_wrong_with_a_folder(tmp_path):
