@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from registry import EVERY_SCRIPT, load, run
+from registry import EVERY_SCRIPT, ROWS, load, run
 
 import dcgan
 
@@ -295,6 +295,7 @@ HUGE = {
     "stackgan": {"width_G": 4096, "width_D": 4096, "n_blocks": 100},
     "stargan": {"width": 256, "n_blocks": 100},
     "text2img": {"width_G": 4096, "width_D": 4096},
+    "unit": {"width": 256, "n_blocks": 50},
     "vae": {"hidden": 4096, "img_size": 1024},
     "wgan": {"width": 1024, "img_size": 128},
     "wgan_gp": {"width": 1024, "img_size": 128},
@@ -317,6 +318,10 @@ class Peak:
         """A line of /proc/self/status such as `VmHWM:  12345 kB`, in bytes."""
         text = Path("/proc/self/status").read_text()
         return int(text.split(f"{name}:")[1].split()[0]) << 10
+
+
+def test_every_script_has_huge_networks():
+    assert HUGE.keys() == ROWS.keys()
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
