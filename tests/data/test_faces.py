@@ -469,7 +469,7 @@ def test_only_stargan_has_faces_by_default(capsys):
 
 # ---- scripts ----
 
-TRANSLATORS = ("cyclegan", "pix2pix", "spade", "srgan", "stackgan", "stargan")
+TRANSLATORS = ("cyclegan", "pix2pix", "spade", "srgan", "stackgan", "stargan", "unit")
 SMALLEST = dict.fromkeys(TRANSLATORS, 32)
 
 
