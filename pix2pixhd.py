@@ -2,7 +2,7 @@
 
 Wang 2018, https://arxiv.org/abs/1711.11585
 
-    python pix2pixhd.py     # crowds of digits over sky, water and ground; 12 minutes
+    python pix2pixhd.py     # crowds of digits over sky, water and ground; 18 minutes
     python pix2pixhd.py --paper --data_dir CITYSCAPES   # the paper's setting, for a GPU
     python pix2pixhd.py --resume results/pix2pixhd --sample_only --seed 1  # other looks
     python pix2pixhd.py --resume results/pix2pixhd --sample_only \

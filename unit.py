@@ -2,7 +2,7 @@
 
 Liu, Breuel and Kautz 2017, https://arxiv.org/abs/1703.00848
 
-    python unit.py                               # drawn digits, 11 minutes on two cores
+    python unit.py                               # drawn digits, 9 minutes on two cores
     python unit.py --paper --data_dir DAY2NIGHT     # the authors' setting
     python unit.py --resume results/unit --sample_only \\
         --input my_photos --direction AtoB --out_dir painted
