@@ -2,7 +2,7 @@
 
 Wang 2018, https://arxiv.org/abs/1711.11585
 
-    python pix2pixhd.py     # crowds of digits over sky, water and ground; 18 minutes
+    python pix2pixhd.py     # crowds of digits over sky, water and ground; 11 minutes
     python pix2pixhd.py --paper --data_dir CITYSCAPES   # the paper's setting, for a GPU
     python pix2pixhd.py --resume results/pix2pixhd --sample_only --seed 1  # other looks
     python pix2pixhd.py --resume results/pix2pixhd --sample_only \
@@ -100,17 +100,17 @@ MOST_SCENES = 2000  # training images whose codes are put into groups
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(n_epochs=16, batch_size=4, lr=0.0002)
+    parser.set_defaults(n_epochs=12, batch_size=4, lr=0.0002)
     parser.set_defaults(sample_interval=500, checkpoint_interval=1)
     parser.add_adam(b1=0.5, b2=0.999)
-    parser.add_decay(decay_epoch=12)
+    parser.add_decay(decay_epoch=9)
     add_architecture(parser)
     add_maps(parser)
     parser.add_augmentation()
     parser.add_argument(
         "--global_epochs",
         type=int,
-        default=8,
+        default=6,
         at_least=0,
         help="how many of the epochs train G1, at half the size",
     )
