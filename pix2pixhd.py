@@ -5,7 +5,7 @@ Wang 2018, https://arxiv.org/abs/1711.11585
     python pix2pixhd.py     # crowds of digits over sky, water and ground; 11 minutes
     python pix2pixhd.py --paper --data_dir CITYSCAPES   # the paper's setting, for a GPU
     python pix2pixhd.py --resume results/pix2pixhd --sample_only --seed 1  # other looks
-    python pix2pixhd.py --resume results/pix2pixhd --sample_only \
+    python pix2pixhd.py --resume results/pix2pixhd --sample_only \\
         --maps LABELS --instance_maps INSTANCES    # paints every map of a folder
     python tools/evaluate.py instances results/pix2pixhd
 
@@ -46,7 +46,8 @@ What to expect
 
 Differences from the paper
     which --paper undoes:
-    * 64 x 64 pixels and narrow networks
+    * 64 x 64 pixels, narrow networks that halve the size once, and batches of 4 for 12
+      epochs
     and which it leaves:
     * L_VGG is left out unless --vgg names VGG19's weights, which come with no script
     * the encoder, an option in the authors' code, is always there, unless --feature_dim
@@ -630,7 +631,7 @@ def train_step(networks, optimizers, labels, ids, images, *, lambda_FM, lambda_V
 
 
 def train(run, args):
-    vgg_loss = Perceptual(args.vgg) if args.vgg is not None else None
+    vgg_loss = vgg.Perceptual(args.vgg) if args.vgg is not None else None
     data = instances.load(args, "train")
     shown = spread(instances.load(args, "test"))
     generator, encoder, discriminator = build(args)
@@ -889,43 +890,6 @@ def generate(run, args):
         paint_folder(run, generator, looks, args)
     else:
         write_rows(run, generator, encoder, looks, shown, args, to="result.png")
-
-
-# ---- perceptual loss (--vgg) ----
-
-# w_i of L_VGG, by the index of V_i in torchvision's `vgg19().features`: relu1_1,
-# relu2_1, relu3_1, relu4_1 and relu5_1.
-VGG_WEIGHTS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1}
-
-
-class Perceptual(nn.Module):
-    """real and fake, images (B, 1 or 3, H, W) in [-1, 1]  ->  L_VGG, a scalar.
-
-    The weights w_i are those of the authors' code (models/networks.py); as there, the
-    images go into VGG19 as they are. Its weights stay as they are, and no gradient
-    reaches `real`.
-
-    Args:
-        path: see `vgg.layers`.
-
-    Raises:
-        UserError: the file cannot be read, or holds other weights.
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.layers = vgg.layers(path, (2, 2, 4, 4, 1))  # up to relu5_1
-        self.eval()
-
-    def execute(self, real, fake):
-        n = len(real)
-        x = vgg.as_rgb(jt.concat([real.detach(), fake]))
-        loss = 0
-        for i, layer in enumerate(self.layers):
-            x = layer(x)
-            if i in VGG_WEIGHTS:
-                loss += VGG_WEIGHTS[i] * jt.abs(x[:n].detach() - x[n:]).mean()
-        return loss
 
 
 def main(argv=None):

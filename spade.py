@@ -3,7 +3,7 @@
 Park 2019, https://arxiv.org/abs/1903.07291
 
     python spade.py     # digits over sky, water and ground, 12 minutes on two CPU cores
-    python spade.py --paper --data_dir LANDSCAPES --batch_size 4 \
+    python spade.py --paper --data_dir LANDSCAPES --batch_size 4 \\
         --img_height 384 --img_width 512    # the paper's setting, own images; for a GPU
     python tools/landscape.py results/spade MAPS OUT    # paints every map of a folder
     python tools/evaluate.py labels results/spade
@@ -478,7 +478,7 @@ def train_step(
 
 
 def train(run, args):
-    vgg_loss = Perceptual(args.vgg) if args.vgg is not None else None
+    vgg_loss = vgg.Perceptual(args.vgg) if args.vgg is not None else None
     data = label_maps.load(args, "train")
     shown = spread(label_maps.load(args, "test"))
     networks = build(args)
@@ -559,44 +559,6 @@ def generate(run, args):
     )
     run.restore()
     write_rows(run, averaged_G.module, averaged_E.module, shown, args, to="result.png")
-
-
-# ---- perceptual loss (--vgg) ----
-
-# w_i of L_VGG, by the index of V_i in torchvision's `vgg19().features`: relu1_1,
-# relu2_1, relu3_1, relu4_1 and relu5_1.
-VGG_WEIGHTS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1}
-
-
-class Perceptual(nn.Module):
-    """real and fake, images (B, 1 or 3, H, W) in [-1, 1]  ->  L_VGG, a scalar.
-
-    The weights w_i are those of SPADE's code (github.com/NVlabs/SPADE, loss.py); as
-    there, the images go into VGG19 as they are. Its weights stay as they are, and no
-    gradient reaches `real`.
-
-    Args:
-        path: an `.npz` file of VGG19's weights with torchvision's names,
-            `features.0.weight` and so on.
-
-    Raises:
-        UserError: the file cannot be read, or holds other weights.
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.layers = vgg.layers(path, (2, 2, 4, 4, 1))  # up to relu5_1
-        self.eval()
-
-    def execute(self, real, fake):
-        n = len(real)
-        x = vgg.as_rgb(jt.concat([real.detach(), fake]))
-        loss = 0
-        for i, layer in enumerate(self.layers):
-            x = layer(x)
-            if i in VGG_WEIGHTS:
-                loss += VGG_WEIGHTS[i] * jt.abs(x[:n].detach() - x[n:]).mean()
-        return loss
 
 
 def main(argv=None):

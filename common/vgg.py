@@ -74,3 +74,40 @@ def as_rgb(images):
 def normalize(images):
     """Images (B, 1 or 3, H, W) in [-1, 1] as VGG19 was trained on them."""
     return ((as_rgb(images) + 1) / 2 - jt.array(MEAN)) / jt.array(DEVIATION)
+
+
+# The weight of a layer's features in `Perceptual`, by its index in torchvision's
+# `vgg19().features`: relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1. They are those of
+# the code of pix2pixHD and of SPADE (github.com/NVIDIA/pix2pixHD, models/networks.py;
+# github.com/NVlabs/SPADE, models/networks/loss.py).
+LAYER_WEIGHTS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1}
+
+
+class Perceptual(nn.Module):
+    """real and fake, images (B, 1 or 3, H, W) in [-1, 1]  ->  the perceptual loss.
+
+    It is the weighted sum of the L1 distances of VGG19's features. As in the code
+    named above, the images go into VGG19 as they are. Its weights stay as they are,
+    and no gradient reaches `real`.
+
+    Args:
+        path: see `layers`.
+
+    Raises:
+        UserError: the file cannot be read, or holds other weights.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.layers = layers(path, (2, 2, 4, 4, 1))  # up to relu5_1
+        self.eval()
+
+    def execute(self, real, fake):
+        n = len(real)
+        x = as_rgb(jt.concat([real.detach(), fake]))
+        loss = 0
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i in LAYER_WEIGHTS:
+                loss += LAYER_WEIGHTS[i] * jt.abs(x[:n].detach() - x[n:]).mean()
+        return loss

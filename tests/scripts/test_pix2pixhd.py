@@ -2,6 +2,7 @@
 
 import common
 from common.data import instances, label_maps
+from common.vgg import Perceptual
 
 import csv
 
@@ -136,7 +137,7 @@ def test_the_perceptual_loss_is_pytorchs(vgg):
             x = F.relu(F.conv2d(x, weight, bias, padding=1))
             y = F.relu(F.conv2d(y, weight, bias, padding=1))
             expected += SHARES.get(index, 0) * F.l1_loss(x, y).item()
-    loss = script.Perceptual(vgg)(jt.array(real), jt.array(fake))
+    loss = Perceptual(vgg)(jt.array(real), jt.array(fake))
     assert np.isclose(loss.item(), expected, rtol=1e-4)
 
 

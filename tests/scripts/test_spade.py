@@ -2,6 +2,7 @@
 
 import common
 from common.data import label_maps
+from common.vgg import Perceptual
 
 import jittor as jt
 import numpy as np
@@ -84,7 +85,7 @@ def test_the_perceptual_loss_is_pytorchs(vgg, shape):
     expected.backward()
 
     ours = jt.array(fake)
-    loss = script.Perceptual(vgg)(jt.array(real), ours)
+    loss = Perceptual(vgg)(jt.array(real), ours)
     assert np.isclose(loss.item(), expected.item(), rtol=1e-4)
     gradient = jt.grad(loss, ours).numpy()
     assert np.abs(gradient - x.grad.numpy()).max() < 1e-4 * x.grad.abs().max().item()
@@ -175,7 +176,7 @@ def test_step_is_pytorchs(vgg, with_vgg):
     arguments = (networks, (optimizer_G, optimizer_D), labels, images, noise)
     options = dict(LAMBDAS)
     if with_vgg:
-        options["vgg_loss"] = script.Perceptual(vgg)
+        options["vgg_loss"] = Perceptual(vgg)
 
     twin = Twin("spade", write_back=False)
     expected = twin.train_step(*arguments, **options)
