@@ -50,9 +50,16 @@ Differences from the paper (--paper undoes the last two)
       --scale 4, stage I works at 16 x 16 pixels and its digits are less accurate.
     * the networks are smaller and the learning rate higher than in the paper, and
       samples are drawn from averaged weights (--ema_decay)
+
+With --paper too, these are unlike the authors' code
+(github.com/hanzhanggit/StackGAN): a text is one caption, not the mean of the codes of
+four; mean(t) and deviation(t) are linear in t, as in the paper, without leaky ReLU; G1
+and both D have no residual blocks; and the D of stage II does not narrow its 2,048
+channels before they meet the text.
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
+from common.data.augment import augmentation
 from common.data.captions import encode, load_captions
 from common.text import CachedCodes, Encoders
 
@@ -62,7 +69,8 @@ import numpy as np
 from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
 
 # Zhang 2017, section 4, here after 20 epochs of the encoders. Widths and kl_weight are
-# those of the authors' code (github.com/hanzhanggit/StackGAN).
+# those of the authors' code (github.com/hanzhanggit/StackGAN), which cuts 256 of 304
+# pixels.
 PAPER = {
     "n_epochs": 1220,
     "text_epochs": 20,
@@ -71,6 +79,7 @@ PAPER = {
     "batch_size": 64,
     "lr": 0.0002,
     "img_size": 256,
+    "load_size": 304,
     "scale": 4,
     "width_G": 128,
     "width_D": 64,
@@ -90,6 +99,7 @@ def parse_args(argv=None):
     parser.set_defaults(n_epochs=36, batch_size=32, lr=0.0004)
     parser.add_adam(b1=0.5, b2=0.999)
     parser.add_sampling()
+    parser.add_augmentation()
     add_architecture(parser)
     add_training(parser)
     parser.add_argument(
@@ -351,10 +361,16 @@ class Discriminator(nn.Module):
 
 
 def initialize(network):
-    """Convolutions from N(0, 0.02^2), batch norm from N(1, 0.02^2), as the authors'."""
+    """The authors' initial weights: N(0, 0.02^2), those of batch norm N(1, 0.02^2).
+
+    So at first c is little but its noise, whatever the text.
+    """
     for layer in network.modules():
         if isinstance(layer, (nn.Conv, nn.ConvTranspose)):
             nn.init.gauss_(layer.weight, mean=0, std=0.02)
+        elif isinstance(layer, nn.Linear):
+            nn.init.gauss_(layer.weight, mean=0, std=0.02)
+            nn.init.constant_(layer.bias, 0)
         elif isinstance(layer, nn.BatchNorm):
             nn.init.gauss_(layer.weight, mean=1, std=0.02)
 
@@ -444,7 +460,10 @@ def train_step(
 
 
 def train(run, args):
-    data = load_captions(args.data_dir, args.img_size, args.channels, args.language)
+    augment = augmentation(args)  # of images in a folder
+    data = load_captions(
+        args.data_dir, args.img_size, args.channels, args.language, augment=augment
+    )
     if args.text is None:
         args.text = data.examples
     encoders, generator1, discriminator1, generator2, discriminator2 = build(args)

@@ -198,6 +198,7 @@ ROWS = {
             *("--img_size", 16, "--channels", 1, "--width_G", 4, "--width_D", 4),
             *("--latent_dim", 6, "--text_dim", 8, "--text_epochs", 0, "--batch_size", 8),
         ],
+        augments=True,
         losses={"loss_D", "loss_G"},
         networks={
             **AVERAGED_GAN,
@@ -215,6 +216,7 @@ ROWS = {
             *("--width_D", 4, "--n_blocks", 1, "--latent_dim", 6, "--text_dim", 8),
             *("--text_epochs", 0, "--stage1_epochs", 0, "--batch_size", 8),
         ],
+        augments=True,
         losses={"loss_D", "loss_G", "KL"},
         networks={
             "encoders": "encoders",

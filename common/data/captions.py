@@ -1,6 +1,6 @@
 """Images with captions: a table or text files in a folder, digits, faces."""
 
-from common.data.augment import mirror
+from common.data.augment import NONE
 from common.data.decode import SUFFIXES, check_images, fit, list_images, open_image
 from common.data.digits import load_digits
 from common.data.faces import SOURCE, describe, read_faces
@@ -377,10 +377,10 @@ class CaptionedImages(LazyImages):
         img_size: the side of a square.
         channels: 1 or 3.
         examples: captions of other images, to draw pictures of.
-        augment: whether to mirror images at random.
+        augment: an `Augment` for images in files.
     """
 
-    def __init__(self, images, captions, img_size, channels, examples, augment=False):
+    def __init__(self, images, captions, img_size, channels, examples, augment=NONE):
         super().__init__()
         self.images = images
         self.captions = captions
@@ -397,13 +397,11 @@ class CaptionedImages(LazyImages):
         return len(self.images)
 
     def load(self, index, seed=0):
-        pixels = self.pixels(index)
+        pixels = self.pixels(index, seed)
         rng = np.random.default_rng(seed)
         own = self.captions[index]
         caption = own[rng.integers(len(own))]
         wrong = self.wrong_caption(own, rng)
-        if self.augment:
-            pixels = mirror(pixels, rng)
         return pixels, self.codes[self.numbers[caption]], self.codes[self.numbers[wrong]]
 
     def wrong_caption(self, own, rng):
@@ -416,15 +414,16 @@ class CaptionedImages(LazyImages):
         left = [text for text in self.numbers if text not in own]
         return left[rng.integers(len(left))]
 
-    def pixels(self, index):
-        """An image (C, S, S) uint8."""
+    def pixels(self, index, seed):
+        """An image (C, S, S) uint8, by `augment` and the seed if it is a file's."""
         if self.in_memory:
             return self.images[index]
-        image = open_image(self.images[index], self.channels, at_least=self.img_size)
-        return fit(image, self.img_size)
+        size = self.augment.decoded(self.img_size)
+        image = open_image(self.images[index], self.channels, at_least=size)
+        return self.augment.apply(fit(image, size), self.img_size, seed)
 
 
-def load_captions(data_dir, img_size, channels=3, language="en", split="train", augment=False):
+def load_captions(data_dir, img_size, channels=3, language="en", split="train", augment=NONE):
     """Images with captions, as `CaptionedImages`.
 
     Args:
@@ -435,7 +434,7 @@ def load_captions(data_dir, img_size, channels=3, language="en", split="train", 
         channels: 1 or 3.
         language: "en" or "zh", of the captions of built-in images.
         split: "train" or "test".
-        augment: whether to mirror images at random.
+        augment: an `Augment` for images in a folder.
 
     Raises:
         UserError: images or captions are missing or cannot be read, all captions are

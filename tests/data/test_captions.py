@@ -2,12 +2,14 @@
 
 from common import UserError
 from common.data import Batches, captions
+from common.data.augment import Augment
 from common.data.captions import combinations, descriptions, encode, load_captions
 
 import os
 
 import numpy as np
 import pytest
+from PIL import Image
 from registry import images
 
 # ---- texts as bytes ----
@@ -176,6 +178,25 @@ def test_a_folder_for_each_split(tmp_path):
     assert len(train) == 4
     assert train.examples == ["val 0", "val 1", "val 2"]
     assert len(load_captions(tmp_path, 16, split="test")) == 3
+
+
+def test_photographs_are_cropped_and_mirrored_and_keep_their_captions(tmp_path):
+    """An image that is dark on the left, and bright from column 16 of 32 on."""
+    folder = table(tmp_path / "data", [f"{i}.png,caption {i}" for i in range(10)])
+    for i in range(10):
+        step = np.repeat(np.uint8([[0] * 16 + [255] * 16]), 32, axis=0)
+        Image.fromarray(step).save(folder / f"{i}.png")
+    still = load_captions(folder, 28, 1, augment=Augment(crop=False, flip=False))
+    moved = load_captions(folder, 28, 1, augment=Augment(load_size=32))
+    seen = set()
+    for seed in range(60):
+        pixels, text, wrong = moved.load(0, seed)
+        _, same_text, same_wrong = still.load(0, seed)
+        assert np.array_equal(text, same_text)
+        assert np.array_equal(wrong, same_wrong)
+        seen.add((pixels[0, 0, 0] > 127, int((pixels[0, 0] < 127).sum())))
+    # The crop begins in one of the columns 0 to 4: 16 to 12 dark columns remain.
+    assert seen == {(mirrored, dark) for mirrored in (False, True) for dark in range(12, 17)}
 
 
 def test_images_without_a_caption_are_left_out(tmp_path, capsys):
