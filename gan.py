@@ -8,7 +8,7 @@ Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661
     python tools/explore.py results/gan --walk interpolate
 
 Method
-    A generator G turns noise z ~ N(0, 1) into an image. A discriminator D gives the
+    A generator G turns noise z into an image. A discriminator D gives the
     probability s(D(x)) that an image x is real; s is the sigmoid. They play a game for
     one value, which D maximizes and G minimizes (equation 1):
 
@@ -38,18 +38,19 @@ What to expect
 Differences from the authors' code
     * G has 400 units in a layer instead of 1200, with initial weights twice as large
       for that, and D has 100 maxout units instead of 240 (--paper undoes this)
+    * z is N(0, 1), not uniform with the same variance (--paper undoes this)
 
 With --paper too:
     * the updates are those of algorithm 1; the code updates both networks at once and
       on the same noise
-    * z is N(0, 1); in mnist.yaml it is uniform in [-sqrt(3), sqrt(3)], which has the
-      same variance
     * an epoch of --download has all 60,000 images of MNIST; the code keeps 10,000 of
       them for validation
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common.data import load_images
+
+import math
 
 import jittor as jt
 import numpy as np
@@ -68,6 +69,7 @@ PAPER = {
     "img_size": 28,
     "channels": 1,
     "latent_dim": 100,
+    "noise": "uniform",
     "width": 1200,
     "maxout_units": 240,
     "init_G": 0.05,
@@ -93,6 +95,12 @@ def parse_args(argv=None):
         "--channels", type=int, default=1, choices=(1, 3), help="1 for grey, 3 for RGB"
     )
     parser.add_architecture("--latent_dim", type=int, default=100, help="length of z")
+    parser.add_architecture(
+        "--noise",
+        choices=("normal", "uniform"),
+        default="normal",
+        help="N(0, 1), or uniform in [-sqrt(3), sqrt(3)], which has the same variance",
+    )
     parser.add_architecture(
         "--width", type=int, default=400, at_most=8192, help="units in each hidden layer of G"
     )
@@ -138,11 +146,15 @@ def parse_args(argv=None):
 
 
 class Generator(nn.Module):
-    """z (B, latent_dim)  ->  images (B, channels, img_size, img_size) in [-1, 1]."""
+    """z (B, latent_dim)  ->  images (B, channels, img_size, img_size) in [-1, 1].
 
-    def __init__(self, latent_dim, img_size, channels, width):
+    z is multiplied by `z_scale` first.
+    """
+
+    def __init__(self, latent_dim, img_size, channels, width, z_scale):
         super().__init__()
         self.shape = (channels, img_size, img_size)
+        self.z_scale = z_scale
         self.hidden = nn.Sequential(
             nn.Linear(latent_dim, width),
             nn.ReLU(),
@@ -153,7 +165,7 @@ class Generator(nn.Module):
         self.tanh = nn.Tanh()
 
     def execute(self, z):
-        logits = self.output(self.hidden(z))
+        logits = self.output(self.hidden(self.z_scale * z))
         images = self.tanh(logits / 2)  # a sigmoid in [-1, 1]: 2 s(h) - 1 = tanh(h / 2)
         return images.reshape(-1, *self.shape)
 
@@ -212,7 +224,9 @@ def start_at_mean(generator, images):
 
 
 def build(args):
-    generator = Generator(args.latent_dim, args.img_size, args.channels, args.width)
+    # The runs' uniform noise lies in [-1, 1] and has a variance of 1/3.
+    z_scale = math.sqrt(3) if args.noise == "uniform" else 1
+    generator = Generator(args.latent_dim, args.img_size, args.channels, args.width, z_scale)
     discriminator = Discriminator(
         args.img_size, args.channels, args.maxout_units, args.input_dropout, args.dropout
     )
@@ -294,15 +308,15 @@ def train(run, args):
     )
     run.restore()  # from --resume or --init_from, if given
 
-    fixed_z = run.fixed_noise("normal", 100, args.latent_dim)
+    fixed_z = run.fixed_noise(args.noise, 100, args.latent_dim)
     for epoch in run.epochs():  # saves a checkpoint at --checkpoint_interval
         # A batch of digits also has labels (*_), which this method does not use.
         for real, *_ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
             for optimizer in (optimizer_G, optimizer_D):
                 optimizer.lr = learning_rate(run.step, args)
                 optimizer.momentum = momentum(epoch, args)
-            z_D = run.noise("normal", args.batch_size, args.latent_dim)
-            z_G = run.noise("normal", args.batch_size, args.latent_dim)
+            z_D = run.noise(args.noise, args.batch_size, args.latent_dim)
+            z_G = run.noise(args.noise, args.batch_size, args.latent_dim)
             losses = train_step(generator, discriminator, optimizer_G, optimizer_D, real, z_D, z_G)
             run.log(losses)
             if run.every(args.sample_interval):
@@ -315,10 +329,10 @@ def train(run, args):
 
 def write_samples(run, generator, args):
     """Writes result.png, and samples.npz if --n_samples asks for it."""
-    fixed_z = run.fixed_noise("normal", 100, args.latent_dim)
+    fixed_z = run.fixed_noise(args.noise, 100, args.latent_dim)
     run.save_grid(common.predict(generator, fixed_z), to="result.png")
     if args.n_samples:
-        z = run.fixed_noise("normal", args.n_samples, args.latent_dim)
+        z = run.fixed_noise(args.noise, args.n_samples, args.latent_dim)
         run.save_samples(common.predict(generator, z))
 
 

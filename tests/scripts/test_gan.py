@@ -44,10 +44,11 @@ def test_losses_refuse_shapes_that_would_broadcast():
         script.discriminator_loss(jt.zeros(4), jt.zeros((4, 1)))
 
 
-def test_two_steps_against_pytorch():
+@pytest.mark.parametrize("noise", ["normal", "uniform"])
+def test_two_steps_against_pytorch(noise):
     """The second one has a velocity, and another momentum and learning rate."""
     twins = pytest.importorskip("tools.twins")
-    generator, discriminator = build(*SMALL, *WITHOUT_DROPOUT, *LARGE_WEIGHTS)
+    generator, discriminator = build(*SMALL, *WITHOUT_DROPOUT, *LARGE_WEIGHTS, "--noise", noise)
     optimizer_G = nn.SGD(generator.parameters(), lr=0.1, momentum=0.5)
     optimizer_D = nn.SGD(discriminator.parameters(), lr=0.1, momentum=0.5)
     networks = (generator, discriminator, optimizer_G, optimizer_D)
@@ -105,6 +106,17 @@ def test_settings_of_the_paper():
     assert args.img_size == 28
     assert np.isclose(args.input_dropout, 1 - 0.8)
     assert np.isclose(args.dropout, 1 - 0.5)
+
+
+def test_noise_of_the_paper():
+    """`noise: 'uniform'`: of variance 1, so within the square root of 3."""
+    assert script.parse_args(["--paper"]).noise == "uniform"
+    generator, _ = build(*SMALL, *LARGE_WEIGHTS, "--noise", "uniform")
+    z = np.random.default_rng(0).uniform(-1, 1, (5, 6)).astype(np.float32)
+    images = generator(jt.array(z)).numpy()
+    generator.z_scale = 1
+    assert np.allclose(generator(jt.array(np.sqrt(np.float32(3)) * z)).numpy(), images, atol=1e-6)
+    assert not np.allclose(generator(jt.array(z)).numpy(), images, atol=1e-2)
 
 
 def test_schedule_of_the_paper():

@@ -7,7 +7,7 @@ from tools.twins import update
 
 
 def generate(m, z):
-    images = 2 * torch.sigmoid(m.output(m.hidden(z))) - 1
+    images = 2 * torch.sigmoid(m.output(m.hidden(m.z_scale * z))) - 1
     return images.unflatten(1, m.shape)
 
 
