@@ -10,9 +10,9 @@ Isola, Zhu, Zhou and Efros 2017, https://arxiv.org/abs/1611.07004
 
 Method
     A U-Net G translates an input x. A discriminator D sees input and output together,
-    and gives each patch of 70 x 70 pixels a logit, which is high where it takes the
-    output for the real target y of this input. With the sigmoid s and lambda = 100
-    (sections 3.1 and 3.3):
+    and gives each patch of 70 x 70 pixels (--n_layers_D) a logit, which is high where
+    it takes the output for the real target y of this input. With the sigmoid s and
+    lambda = 100 (sections 3.1 and 3.3):
 
         L_D = -1/2 E[log s(D(x, y))] - 1/2 E[log(1 - s(D(x, G(x))))]
         L_G = -E[log s(D(x, G(x)))] + lambda E|y - G(x)|
@@ -36,16 +36,16 @@ What to expect
     validation.csv has the mean |y - G(x)| for values in [-1, 1], and the PSNR. A loss_D
     near 1/4 (0.69 with --loss bce) means that D guesses; near 0, that D has won.
 
-Differences from the paper (--paper undoes all but the last two)
+Differences from the paper (--paper undoes all but the last)
     * 64 x 64 pixels, a quarter of the width, batches of 10, 20 epochs. At this size two
       upward layers have the full width that dropout follows, instead of three.
     * least squares (--loss), of which the authors' code gives the choice
     * instance norm (--norm), which is what batch norm is in a batch of one image
       (section 3.3). In larger batches, batch norm would make a picture depend on the
       others of its batch.
-    * always: the learning rate falls over the second half of the epochs, as in the
-      authors' PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix). In their
-      first code (github.com/phillipi/pix2pix) it is constant.
+    * the learning rate falls over the second half of the epochs, as in the authors'
+      PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix); in their first
+      code (github.com/phillipi/pix2pix), and with --paper, it is constant
     * always: --task edges draws Canny's edges, not those of a network (HED), and --task
       color predicts red, green and blue, not the colours of Lab as the first code
 """
@@ -62,11 +62,10 @@ import jittor as jt
 
 from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
 
-# Isola 2017, sections 3.1, 3.3, 6.1 and 6.2, for facades. The decay is that of the
-# authors' PyTorch code (github.com/junyanz/pytorch-CycleGAN-and-pix2pix).
+# Isola 2017, sections 3.1, 3.3, 6.1 and 6.2, for facades.
 PAPER = {
     "n_epochs": 200,
-    "decay_epoch": 100,
+    "decay_epoch": 200,  # nothing falls
     "batch_size": 1,
     "lr": 0.0002,
     "b1": 0.5,
@@ -74,6 +73,7 @@ PAPER = {
     "img_size": 256,
     "channels": 3,
     "width": 64,
+    "n_layers_D": 3,
     "norm": "batch",
     "dropout": 0.5,
     "loss": "bce",
@@ -119,6 +119,11 @@ def parse_args(argv=None):
     if args.output_channels is None:
         args.output_channels = args.channels
     parser.shape_is_multiple_of(args, 32, at_least=32)
+    if min(args.shape) < 3 * 2**args.n_layers_D:
+        parser.error(
+            f"--n_layers_D {args.n_layers_D} needs images of at least "
+            f"{3 * 2**args.n_layers_D} pixels, got {args.shape[0]} x {args.shape[1]}"
+        )
     parser.multiple_of(args, "tile", divisor(args), at_least=32)
     check_task(parser, args)
     return args
@@ -149,6 +154,13 @@ def add_architecture(parser):
     )
     parser.add_architecture(
         "--width", type=int, default=16, at_most=256, help="channels of the first layers"
+    )
+    parser.add_architecture(
+        "--n_layers_D",
+        type=int,
+        choices=range(6),
+        default=3,
+        help="strided layers of D, for patches of 1, 16, 34, 70, 142 or 286 pixels",
     )
     parser.add_architecture(
         "--norm",
@@ -262,31 +274,56 @@ class UNet(nn.Module):
 
 
 class PatchGAN(nn.Module):
-    """inputs (B, C, H, W), outputs (B, C', H, W)  ->  (B, 1, H / 8 - 2, W / 8 - 2).
+    """inputs (B, C, H, W), outputs (B, C', H, W)  ->  (B, 1, H / 2^n - 2, W / 2^n - 2).
 
     These are scores, logits with --loss bce, which are high for real targets. Each
-    depends on a patch of 70 x 70 pixels.
+    depends on a patch of 16 x 16 pixels with n = 1, of 34 with 2, 70 with 3, 142 with 4
+    and 286 with 5 (appendix 6.1.2; the authors' PyTorch code).
 
     Args:
         channels: C + C'.
+        n: how many layers halve the image, at least 1.
+    """
+
+    def __init__(self, channels, width, norm, n):
+        super().__init__()
+        layers = [  # (B, channels, H, W) -> (B, width, H / 2, W / 2)
+            nn.Conv(channels, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+        ]
+        c_in = width
+        for i in range(1, n + 1):  # ... -> (B, c, H / 2^n - 1, W / 2^n - 1)
+            c = min(width * 2**i, 8 * width)
+            stride = 2 if i < n else 1
+            layers += [
+                nn.Conv(c_in, c, 4, stride=stride, padding=1, bias=False),
+                norm_layer(norm, c),
+                nn.LeakyReLU(0.2),
+            ]
+            c_in = c
+        layers += [nn.Conv(c_in, 1, 4, padding=1)]  # -> (B, 1, H / 2^n - 2, W / 2^n - 2)
+        self.layers = nn.Sequential(*layers)
+
+    def execute(self, inputs, outputs):
+        return self.layers(jt.concat([inputs, outputs], dim=1))
+
+
+class PixelGAN(nn.Module):
+    """inputs (B, C, H, W), outputs (B, C', H, W)  ->  scores (B, 1, H, W).
+
+    As PatchGAN, with patches of one pixel (appendix 6.1.2).
     """
 
     def __init__(self, channels, width, norm):
         super().__init__()
-        c = width
-        layers = [  # (B, channels, H, W) -> (B, width, H / 2, W / 2)
-            nn.Conv(channels, c, 4, stride=2, padding=1),
+        self.layers = nn.Sequential(
+            nn.Conv(channels, width, 1),
             nn.LeakyReLU(0.2),
-        ]
-        for stride in (2, 2, 1):  # ... -> (B, 8 width, H / 8 - 1, W / 8 - 1)
-            layers += [
-                nn.Conv(c, 2 * c, 4, stride=stride, padding=1, bias=False),
-                norm_layer(norm, 2 * c),
-                nn.LeakyReLU(0.2),
-            ]
-            c *= 2
-        layers += [nn.Conv(c, 1, 4, padding=1)]  # -> (B, 1, H / 8 - 2, W / 8 - 2)
-        self.layers = nn.Sequential(*layers)
+            nn.Conv(width, 2 * width, 1, bias=False),
+            norm_layer(norm, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv(2 * width, 1, 1),
+        )
 
     def execute(self, inputs, outputs):
         return self.layers(jt.concat([inputs, outputs], dim=1))
@@ -315,7 +352,10 @@ def build(args):
     else:
         n = common.halvings(*args.shape)
         generator = UNet(n, c_in, c_out, args.width, args.norm, args.dropout, args.upsample)
-    discriminator = PatchGAN(c_in + c_out, args.width, args.norm)
+    if args.n_layers_D == 0:
+        discriminator = PixelGAN(c_in + c_out, args.width, args.norm)
+    else:
+        discriminator = PatchGAN(c_in + c_out, args.width, args.norm, args.n_layers_D)
     for network in (generator, discriminator):
         initialize(network)
         network.train()

@@ -137,22 +137,52 @@ def test_losses_refuse_shapes_that_would_broadcast():
 # ---- networks ----
 
 
-def test_a_score_depends_on_a_patch_of_70_pixels(monkeypatch):
-    """There its gradient is not zero.
+@pytest.mark.parametrize(
+    ("n_layers", "side", "patch"), [(0, 32, 1), (1, 64, 16), (3, 128, 70), (5, 512, 286)]
+)
+def test_a_score_depends_on_the_patches_of_the_paper(monkeypatch, n_layers, side, patch):
+    """Isola 2017, section 4.4. There its gradient is not zero.
 
     Norms are left out: they make each score depend on the whole image.
     """
     monkeypatch.setattr(script, "norm_layer", lambda norm, channels: nn.Identity())
-    discriminator = script.PatchGAN(2, 2, "none")
-    inputs = jt.array(pixels(1, 1, 128, 128, seed=0))
-    outputs = jt.array(pixels(1, 1, 128, 128, seed=1))
+    flags = ["--img_size", side, "--width", 2, "--channels", 1, "--n_layers_D", n_layers]
+    _, discriminator = script.build(script.parse_args([str(flag) for flag in flags]))
+    inputs = jt.array(pixels(1, 1, side, side, seed=0))
+    outputs = jt.array(pixels(1, 1, side, side, seed=1))
     scores = discriminator(inputs, outputs)
-    assert scores.shape == [1, 1, 14, 14]
-    for gradient in jt.grad(scores[0, 0, 6, 7], [inputs, outputs]):
+    n = side if n_layers == 0 else side // 2**n_layers - 2
+    assert scores.shape == [1, 1, n, n]
+    for gradient in jt.grad(scores[0, 0, n // 2 - 1, n // 2], [inputs, outputs]):
         rows, columns = np.nonzero(gradient.numpy()[0, 0])
-        assert len(rows) == 70 * 70
-        assert np.ptp(rows) == 69
-        assert np.ptp(columns) == 69
+        assert len(rows) == patch * patch
+        assert np.ptp(rows) == patch - 1
+        assert np.ptp(columns) == patch - 1
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "channels"), [(1, [64, 128, 1]), (5, [64, 128, 256, 512, 512, 512, 1])]
+)
+def test_discriminators_of_the_paper(n_layers, channels):
+    """Isola 2017, appendix 6.1.2: C64-C128, and C64-C128-C256-C512-C512-C512."""
+    flags = ["--img_size", "256", "--width", "64", "--n_layers_D", str(n_layers)]
+    _, discriminator = script.build(script.parse_args(flags))
+    convolutions = [layer for layer in discriminator.modules() if isinstance(layer, nn.Conv)]
+    assert [layer.out_channels for layer in convolutions] == channels
+
+
+def test_images_that_are_too_small_for_the_patches(fails):
+    code, line = fails(script.main, ["--img_size", "64", "--n_layers_D", "5"])
+    assert code == 2
+    assert "--n_layers_D 5 needs images of at least 96 pixels, got 64 x 64" in line
+
+
+def test_the_rate_of_the_paper_is_constant():
+    """github.com/phillipi/pix2pix, train.lua: 200 epochs at one learning rate."""
+    args = script.parse_args(["--paper"])
+    for epoch in (1, 101, 200):
+        rate = common.linear_decay(epoch, args.lr, args.decay_epoch, args.decay_until)
+        assert rate == 0.0002
 
 
 @pytest.mark.parametrize(

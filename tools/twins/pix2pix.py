@@ -36,6 +36,7 @@ def upsample(module, x):
 FORWARD = {
     "UNet": unet,
     "PatchGAN": patch_gan,
+    "PixelGAN": patch_gan,
     "ResNet": resnet,
     "Residual": residual,
     "Upsample": upsample,
