@@ -16,13 +16,13 @@ Method
 
         L_D = 1/2 E[(D_B(b) - 1)^2] + 1/2 E[D_B(G(a))^2]
         L_G = E[(D_B(G(a)) - 1)^2]
-              + lambda E|F(G(a)) - a| + lambda lambda_id E|G(b) - b|
+              + lambda_A E|F(G(a)) - a| + lambda_B lambda_id E|G(b) - b|
 
     with means over all pixels and channels. The second term of L_G, the cycle from A to
-    B and back, ties a translation to its original; lambda is 10. The third one, the
-    identity term, keeps colours where nothing has to change. With probability 1/2 a
-    discriminator sees an older translation from a pool of 50 instead of the present
-    one, against oscillation (section 4).
+    B and back, ties a translation to its original; lambda_A and lambda_B are 10. The
+    third one, the identity term, keeps colours where nothing has to change. With
+    probability 1/2 a discriminator sees an older translation from a pool of 50 instead
+    of the present one, against oscillation (section 4).
 
 What to expect
     Without --data_dir, domain A holds white digits on black, domain B other digits in
@@ -90,13 +90,19 @@ def parse_args(argv=None):
         "--data_dir_B", help="folder of domain B, if --data_dir holds domain A alone"
     )
     parser.add_argument(
-        "--lambda_cycle", type=float, default=10.0, help="weight of the cycle's distance"
+        "--lambda_cycle", type=float, default=10.0, help="weight of both cycles' distances"
+    )
+    parser.add_argument(
+        "--lambda_A", type=float, help="weight of the cycle from A (default: --lambda_cycle)"
+    )
+    parser.add_argument(
+        "--lambda_B", type=float, help="weight of the cycle from B (default: --lambda_cycle)"
     )
     parser.add_argument(
         "--lambda_identity",
         type=float,
         default=0.5,
-        help="weight of the identity term relative to --lambda_cycle",
+        help="weight of the identity term relative to the cycle's",
     )
     parser.add_argument(
         "--direction",
@@ -360,7 +366,7 @@ def translate_both(G, F, real_A, real_B, with_identity):
 
 
 def train_step(
-    networks, optimizers, real_A, real_B, pooled_A, pooled_B, *, lambda_cycle, lambda_identity
+    networks, optimizers, real_A, real_B, pooled_A, pooled_B, *, lambdas, lambda_identity
 ):
     """Updates both generators, then both discriminators.
 
@@ -370,6 +376,7 @@ def train_step(
         real_A, real_B: images (B, C, H, W) in [-1, 1].
         pooled_A, pooled_B: functions that exchange some of the translations to A and to
             B, (B, C, H, W), for older ones.
+        lambdas: lambda_A and lambda_B.
 
     Returns:
         {name: loss} as Jittor scalars without their weights; the identity's losses only
@@ -377,6 +384,7 @@ def train_step(
     """
     G, F, D_A, D_B = networks
     optimizer_G, optimizer_D = optimizers
+    lambda_A, lambda_B = lambdas
 
     # G and F: translations that D should take for real, and that lead back
     fake_B, fake_A, identity = translate_both(G, F, real_A, real_B, lambda_identity > 0)
@@ -386,8 +394,11 @@ def train_step(
     rec_B = G(fake_A)
     loss_cycle_A = l1_distance(rec_A, real_A)
     loss_cycle_B = l1_distance(rec_B, real_B)
-    distances = loss_cycle_A + loss_cycle_B + lambda_identity * sum(identity.values())
-    loss_G = loss_G_AB + loss_G_BA + lambda_cycle * distances
+    loss_cycle = lambda_A * loss_cycle_A + lambda_B * loss_cycle_B
+    loss_G = loss_G_AB + loss_G_BA + loss_cycle
+    if identity:
+        loss_G = loss_G + lambda_A * lambda_identity * identity["loss_identity_A"]
+        loss_G = loss_G + lambda_B * lambda_identity * identity["loss_identity_B"]
     optimizer_G.step(loss_G)  # Jittor: computes the gradients of G and F, and updates them
 
     # D_A and D_B: real images against translations, some of them older
@@ -438,7 +449,9 @@ def train(run, args):
 
     pooled_A = partial(run.exchange, pool_A)
     pooled_B = partial(run.exchange, pool_B)
-    weights = {"lambda_cycle": args.lambda_cycle, "lambda_identity": args.lambda_identity}
+    lambda_A = args.lambda_cycle if args.lambda_A is None else args.lambda_A
+    lambda_B = args.lambda_cycle if args.lambda_B is None else args.lambda_B
+    weights = {"lambdas": (lambda_A, lambda_B), "lambda_identity": args.lambda_identity}
     for epoch in run.epochs():  # saves a checkpoint at --checkpoint_interval
         lr = common.linear_decay(epoch, args.lr, args.decay_epoch, args.decay_until)
         optimizer_G.lr = lr

@@ -64,7 +64,7 @@ def test_step_against_pytorch(identity, upsample):
         lambda fake: older_A,
         lambda fake: older_B,
     ]
-    weights = {"lambda_cycle": 10.0, "lambda_identity": identity}
+    weights = {"lambdas": (10.0, 4.0), "lambda_identity": identity}
     twin = twins.Twin("cyclegan", write_back=False)
     expected = twin.train_step(*arguments, **weights)
     found = script.train_step(*arguments, **weights)
@@ -74,6 +74,23 @@ def test_step_against_pytorch(identity, upsample):
         twins.assert_same_step(network, twin.module(network), optimizer_G)
     for network in (D_A, D_B):
         twins.assert_same_step(network, twin.module(network), optimizer_D)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [([], (10, 10)), (["--lambda_cycle", 3], (3, 3)), (["--lambda_B", 4], (10, 4))],
+)
+def test_weights_of_the_cycles(tiny_runs, tmp_path, monkeypatch, flags, expected):
+    seen = []
+    step = script.train_step
+
+    def train_step(*args, lambdas, **options):
+        seen.append(lambdas)
+        return step(*args, lambdas=lambdas, **options)
+
+    monkeypatch.setattr(script, "train_step", train_step)
+    run("cyclegan", *tiny_runs("cyclegan").flags, *flags, "--out_dir", tmp_path)
+    assert set(seen) == {expected}
 
 
 def test_losses_refuse_shapes_that_would_broadcast():

@@ -35,7 +35,7 @@ def discriminator_loss(discriminator, real, fake):
 
 
 def train_step(
-    networks, optimizers, real_A, real_B, pooled_A, pooled_B, *, lambda_cycle, lambda_identity
+    networks, optimizers, real_A, real_B, pooled_A, pooled_B, *, lambdas, lambda_identity
 ):
     A_to_B, B_to_A, D_A, D_B = networks
     optimizer_G, optimizer_D = optimizers
@@ -49,12 +49,12 @@ def train_step(
         "loss_cycle_B": F.l1_loss(A_to_B(fake_A), real_B),
     }
     loss = losses["loss_G_AB"] + losses["loss_G_BA"]
-    loss = loss + lambda_cycle * (losses["loss_cycle_A"] + losses["loss_cycle_B"])
+    loss = loss + lambdas[0] * losses["loss_cycle_A"] + lambdas[1] * losses["loss_cycle_B"]
     if lambda_identity > 0:
         losses["loss_identity_A"] = F.l1_loss(B_to_A(real_A), real_A)
         losses["loss_identity_B"] = F.l1_loss(A_to_B(real_B), real_B)
-        identity = losses["loss_identity_A"] + losses["loss_identity_B"]
-        loss = loss + lambda_cycle * lambda_identity * identity
+        loss = loss + lambdas[0] * lambda_identity * losses["loss_identity_A"]
+        loss = loss + lambdas[1] * lambda_identity * losses["loss_identity_B"]
     update(optimizer_G, loss)
 
     losses["loss_D_A"] = discriminator_loss(D_A, real_A, pooled_A(fake_A))
