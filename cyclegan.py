@@ -390,15 +390,11 @@ def train_step(
     fake_B, fake_A, identity = translate_both(G, F, real_A, real_B, lambda_identity > 0)
     loss_G_AB = generator_loss(D_B(fake_B))
     loss_G_BA = generator_loss(D_A(fake_A))
-    rec_A = F(fake_B)
-    rec_B = G(fake_A)
-    loss_cycle_A = l1_distance(rec_A, real_A)
-    loss_cycle_B = l1_distance(rec_B, real_B)
-    loss_cycle = lambda_A * loss_cycle_A + lambda_B * loss_cycle_B
-    loss_G = loss_G_AB + loss_G_BA + loss_cycle
-    if identity:
-        loss_G = loss_G + lambda_A * lambda_identity * identity["loss_identity_A"]
-        loss_G = loss_G + lambda_B * lambda_identity * identity["loss_identity_B"]
+    loss_cycle_A = l1_distance(F(fake_B), real_A)
+    loss_cycle_B = l1_distance(G(fake_A), real_B)
+    distance_A = loss_cycle_A + lambda_identity * identity.get("loss_identity_A", 0)
+    distance_B = loss_cycle_B + lambda_identity * identity.get("loss_identity_B", 0)
+    loss_G = loss_G_AB + loss_G_BA + lambda_A * distance_A + lambda_B * distance_B
     optimizer_G.step(loss_G)  # Jittor: computes the gradients of G and F, and updates them
 
     # D_A and D_B: real images against translations, some of them older

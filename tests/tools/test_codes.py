@@ -2,10 +2,12 @@
 
 import math
 
+import jittor as jt
 import numpy as np
 import pytest
 from untrained import write_untrained_run
 
+from jittor_fast import nn
 from tools import evaluate
 from tools.explore import slant
 from tools.judges import codes, image_sets
@@ -61,6 +63,7 @@ def test_an_untrained_run_and_one_whose_categories_are_the_digits(tmp_path, monk
     run = str(write_untrained_run("infogan", tmp_path / "run", *SMALL))
     poor = evaluate.main(["infogan", run])
     assert poor["error"] > 0.5
+    assert poor["error, by the statistics of real digits"] > 0.5
     assert -0.5 < poor["information of the category"] < 0.2 < math.log(10)
     for i in (1, 2):
         assert {f"code {i}: {name}" for name in ("thickness", "slant", "brightness")} < set(poor)
@@ -72,6 +75,18 @@ def test_an_untrained_run_and_one_whose_categories_are_the_digits(tmp_path, monk
 
     monkeypatch.setattr(codes, "best_categories", known_categories)
     assert evaluate.main(["infogan", run])["error"] == 0
+
+
+def test_batch_norm_takes_the_statistics_of_the_digits():
+    """By hand: each channel gets mean 0 and variance 1, whatever the training's."""
+    norm = nn.BatchNorm(2, affine=False)
+    norm.running_mean.assign(jt.array(np.float32([5, -5])))
+    norm.eval()
+    x = np.random.default_rng(0).standard_normal((6, 2)).astype(np.float32)
+    codes.use_statistics_of_batches(nn.Sequential(norm))
+    y = norm(jt.array(x)).numpy()
+    assert np.allclose(y, (x - x.mean(0)) / x.std(0), atol=1e-3)
+    assert np.array_equal(norm.running_mean.numpy(), [5, -5])
 
 
 def test_the_codes_of_colour_images_cannot_be_judged(tmp_path, fails):
