@@ -146,7 +146,7 @@ def seeds():
 
 def second_derivatives():
     """The gradient penalty of WGAN-GP, derived by the critic's weights."""
-    critic = wgan_gp.Critic(32, 1, 16, 4)
+    critic = wgan_gp.Critic(32, 1, 16, 4, layer_norm=False)
     real = normal(8, 1, 32, 32)
     fake = normal(8, 1, 32, 32)
     alpha = uniform(8, 1, 1, 1)
@@ -204,7 +204,7 @@ def memory(first=100, last=300):
     """After 300 steps of WGAN-GP as many variables are alive as after 100."""
     with on_gpu(True):
         generator = wgan_gp.Generator(64, 32, 1, 16, 4)
-        critic = wgan_gp.Critic(32, 1, 16, 4)
+        critic = wgan_gp.Critic(32, 1, 16, 4, layer_norm=False)
         optimizer_G = nn.Adam(generator.parameters(), lr=1e-4)
         optimizer_D = nn.Adam(critic.parameters(), lr=1e-4)
         alive = []

@@ -141,6 +141,32 @@ def test_step_against_pytorch(pair, update_G):
     assert any(unchanged) != update_G
 
 
+def test_steps_with_layer_norm_against_pytorch():
+    """Two updates of the critic, with the second derivative through its norm."""
+    generator, critic = script.build(script.parse_args([*TINY, "--layer_norm"]))
+    optimizer_G = nn.Adam(generator.parameters(), lr=0.001, betas=(0.0, 0.9))
+    optimizer_D = nn.Adam(critic.parameters(), lr=0.001, betas=(0.0, 0.9))
+    networks = (generator, critic, optimizer_G, optimizer_D)
+    twin = twins.Twin("wgan_gp", write_back=False)
+    for seed in (0, 1):
+        tensors = batch(np.random.default_rng(seed))
+        expected = twin.train_step(*networks, *tensors, update_G=True)
+        twins.assert_same_losses(script.train_step(*networks, *tensors), expected)
+    twins.assert_same_step(critic, twin.module(critic), optimizer_D)
+
+
+def test_layer_norm_by_hand():
+    """Each image on its own, over channels and pixels; then each channel's own line."""
+    norm = script.LayerNorm(2)
+    norm.weight.assign(jt.array(np.float32([2, 3]).reshape(1, 2, 1, 1)))
+    norm.bias.assign(jt.array(np.float32([0, 1]).reshape(1, 2, 1, 1)))
+    x = np.random.default_rng(0).standard_normal((4, 2, 3, 3)).astype(np.float32)
+    mean = x.mean((1, 2, 3), keepdims=True)
+    expected = (x - mean) / x.std((1, 2, 3), keepdims=True)
+    expected = expected * np.reshape([2, 3], (1, 2, 1, 1)) + np.reshape([0, 1], (1, 2, 1, 1))
+    assert np.allclose(norm(jt.array(x)).numpy(), expected, atol=1e-4)
+
+
 def test_second_derivative_of_the_penalty(pair):
     """The penalty's gradient for the weights passes through that for the images."""
     _, critic = pair

@@ -1,12 +1,14 @@
 """wgan_gp.py's training step in PyTorch."""
 
 import torch
+from torch.nn import functional as F
 
 from tools.twins import update
 
 FORWARD = {
     "Generator": lambda m, z: m.layers(m.project(z).view(len(z), -1, 4, 4)),
     "Critic": lambda m, images: m.layers(images).view(-1),
+    "LayerNorm": lambda m, x: F.group_norm(x, 1, m.weight.flatten(), m.bias.flatten()),
 }
 
 
