@@ -3,13 +3,24 @@
 * `from jittor_fast import nn` instead of `from jittor import nn`
 * `chunk` instead of `jt.chunk`
 * `Adagrad` and `SpectralNorm`, which Jittor lacks
+* `fir_resample` and `modulate`, for images (N, C, H, W)
 * `ema_update` and `set_seed`, for the code around a training loop
 """
 
 from jittor_fast import nn
 from jittor_fast.dropout import set_seed
 from jittor_fast.optim import Adagrad, ema_update
+from jittor_fast.resample import fir_resample, modulate
 from jittor_fast.slices import chunk
 from jittor_fast.spectral import SpectralNorm
 
-__all__ = ["Adagrad", "SpectralNorm", "chunk", "ema_update", "nn", "set_seed"]
+__all__ = [
+    "Adagrad",
+    "SpectralNorm",
+    "chunk",
+    "ema_update",
+    "fir_resample",
+    "modulate",
+    "nn",
+    "set_seed",
+]

@@ -12,6 +12,7 @@ from jittor.nn import *
 from jittor_fast.activations import ELU, LeakyReLU, ReLU, Tanh, softplus
 from jittor_fast.convolution import Conv, ConvTranspose
 from jittor_fast.dropout import Dropout
+from jittor_fast.functional import conv2d, conv_transpose
 from jittor_fast.images import ReflectionPad2d, Upsample, avg_pool2d
 from jittor_fast.norms import BatchNorm, InstanceNorm2d
 from jittor_fast.optim import Adam
@@ -22,6 +23,8 @@ BatchNorm2d = BatchNorm
 BatchNorm3d = BatchNorm
 Conv2d = Conv
 ConvTranspose2d = ConvTranspose
+conv = conv2d
+conv_transpose2d = conv_transpose
 InstanceNorm = InstanceNorm2d
 InstanceNorm1d = InstanceNorm2d
 InstanceNorm3d = InstanceNorm2d

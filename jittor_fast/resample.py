@@ -1,0 +1,134 @@
+"""Filtered resampling, and a factor for each channel of an image, on all CPU cores."""
+
+import jittor as jt
+
+from jittor_fast.call import fits, header, kernel
+
+HEADER = header("resample.h")
+TAPS = (1, 3, 3, 1)
+
+
+# ---- resampling ----
+
+
+class Resample(jt.Function):
+    """`kernels/resample.h`'s operation; its gradient is the same with other numbers.
+
+    Args:
+        shape: (H', W') of the result.
+        up, down, before: as of `fir_resample`.
+        gain: by which a row and a column of pixels become brighter, if up = down = 1.
+    """
+
+    def __init__(self, shape, up, down, before, gain):
+        self.shape = shape
+        self.numbers = (up, down, before, gain)
+
+    def execute(self, x):
+        n, c, height, width = x.shape
+        self.before_it = (height, width)
+        up, down, before, gain = self.numbers
+        scalars = {
+            "planes": n * c,
+            "height": height,
+            "width": width,
+            "new_height": self.shape[0],
+            "new_width": self.shape[1],
+            "up": up,
+            "down": down,
+            "before": before,
+            "gain": gain,
+        }
+        return kernel(HEADER, "fir_resample", [[n, c, *self.shape]], [x], **scalars)[0]
+
+    def grad(self, dy):
+        up, down, before, gain = self.numbers
+        # The filter is symmetric, and one that begins `before` zeros before an image ends
+        # len(TAPS) - 1 - `before` pixels behind its first one.
+        return Resample(self.before_it, down, up, len(TAPS) - 1 - before, gain)(dy)
+
+
+def along(x, axis, size, up, down, before, gain):
+    """The operation along one axis, 2 or 3, in Jittor's operators."""
+    shape = list(x.shape)
+    shape[axis] = size
+    result = 0
+    for k, tap in enumerate(TAPS):
+        position = f"(i{axis}*{down}-{before}+{k})"
+        indices = [f"i{i}" for i in range(4)]
+        indices[axis] = f"{position}/{up}"
+        pixels = x.reindex(shape, indices, overflow_conditions=[f"{position}%{up}!=0"])
+        result = result + gain * tap / sum(TAPS) * pixels
+    return result
+
+
+def fir_resample(x, up=1, down=1, padding=(0, 0)):
+    """An image (N, C, H, W), filtered by (1, 3, 3, 1) and made larger or smaller.
+
+    As `upfirdn` of signal processing: zeros are put between the pixels (up - 1 of them)
+    and around them; the result is filtered along both axes, and every down-th pixel is
+    kept. Away from the edges it is as bright as the image. Derivatives of any order.
+
+    Args:
+        padding: zeros (before, after) along both axes, after the pixels were pulled
+            apart; between 0 and 3.
+
+    Returns:
+        (N, C, H', W') with H' = (up H + before + after - 4) // down + 1, likewise W'.
+    """
+    before, after = padding
+    shape = [(up * side + before + after - len(TAPS)) // down + 1 for side in x.shape[2:]]
+    if fits(x):
+        return Resample(shape, up, down, before, up)(x)
+    for axis, size in zip((2, 3), shape):
+        x = along(x, axis, size, up, down, before, up)
+    return x
+
+
+# ---- a factor for each channel ----
+
+
+# The constructors get the operands too: what `execute` gets passes no second derivative
+# on.
+
+
+class Modulate(jt.Function):
+    """x (N, C, H, W) times a factor (N, C) for each channel."""
+
+    def __init__(self, x, factor):
+        self.x = x
+        self.factor = factor
+
+    def execute(self, x, factor):
+        scalars = {"planes": factor.numel(), "length": x.shape[2] * x.shape[3]}
+        return kernel(HEADER, "modulate", [x.shape], [x, factor], **scalars)[0]
+
+    def grad(self, dy):
+        dx = Modulate(dy, self.factor)(dy, self.factor)
+        dfactor = PlaneProducts(self.x, dy)(self.x, dy)
+        return dx, dfactor
+
+
+class PlaneProducts(jt.Function):
+    """The sums (N, C) of x * y over the pixels of two images (N, C, H, W)."""
+
+    def __init__(self, x, y):
+        self.x = x
+        self.y = y
+
+    def execute(self, x, y):
+        n, c, height, width = x.shape
+        scalars = {"planes": n * c, "length": height * width}
+        return kernel(HEADER, "plane_products", [[n, c]], [x, y], **scalars)[0]
+
+    def grad(self, dsums):
+        dx = Modulate(self.y, dsums)(self.y, dsums)
+        dy = Modulate(self.x, dsums)(self.x, dsums)
+        return dx, dy
+
+
+def modulate(x, factor):
+    """x (N, C, H, W) times a factor (N, C) for each channel of each image."""
+    if fits(x, factor):
+        return Modulate(x, factor)(x, factor)
+    return x * factor.reshape(*factor.shape, 1, 1)
