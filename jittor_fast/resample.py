@@ -43,8 +43,8 @@ class Resample(jt.Function):
 
     def grad(self, dy):
         up, down, before, gain = self.numbers
-        # The filter is symmetric, and one that begins `before` zeros before an image ends
-        # len(TAPS) - 1 - `before` pixels behind its first one.
+        # The filter is symmetric, and reaches from `before` pixels before an output pixel
+        # to len(TAPS) - 1 - `before` behind it; the gradient looks the other way.
         return Resample(self.before_it, down, up, len(TAPS) - 1 - before, gain)(dy)
 
 
@@ -70,6 +70,7 @@ def fir_resample(x, up=1, down=1, padding=(0, 0)):
     kept. Away from the edges it is as bright as the image. Derivatives of any order.
 
     Args:
+        up, down: 1 or 2, not both of them 2.
         padding: zeros (before, after) along both axes, after the pixels were pulled
             apart; between 0 and 3.
 

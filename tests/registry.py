@@ -176,6 +176,15 @@ ROWS = {
         losses={"wasserstein", "penalty", "loss_G"},
         networks=CRITIC,
     ),
+    "stylegan2": Script(
+        make_data=digits,
+        flags=[*SMALL, "--max_width", 8, "--r1_every", 2],
+        losses={"loss_D", "loss_G", "r1"},
+        networks=AVERAGED_GAN,
+        # The groups of two processes are others than those of one.
+        alone=["--group_size", 1],
+        rates={"optimizer_D": 2 / 3},
+    ),
     "vae": Script(
         make_data=digits,
         flags=["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10],

@@ -1,6 +1,7 @@
 // Resampling by a short filter, and products of images with a factor for each channel.
 //
 // `planes` is images times channels; a plane has `height` rows of `width` pixels.
+#include <algorithm>
 #include <vector>
 
 #include "shared.h"
@@ -9,42 +10,54 @@ namespace jittor_fast {
 
 // ---- resampling by the filter 1 3 3 1 ----
 
-// Puts `up` - 1 zeros behind every pixel and `before` zeros before the first one, filters
+struct Resampling {
+    int64_t planes, height, width, new_height, new_width, before;
+    float gain;
+};
+
+// Puts UP - 1 zeros behind every pixel and `before` zeros before the first one, filters
 // the result in both directions by `gain` / 8 times (1, 3, 3, 1), and keeps every
-// `down`-th pixel. Pixels behind the last one are 0.
-static inline void fir_resample(int64_t planes, int64_t height, int64_t width,
-                                int64_t new_height, int64_t new_width, int64_t up, int64_t down,
-                                int64_t before, float gain, const float* images, float* result) {
-    const float filter[4] = {gain / 8, 3 * gain / 8, 3 * gain / 8, gain / 8};
-    // The columns of a row that is filled up with zeros: all that any output pixel reads.
-    const int64_t last = (new_width - 1) * down + 4;
-    const int64_t end = before + width * up;
-    const int64_t length = last > end ? last : end;
-    #pragma omp parallel if (worth_sharing(planes * new_height * new_width))
+// DOWN-th pixel. Pixels behind the last one are 0.
+template <int UP, int DOWN>
+static inline void resample_planes(const Resampling& sizes, const float* images, float* result) {
+    const int64_t height = sizes.height, width = sizes.width, before = sizes.before;
+    const float one = sizes.gain / 8, three = 3 * one;
+    // A row that is filled up with zeros: all that any output pixel reads.
+    const int64_t length = std::max((sizes.new_width - 1) * DOWN + 4, before + width * UP);
+    #pragma omp parallel if (worth_sharing(sizes.planes * sizes.new_height * sizes.new_width))
     {
-        std::vector<float> sums(width);
-        std::vector<float> row(length, 0.0f);
+        std::vector<float> zeros(width, 0.0f), filled(length, 0.0f);
+        float* __restrict row = filled.data();
         #pragma omp for schedule(static)
-        for (int64_t p = 0; p < planes; p++) {
+        for (int64_t p = 0; p < sizes.planes; p++) {
             const float* image = images + p * height * width;
-            float* y = result + p * new_height * new_width;
-            for (int64_t i = 0; i < new_height; i++) {
-                for (int64_t j = 0; j < width; j++) sums[j] = 0;
+            for (int64_t i = 0; i < sizes.new_height; i++) {
+                const float* x[4];  // the four rows of the image under the filter
                 for (int64_t k = 0; k < 4; k++) {
-                    const int64_t at = i * down - before + k;
-                    if (at < 0 || at % up != 0 || at / up >= height) continue;
-                    const float* x = image + at / up * width;
-                    for (int64_t j = 0; j < width; j++) sums[j] += filter[k] * x[j];
+                    const int64_t at = i * DOWN - before + k;
+                    const bool is_inside = at >= 0 && at % UP == 0 && at / UP < height;
+                    x[k] = is_inside ? image + at / UP * width : zeros.data();
                 }
-                for (int64_t j = 0; j < width; j++) row[before + j * up] = sums[j];
-                for (int64_t j = 0; j < new_width; j++) {
-                    const float* x = row.data() + j * down;
-                    y[i * new_width + j] = filter[0] * x[0] + filter[1] * x[1] +
-                                           filter[2] * x[2] + filter[3] * x[3];
+                const float *a = x[0], *b = x[1], *c = x[2], *d = x[3];
+                for (int64_t j = 0; j < width; j++)
+                    row[before + j * UP] = one * (a[j] + d[j]) + three * (b[j] + c[j]);
+                float* __restrict y = result + (p * sizes.new_height + i) * sizes.new_width;
+                for (int64_t j = 0; j < sizes.new_width; j++) {
+                    const float* r = row + j * DOWN;
+                    y[j] = one * (r[0] + r[3]) + three * (r[1] + r[2]);
                 }
             }
         }
     }
+}
+
+static inline void fir_resample(int64_t planes, int64_t height, int64_t width,
+                                int64_t new_height, int64_t new_width, int64_t up, int64_t down,
+                                int64_t before, float gain, const float* images, float* result) {
+    const Resampling sizes = {planes, height, width, new_height, new_width, before, gain};
+    if (up == 2) resample_planes<2, 1>(sizes, images, result);
+    else if (down == 2) resample_planes<1, 2>(sizes, images, result);
+    else resample_planes<1, 1>(sizes, images, result);
 }
 
 // ---- a factor for each channel of each image ----
