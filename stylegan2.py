@@ -15,46 +15,46 @@ Method
     image's size. Each of its convolutions i obeys a style, an affine function
     s = A_i(w) with one factor for each input channel j, which scales the weights v
     (modulation); then the weights of each output channel k are scaled to length 1
-    (demodulation, section 2.2, equations 1 and 3):
+    (demodulation, section 2):
 
         v'_kj  = s_j v_kj
         v''_kj = v'_kj / |v'_k|
 
-    After it come noise, the same one for all channels times a learned strength, a bias
-    and leaky ReLU. At each size a modulated 1 x 1 convolution adds what its features
-    say to the image, which is then doubled with them (section 4.1, skip generator). The
-    discriminator D is a residual network. Images are resampled by the filter 1 3 3 1.
+    After the convolution come noise (one map for all channels, times a learned
+    strength), a bias and leaky ReLU. The image is a sum over all sizes: at each, a
+    modulated 1 x 1 convolution of the features is added to the image of the size
+    before, doubled. The discriminator D is a residual network. Doubling and halving
+    filter by 1 3 3 1.
 
-    The losses are those of Goodfellow 2014 (https://arxiv.org/abs/1406.2661, section 3),
-    with a penalty R_1 on D's slope at real images (Mescheder 2018,
-    https://arxiv.org/abs/1801.04406), and one R_path on changes of the length of G's
-    steps, by which a step in w should change an image by the same amount everywhere
-    (section 3.2); a is a moving average of the lengths, y an image of noise, and s the
-    sigmoid:
+    The losses are those of Goodfellow 2014 (https://arxiv.org/abs/1406.2661, with the
+    non-saturating L_G of its section 3), with two penalties. R_1 is on D's slope at
+    real images (Mescheder 2018, https://arxiv.org/abs/1801.04406). By R_path, steps of
+    equal length in w should change an image equally much everywhere: J_w is the
+    Jacobian of g at w, y an image of noise, and a the moving average of the lengths
+    |J_w^T y|. With the sigmoid s:
 
         L_D    = -E[log s(D(x))] - E[log(1 - s(D(G(z))))] + gamma/2 R_1
         L_G    = -E[log s(D(G(z)))] + path_weight R_path
         R_1    = E[|grad D(x)|^2]
         R_path = E[(|J_w^T y| - a)^2]
 
-    The penalties change slowly. They are computed in every 16th and 4th step, with 16
-    and 4 times the weight (section 3.1, lazy regularization).
-
-    Weights are N(0, 1) and are scaled when they are used (equalized learning rate,
-    Karras 2018, https://arxiv.org/abs/1710.10196). The layers before a random one obey
-    another w than those behind it in 90 % of the batches (mixing), and samples can be
-    drawn nearer to the mean of w (truncation), which are better and more alike (Karras
-    2019, https://arxiv.org/abs/1812.04948, sections 3.1 and appendix B).
+    R_1 is computed in every 16th step alone, with 16 times its weight, and R_path
+    likewise in every 4th (lazy regularization). Weights are N(0, 1) and are scaled when
+    they are used (equalized learning rate, Karras 2018,
+    https://arxiv.org/abs/1710.10196). In 90 % of the batches, the layers from a random
+    one on obey the style of another w (mixing), so that layers do not rely on each
+    other's styles. Samples can be drawn nearer to the mean of w (truncation); they are
+    better, and less varied. Both are from Karras 2019
+    (https://arxiv.org/abs/1812.04948).
 
     --augment is another paper (Zhao 2020, https://arxiv.org/abs/2006.10738): D sees
     real and generated images through random changes, so that it cannot memorize a few
     hundred images. Its functions are at the end of this file.
 
 What to expect
-    Digits appear in the first two epochs. losses.png shows how loss_D falls and loss_G
-    rises slowly; a loss_D near 2 log 2 = 1.39 means that D guesses, near 0, that it has
-    won. r1 is not weighted; if it grows without end, raise --r1_gamma. With
-    tools/explore.py, coarse layers decide the digit and fine ones the stroke.
+    A loss_D near 2 log 2 = 1.39 means that D guesses; near 0, that it has won. r1 is
+    logged without its weight; if it grows without end, raise --r1_gamma. The table of
+    tools/explore.py --walk mixing shows what coarse and fine layers decide.
 
 Differences from the paper (--paper undoes the first three)
     * 32 x 32 pixels, 64 channels at most, two mapping layers, batches of 32 with a
@@ -310,7 +310,10 @@ class Mapping(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """x (B, c_in, H, W), w (B, latent_dim), noise (B, 1, H', W')  ->  (B, c_out, H', W')."""
+    """x (B, c_in, H, W), w (B, latent_dim)  ->  (B, c_out, H', W').
+
+    It also takes noise (B, 1, H', W').
+    """
 
     def __init__(self, latent_dim, c_in, c_out, up=False):
         super().__init__()
@@ -401,7 +404,9 @@ class Synthesis(nn.Module):
 
 
 class Generator(nn.Module):
-    """z (B, latent_dim)  ->  images (B, channels, img_size, img_size), mostly in [-1, 1].
+    """z (B, latent_dim)  ->  images (B, channels, img_size, img_size).
+
+    Nothing keeps the images in [-1, 1] but D.
 
     Attributes:
         path_running_mean: the moving average (1,) of path lengths.
@@ -431,7 +436,7 @@ class Generator(nn.Module):
         return w.unsqueeze(1).repeat(1, self.synthesis.n_styles, 1)
 
     def mixed(self, z, other_z, cutoff):
-        """Styles (B, n_styles, latent_dim): of z before layer `cutoff`, then of other_z."""
+        """Styles (B, n_styles, latent_dim): that of z in the first `cutoff` layers."""
         w = self.mapping(jt.concat([z, other_z], dim=0))
         first = self.repeated(w[: len(z)])
         second = self.repeated(w[len(z) :])
@@ -471,9 +476,9 @@ class Residual(nn.Module):
 class MinibatchDeviation(nn.Module):
     """x (B, C, H, W)  ->  (B, C + 1, H, W), with how much the images of a group differ.
 
-    The added channel is the standard deviation over the images of a group, its mean
-    over all channels and pixels (Karras 2018, section 3). With it D can see that G
-    draws images that are alike.
+    The added channel is the standard deviation over the images of a group, averaged
+    over all channels and pixels (Karras 2018, minibatch standard deviation). With it D
+    can see that G draws too similar images.
     """
 
     def __init__(self, group_size):
@@ -491,7 +496,7 @@ class MinibatchDeviation(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """images (B, channels, img_size, img_size)  ->  logits (B,), high for real images."""
+    """images (B, channels, img_size, img_size)  ->  logits (B,), high for real."""
 
     def __init__(self, img_size, channels, width, max_width, group_size):
         super().__init__()
@@ -561,7 +566,11 @@ def squared_slope(gradient):
 
 
 def path_lengths(gradient):
-    """|J_w^T y| (B,) of gradients (B, n_styles, latent_dim): w acts through all styles."""
+    """|J_w^T y| (B,) of gradients (B, n_styles, latent_dim).
+
+    w acts through all styles; their number divides the squared length, as in the
+    authors' code.
+    """
     return jt.sqrt((gradient**2).sum(2).mean(1))
 
 
@@ -651,7 +660,8 @@ def path_step(generator, optimizer_G, latents, y, *, weight):
 def lazy_adam(network, args, every):
     """Adam for a network that has a further update in every `every`-th step.
 
-    Its rate and betas make up for that (section 3.1); None: there is no such update.
+    Its rate and betas make up for that, as in the paper's lazy regularization; with
+    None there is no such update.
     """
     share = 1 if every is None else every / (every + 1)
     betas = (args.b1**share, args.b2**share)
@@ -825,7 +835,7 @@ def augment(images, changes):
 
 
 def shift_matrices(shifts, side):
-    """(B, 1, side, side) matrices M, with M x the rows of x moved down by `shifts` (B,)."""
+    """Matrices (B, 1, side, side), which move rows down by `shifts` (B,)."""
     i = jt.index((len(shifts), 1, side, side), 2)
     j = jt.index((len(shifts), 1, side, side), 3)
     return (i - j == shifts.reshape(-1, 1, 1, 1)).float32()

@@ -12,7 +12,7 @@ TAPS = (1, 3, 3, 1)
 
 
 class Resample(jt.Function):
-    """`kernels/resample.h`'s operation; its gradient is the same with other numbers.
+    """The operation of `fir_resample`; its gradient is one too, with other numbers.
 
     Args:
         shape: (H', W') of the result.
@@ -26,7 +26,7 @@ class Resample(jt.Function):
 
     def execute(self, x):
         n, c, height, width = x.shape
-        self.before_it = (height, width)
+        self.sides = (height, width)
         up, down, before, gain = self.numbers
         scalars = {
             "planes": n * c,
@@ -43,9 +43,9 @@ class Resample(jt.Function):
 
     def grad(self, dy):
         up, down, before, gain = self.numbers
-        # The filter is symmetric, and reaches from `before` pixels before an output pixel
-        # to len(TAPS) - 1 - `before` behind it; the gradient looks the other way.
-        return Resample(self.before_it, down, up, len(TAPS) - 1 - before, gain)(dy)
+        # The filter is symmetric. It reaches from `before` pixels before an output
+        # pixel to len(TAPS) - 1 - `before` behind it; the gradient looks the other way.
+        return Resample(self.sides, down, up, len(TAPS) - 1 - before, gain)(dy)
 
 
 def along(x, axis, size, up, down, before, gain):

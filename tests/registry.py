@@ -113,6 +113,8 @@ class Script:
         alone: flags for the comparison of two processes with one: without dropout, of
             which each process draws its own.
         rates: {optimizer: its learning rate over --lr}, where they differ.
+        lazy: {optimizer: c}, where the rate is c times --lr, and the betas are --b1 and
+            --b2 to the power of c.
         fixed: networks and optimizers that the smallest run leaves as they are.
     """
 
@@ -124,6 +126,7 @@ class Script:
     augments: bool = False
     alone: list = field(default_factory=list)
     rates: dict = field(default_factory=dict)
+    lazy: dict = field(default_factory=dict)
     fixed: tuple = ()
 
 
@@ -183,7 +186,7 @@ ROWS = {
         networks=AVERAGED_GAN,
         # The groups of two processes are others than those of one.
         alone=["--group_size", 1],
-        rates={"optimizer_D": 2 / 3},
+        lazy={"optimizer_D": 2 / 3},
     ),
     "vae": Script(
         make_data=digits,

@@ -167,6 +167,7 @@ EXAMPLES = {
     "srgan": of_srgan,
     "stackgan": of_stackgan,
     "stargan": of_stargan,
+    "stylegan2": of_gan,
     "text2img": of_text2img,
     "unit": of_unit,
     "vae": of_vae,

@@ -1,6 +1,6 @@
 """Walks through the latent space of a trained model.
 
-All walks but the last are for models that draw images from noise.
+All walks but `common` are for models that draw images from noise.
 
     python tools/explore.py results/dcgan --walk interpolate
     python tools/explore.py results/dcgan --walk arithmetic --plus 3,17,22 --minus 4,5,9
@@ -8,6 +8,7 @@ All walks but the last are for models that draw images from noise.
     python tools/explore.py results/began --walk real
     python tools/explore.py results/cgan_mnist --walk interpolate --label 7
     python tools/explore.py results/unit --walk common
+    python tools/explore.py results/stylegan2 --walk mixing --cutoff 3
 
 The walks are
 
@@ -30,6 +31,13 @@ The walks are
     common       For unit.py, whose two domains have their codes in one space: four
                  straight lines, each from the code of a test image of domain A to that
                  of another. Each has two rows: decoded into A, and into B.
+    mixing       For stylegan2.py: a table of eight samples at its left and eight others
+                 at its top (those of the first two rows of a grid). The images between
+                 them have the coarse styles of the left one, those before --cutoff, and
+                 the fine ones of the upper one.
+    truncation   For stylegan2.py: eight samples, a row each, with w at -1 to 1 times
+                 its distance from the mean of w, which is in the middle.
+    styles       For stylegan2.py: eight straight lines between points w.
 
 The picture is walk_<name>.png in the run's own folder, or in --out_dir.
 """
@@ -56,6 +64,7 @@ from tools.runs import open_run
 
 GRID = 100  # samples in a grid of `samples/`
 N_CANDIDATES = 500  # random z; the search for an image starts from the nearest
+STYLE_WALKS = ("mixing", "truncation", "styles")
 UNIFORM = ("began", "infogan")  # scripts with uniform noise and without a flag for it
 
 
@@ -64,7 +73,7 @@ def parse_args(argv=None):
     parser.add_argument("run", help="the out_dir of a run, or a checkpoint")
     parser.add_argument(
         "--walk",
-        choices=("interpolate", "arithmetic", "direction", "real", "common"),
+        choices=("interpolate", "arithmetic", "direction", "real", "common", *STYLE_WALKS),
         required=True,
         help="what to show",
     )
@@ -88,6 +97,11 @@ def parse_args(argv=None):
         type=int,
         default=0,
         help="label or category of all images, for a model that has them",
+    )
+    parser.add_argument(
+        "--cutoff",
+        type=number(int, at_least=0),
+        help="mixing: how many layers count as coarse (default: half of them)",
     )
     parser.add_argument(
         "--seed", type=number(int, at_least=0), help="seed of the noise (default: the run's own)"
@@ -378,16 +392,72 @@ def walk_through_the_common_space(run, script, flags):
     return np.concatenate(rows), 10
 
 
+def walk_through_styles(args, model):
+    """As `walk`, for a generator with styles: one of STYLE_WALKS."""
+    network = model.network
+    z = model.noise(GRID)
+    if args.walk == "truncation":
+        factors = np.linspace(-1, 1, 9, dtype=np.float32)
+        return common.predict(network, np.repeat(z[:8], 9, axis=0), np.tile(factors, 8)), 9
+    if args.walk == "styles":
+        starts = common.predict(network.mapping, model.noise(8))
+        ends = common.predict(network.mapping, model.noise(8))
+        w = np.concatenate([line(start, end, 10) for start, end in zip(starts, ends)])
+        return common.predict(network.synthesis, all_layers(network, w)), 10
+    w = common.predict(network.mapping, z[:16])
+    styles, nrow = mixing_table(all_layers(network, w[:8]), all_layers(network, w[8:]), args.cutoff)
+    images = common.predict(network.synthesis, styles)
+    images[0] = -1  # the corner of the table
+    return images, nrow
+
+
+def all_layers(network, w):
+    """w (N, latent_dim) as the styles (N, n_styles, latent_dim) of all layers."""
+    return np.repeat(w[:, None], network.synthesis.n_styles, axis=1)
+
+
+def mixing_table(left, top, cutoff=None):
+    """The styles of the cells of a table, row by row, and the number in a row.
+
+    The first row and the first column have the styles of `top` and of `left`; the cell
+    in their corner has no meaning.
+
+    Args:
+        left, top: styles (n, n_styles, latent_dim).
+        cutoff: how many styles a cell has of `left` (default: half of them).
+
+    Raises:
+        UserError: there are not so many.
+    """
+    n_styles = left.shape[1]
+    if cutoff is None:
+        cutoff = n_styles // 2
+    if cutoff > n_styles:
+        raise common.UserError(f"--cutoff {cutoff}: the model has {n_styles} layers with styles")
+    cells = [top[:1], top]
+    for row in left:
+        mixed = top.copy()
+        mixed[:, :cutoff] = row[:cutoff]
+        cells += [row[None], mixed]
+    return np.concatenate(cells), len(top) + 1
+
+
 def check_walk(name, reader, flags):
     """Refuses a walk that the model of a checkpoint does not have.
 
     Raises:
-        UserError: it draws no images from noise, or its domains share no codes.
+        UserError: it draws no images from noise, its domains share no codes, or its
+            layers have no styles.
     """
     if name == "common" and "vaes" not in reader.meta["values"]:
         raise common.UserError(
             f"--walk common is for runs of unit.py: {flags.script}.py has no codes that two "
             "domains share"
+        )
+    if name in STYLE_WALKS and flags.script != "stylegan2":
+        raise common.UserError(
+            f"--walk {name} is for runs of stylegan2.py: the layers of {flags.script}.py have no "
+            "styles"
         )
     if name != "common" and not is_explorable(reader, flags):
         raise common.UserError(
@@ -415,6 +485,9 @@ def main(argv=None):
         elif args.walk == "real":
             model = load_model(run, script, run_args, args.label)
             images, nrow = walk_between_images(model, run_args)
+        elif args.walk in STYLE_WALKS:
+            model = load_model(run, script, run_args, args.label)
+            images, nrow = walk_through_styles(args, model)
         else:
             model = load_model(run, script, run_args, args.label)
             images, nrow = walk(args, model)

@@ -294,6 +294,7 @@ HUGE = {
     "srgan": {"width": 256, "n_blocks": 100},
     "stackgan": {"width_G": 4096, "width_D": 4096, "n_blocks": 100},
     "stargan": {"width": 256, "n_blocks": 100},
+    "stylegan2": {"width": 1024, "max_width": 1024, "img_size": 1024},
     "text2img": {"width_G": 4096, "width_D": 4096},
     "unit": {"width": 256, "n_blocks": 50},
     "vae": {"hidden": 4096, "img_size": 1024},

@@ -59,7 +59,7 @@ def assert_same_derivatives(ours, theirs, arrays):
 
 
 def upfirdn(x, up, down, padding):
-    """Zeros between and around the pixels, a grouped convolution, every down-th pixel."""
+    """Zeros between and around the pixels, the filter, every down-th pixel."""
     n, c, height, width = x.shape
     wide = torch.zeros(n, c, up * height, up * width)
     wide[:, :, ::up, ::up] = x

@@ -91,7 +91,7 @@ def test_the_average_has_a_half_life_of_10_000_images():
 
 
 def test_lazy_penalties_change_adams_settings():
-    """Section 3.1: c = k / (k + 1), the rate times c, and beta to the power of c."""
+    """c = k / (k + 1), the rate times c, and beta to the power of c."""
     args = script.parse_args(["--lr", "0.002", "--b1", "0.5"])
     network = nn.Linear(2, 2)
     optimizer = script.lazy_adam(network, args, 16)
@@ -143,7 +143,7 @@ def test_each_penalty_has_its_steps(networks, monkeypatch):
 
 
 def test_mixing_is_a_share_of_the_batches(networks):
-    """Without it, all layers have the first style; with it, at least one has the other."""
+    """The other ones have the first style in all layers: a cutoff of 6."""
     synthesis = networks[0].synthesis
     args = script.parse_args([*TINY, "--mixing", "0.5"])
     run = FakeRun()
@@ -194,7 +194,7 @@ def test_the_last_convolutions_are_not_demodulated():
 
 
 def test_demodulated_outputs_keep_the_variance():
-    """Whatever the style: that is what demodulation is for (section 2.2)."""
+    """Whatever the style: that is what demodulation is for."""
     layer = script.ModulatedConv(32, 64, 3)
     x = normal(2, 32, 16, 16)
     style = np.float32([np.full(32, 0.01), np.full(32, 100)])

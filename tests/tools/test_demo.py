@@ -36,6 +36,7 @@ KINDS = {
     "srgan": painting.Enlarger,
     "stackgan": drawing.Sentence,
     "stargan": painting.AttributeEditor,
+    "stylegan2": drawing.Walk,
     "text2img": drawing.Sentence,
     "unit": painting.Translator,
     "vae": drawing.Walk,

@@ -202,7 +202,8 @@ def trained(tiny_runs):
 
 
 @pytest.mark.parametrize(
-    "name", ["began", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"]
+    "name",
+    ["began", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan", "stylegan2"],
 )
 def test_every_script_with_a_latent_space_can_be_explored(trained, tmp_path, name):
     flags = {"cgan_mnist": ["--label", "7"], "infogan": ["--label", "2"]}.get(name, [])
@@ -248,6 +249,55 @@ def test_a_walk_between_real_images(trained, tmp_path, capsys, name):
     printed = capsys.readouterr().out
     first, last = re.search(r": ([0-9.]+) for .* ([0-9.]+) when found", printed).groups()
     assert float(last) < float(first)
+
+
+def test_a_mixing_table_by_hand():
+    """Three styles of one number each: the first from the left, others from above."""
+    left = np.float32([[[1], [2], [3]], [[4], [5], [6]]])
+    top = np.float32([[[10], [20], [30]], [[40], [50], [60]]])
+    cells, nrow = explore.mixing_table(left, top)
+    assert nrow == 3
+    assert cells[1:, :, 0].tolist() == [
+        *([10, 20, 30], [40, 50, 60]),
+        *([1, 2, 3], [1, 20, 30], [1, 50, 60]),
+        *([4, 5, 6], [4, 20, 30], [4, 50, 60]),
+    ]
+    cells, _ = explore.mixing_table(left, top, cutoff=3)
+    assert np.array_equal(cells[4], left[0])
+
+
+@pytest.mark.parametrize(
+    ("walk", "rows", "columns"), [("mixing", 9, 9), ("truncation", 8, 9), ("styles", 8, 10)]
+)
+def test_walks_through_styles(trained, tmp_path, walk, rows, columns):
+    """Samples that a walk starts from, and where it must show one image again."""
+    folder = trained("stylegan2")
+    explore.main([str(folder), "--walk", walk, "--out_dir", str(tmp_path)])
+    picture = np.asarray(Image.open(tmp_path / f"walk_{walk}.png"))
+    size = meta(folder)["args"]["img_size"]
+    assert picture.shape == ((size + 2) * rows + 2, (size + 2) * columns + 2)
+
+    def cell(picture, row, column):
+        top = (size + 2) * row + 2
+        left = (size + 2) * column + 2
+        return picture[top : top + size, left : left + size].astype(int)
+
+    grid = np.asarray(Image.open(folder / "result.png"))
+    if walk == "mixing":  # both rims are samples of the grid
+        assert np.abs(cell(picture, 3, 0) - cell(grid, 0, 2)).max() <= 1
+        assert np.abs(cell(picture, 0, 3) - cell(grid, 1, 0)).max() <= 1
+    elif walk == "truncation":  # the sample at 1, and the mean of w at 0
+        assert np.abs(cell(picture, 3, 8) - cell(grid, 0, 3)).max() <= 1
+        assert np.abs(cell(picture, 3, 4) - cell(picture, 5, 4)).max() <= 1
+
+
+def test_walks_through_styles_are_for_one_script(trained, fails):
+    code, line = fails(explore.main, [trained("dcgan"), "--walk", "mixing"])
+    assert code == 2
+    assert "for runs of stylegan2.py" in line
+    code, line = fails(explore.main, [trained("stylegan2"), "--walk", "mixing", "--cutoff", 7])
+    assert code == 2
+    assert "the model has 6 layers" in line
 
 
 class Grid(jt.nn.Module):

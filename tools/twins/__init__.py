@@ -21,6 +21,8 @@ from jittor import nn  # the base classes of those in jittor_fast.nn, too
 
 from jittor_fast import Adagrad
 
+STATISTICS = ("running_mean", "running_var", "weight_u")  # variables that are not trained
+
 # ---- networks ----
 
 
@@ -108,13 +110,23 @@ def twin_of(module, forward):
     for name, value in vars(module).items():
         if isinstance(value, nn.Module):
             setattr(twin, name, convert(value, forward))
-        elif isinstance(value, jt.Var) and value.is_stop_grad():
+        elif isinstance(value, jt.Var) and is_statistic(module, name):
             twin.register_buffer(name, torch.tensor(value.numpy()))
         elif isinstance(value, jt.Var):
             twin.register_parameter(name, torch.nn.Parameter(torch.tensor(value.numpy())))
         elif name not in twin.__dict__:
             setattr(twin, name, value)  # a plain value, such as a shape
     return twin.train(module.is_training())
+
+
+def is_statistic(module, name):
+    """Whether a variable of a module is not trained.
+
+    In eval mode no variable has a gradient, so that its name decides.
+    """
+    if module.is_training():
+        return getattr(module, name).is_stop_grad()
+    return name.endswith(STATISTICS)
 
 
 # ---- optimizers ----
@@ -329,9 +341,8 @@ def assert_same_step(module, twin, optimizer):
 
 def trained(module):
     """{name: parameter} of a Jittor module, without the statistics of norms."""
-    statistics = ("running_mean", "running_var", "weight_u")
     parameters = module.named_parameters()
-    return {name: value for name, value in parameters if not name.endswith(statistics)}
+    return {name: value for name, value in parameters if not name.endswith(STATISTICS)}
 
 
 def assert_same_losses(found, expected, atol=1e-6):

@@ -19,7 +19,7 @@ def linear(m, x):
 
 
 def resample(x, padding, up=1, down=1):
-    """Zeros between and around the pixels, the filter in every channel, every n-th pixel."""
+    """Zeros between and around the pixels, the filter, and every down-th pixel."""
     n, c, height, width = x.shape
     if up > 1:
         x = F.pad(x.reshape(n, c, height, 1, width, 1), (0, up - 1, 0, 0, 0, up - 1))
