@@ -57,11 +57,11 @@ What to expect
     tools/explore.py --walk mixing shows what coarse and fine layers decide.
 
 Differences from the paper (--paper undoes the first three)
-    * 32 x 32 pixels, 64 channels at most, two mapping layers, batches of 32 with a
-      learning rate of 0.0025 and a shorter average of G
-    * R_path is off (--path_weight), and gamma is 0.05. The authors leave R_path out for
-      small images and scale gamma with the number of pixels
-      (github.com/NVlabs/stylegan2-ada-pytorch, train.py).
+    * 32 x 32 pixels, 64 channels at most, w of length 64 by two mapping layers, and a
+      learning rate of 0.0025
+    * R_path is off (--path_weight), and gamma is 1. The authors leave R_path out for
+      small images, and lower gamma with the number of pixels (train.py of
+      github.com/NVlabs/stylegan2-ada-pytorch, cfg cifar and auto).
     * images are not mirrored
     * always: R_path is computed for whole batches, where the authors' code takes half
       of one to save memory; a has no gradient; images with the same noise in all of
@@ -116,8 +116,7 @@ AUGMENTATIONS = ("color", "translation", "cutout")
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(n_epochs=12, batch_size=32, lr=0.0025)
-    parser.set_defaults(sample_interval=200, log_interval=20, checkpoint_interval=1)
+    parser.set_defaults(n_epochs=36, batch_size=32, lr=0.0025)
     parser.add_adam(b1=0.0, b2=0.99)
     parser.add_sampling()
 
@@ -133,7 +132,7 @@ def parse_args(argv=None):
         "--channels", type=int, default=1, choices=(1, 3), help="1 for grey, 3 for RGB"
     )
     parser.add_architecture(
-        "--width", type=int, default=32, at_most=1024, help="channels next to the image"
+        "--width", type=int, default=16, at_most=1024, help="channels next to the image"
     )
     parser.add_architecture(
         "--max_width",
@@ -150,12 +149,12 @@ def parse_args(argv=None):
         "--group_size", type=int, default=4, help="images that D compares with each other"
     )
     parser.add_architecture(
-        "--ema_decay", type=float, default=0.995, below=1, help="EMA decay of G (0 disables it)"
+        "--ema_decay", type=float, default=0.998, below=1, help="EMA decay of G (0 disables it)"
     )
 
     # Training
     parser.add_argument(
-        "--r1_gamma", type=float, default=0.05, help="weight of the penalty R_1, gamma"
+        "--r1_gamma", type=float, default=1.0, help="weight of the penalty R_1, gamma"
     )
     parser.add_argument("--r1_every", type=int, default=16, help="steps from one R_1 to the next")
     parser.add_argument(
