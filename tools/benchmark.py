@@ -145,7 +145,8 @@ def finished_at():
 class Operations:
     """Counts the floating-point operations of convolutions and matrix products.
 
-    It replaces the layers' `execute`. A forward pass has two for each weight that meets
+    It replaces the layers' `execute`, and the functions that take the weights as an
+    argument. A forward pass has two for each weight that meets
     an input. Its two gradients, of the weights and of the inputs, have as many each.
 
     Attributes:
@@ -163,9 +164,28 @@ class Operations:
             layer.execute = self.counted(layer.execute, per_output=True)
         for layer in (nn.ConvTranspose, jittor_fast.nn.ConvTranspose):
             layer.execute = self.counted(layer.execute, per_output=False)
+        for name, per_output in (("conv2d", True), ("linear", True), ("conv_transpose", False)):
+            function = getattr(jittor_fast.nn, name)
+            setattr(jittor_fast.nn, name, self.counted_function(function, per_output))
 
     def counted(self, execute, per_output):
-        """An `execute` that counts.
+        """An `execute` that counts; `per_output` is as of `run`."""
+
+        def counting(layer, x):
+            return self.run(lambda: execute(layer, x), x, layer.weight, per_output)
+
+        return counting
+
+    def counted_function(self, function, per_output):
+        """A function of inputs and weights that counts; `per_output` is as of `run`."""
+
+        def counting(x, weight, *args, **kwargs):
+            return self.run(lambda: function(x, weight, *args, **kwargs), x, weight, per_output)
+
+        return counting
+
+    def run(self, compute, x, weight, per_output):
+        """The result of `compute()`, which applies weights to inputs x.
 
         Args:
             per_output: whether each output, rather than each input, meets the weights
@@ -173,19 +193,16 @@ class Operations:
         """
         import jittor as jt
 
-        def counting(layer, x):
-            if self.is_inside:  # a layer that calls its base class's is one layer
-                return execute(layer, x)
-            self.is_inside = True
-            y = execute(layer, x)
-            self.is_inside = False
-            values = y.numel() if per_output else x.numel()
-            weights_each = layer.weight.numel() / layer.weight.shape[0]
-            passes = 1 if jt.flags.no_grad else 3
-            self.count += 2 * values * weights_each * passes
-            return y
-
-        return counting
+        if self.is_inside:  # a layer that calls its base class's is one layer
+            return compute()
+        self.is_inside = True
+        y = compute()
+        self.is_inside = False
+        values = y.numel() if per_output else x.numel()
+        weights_each = weight.numel() / weight.shape[0]
+        passes = 1 if jt.flags.no_grad else 3
+        self.count += 2 * values * weights_each * passes
+        return y
 
 
 def peak_flops(n=2048, n_rounds=5):

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jittor as jt
 import pytest
+from jittor import nn
 from PIL import Image
 from registry import ROOT, ROWS, load
 
+import jittor_fast
 from jittor_fast import algorithms
 from tools import benchmark
 
@@ -217,3 +220,31 @@ def test_a_real_timing_of_a_twin(name, tiny):
     pytest.importorskip("torch", reason="PyTorch is what is timed")
     result = timed(name, tiny, "--twin", "tuned")
     assert 0 < result["ms_per_step"] < 60_000
+
+
+def test_layers_and_functions_are_counted(monkeypatch):
+    """A multiplication and an addition for each weight and place, three times."""
+    for layer in (nn.Conv, nn.Linear, nn.ConvTranspose):  # what is replaced comes back
+        monkeypatch.setattr(layer, "execute", layer.execute)
+    for layer in (jittor_fast.nn.Conv, jittor_fast.nn.ConvTranspose):
+        monkeypatch.setattr(layer, "execute", layer.execute)
+    for name in ("conv2d", "linear", "conv_transpose"):
+        monkeypatch.setattr(jittor_fast.nn, name, getattr(jittor_fast.nn, name))
+    operations = benchmark.Operations()
+
+    def counted(compute):
+        before = operations.count
+        compute()
+        return operations.count - before
+
+    x = jt.zeros((2, 3, 8, 8))
+    conv = 6 * 2 * 5 * 3 * 9  # for each output pixel: batch, outputs, inputs, filter
+    assert counted(lambda: jittor_fast.nn.Conv(3, 5, 3, padding=1)(x)) == conv * 8 * 8
+    weight = jt.zeros((5, 3, 3, 3))
+    assert counted(lambda: jittor_fast.nn.conv2d(x, weight, stride=2)) == conv * 3 * 3
+    weight = jt.zeros((3, 5, 3, 3))
+    assert counted(lambda: jittor_fast.nn.conv_transpose(x, weight, stride=2)) == conv * 8 * 8
+    assert counted(lambda: jittor_fast.nn.Linear(4, 7)(jt.zeros((2, 4)))) == 6 * 2 * 4 * 7
+    assert (
+        counted(lambda: jittor_fast.nn.linear(jt.zeros((2, 4)), jt.zeros((7, 4)))) == 6 * 2 * 4 * 7
+    )
