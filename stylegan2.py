@@ -623,7 +623,8 @@ def r1_step(discriminator, optimizer_D, real, changes, *, weight):
     images.start_grad()  # the gradient is computed for the images
     logits = discriminator(augment(images, changes))
     r1 = squared_slope(jt.grad(logits.sum(), images))
-    # Biases do not change D's slope. The second term gives them a gradient, which is 0.
+    # The last bias does not change the slope, and Jittor warns of a parameter without a
+    # gradient. The second term gives it one, which is 0.
     optimizer_D.step(weight * r1 + 0 * logits.sum())
     return {"r1": r1}
 
@@ -648,7 +649,7 @@ def path_step(generator, optimizer_G, latents, y, *, weight):
     old = generator.path_running_mean
     generator.path_running_mean.update(old + (1 - PATH_DECAY) * (batch_mean(lengths.mean()) - old))
     penalty = ((lengths - generator.path_running_mean) ** 2).mean()
-    # As in `r1_step`: the last bias does not change a length.
+    # As in `r1_step`: the last bias does not change a length, either.
     optimizer_G.step(weight * penalty + 0 * images.sum())
     return {"path_length": lengths.mean(), "path_penalty": penalty}
 

@@ -181,12 +181,16 @@ ROWS = {
     ),
     "stylegan2": Script(
         make_data=digits,
-        flags=[*SMALL, "--max_width", 8, "--r1_every", 2],
-        losses={"loss_D", "loss_G", "r1"},
+        flags=[
+            *SMALL,
+            *("--max_width", 8, "--r1_every", 2, "--path_weight", 2, "--path_every", 2),
+            *("--augment", "color,translation,cutout"),
+        ],
+        losses={"loss_D", "loss_G", "r1", "path_length", "path_penalty"},
         networks=AVERAGED_GAN,
         # The groups of two processes are others than those of one.
         alone=["--group_size", 1],
-        lazy={"optimizer_D": 2 / 3},
+        lazy={"optimizer_G": 2 / 3, "optimizer_D": 2 / 3},
     ),
     "vae": Script(
         make_data=digits,
