@@ -192,6 +192,12 @@ ROWS = {
         alone=["--group_size", 1],
         lazy={"optimizer_G": 2 / 3, "optimizer_D": 2 / 3},
     ),
+    "r3gan": Script(
+        make_data=digits,
+        flags=[*SMALL, "--group_size", 2, "--gamma", 1],
+        losses={"loss_D", "loss_G", "difference", "r1", "r2"},
+        networks=AVERAGED_GAN,
+    ),
     "vae": Script(
         make_data=digits,
         flags=["--img_size", 8, "--hidden", 7, "--latent_dim", 3, "--batch_size", 10],

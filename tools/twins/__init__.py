@@ -83,6 +83,7 @@ def convert_convolution(layer):
     sizes = {
         "stride": layer.stride,
         "padding": layer.padding,
+        "groups": layer.groups,
         "bias": layer.bias is not None,
     }
     layer_class = torch.nn.Conv2d
@@ -286,6 +287,8 @@ class Twin:
         optimizer, twin = self.optimizers[id(optimizer)]
         for group in twin.param_groups:  # the script changes these as it trains
             group["lr"] = optimizer.lr
+            if isinstance(optimizer, nn.Adam):
+                group["betas"] = optimizer.betas
             if isinstance(optimizer, nn.SGD):
                 group["momentum"] = optimizer.momentum
         return twin
