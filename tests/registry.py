@@ -192,6 +192,14 @@ ROWS = {
         alone=["--group_size", 1],
         lazy={"optimizer_G": 2 / 3, "optimizer_D": 2 / 3},
     ),
+    "pggan": Script(
+        make_data=digits,
+        flags=[*SMALL, "--max_width", 8, "--stable_images", 5, "--fade_images", 5],
+        losses={"wasserstein", "penalty", "drift", "loss_G"},
+        networks=AVERAGED_GAN,
+        # The groups of two processes are others than those of one.
+        alone=["--group_size", 1],
+    ),
     "r3gan": Script(
         make_data=digits,
         flags=[*SMALL, "--group_size", 2, "--gamma", 1],
