@@ -108,7 +108,8 @@ def twin_of(module, forward):
 
     Module.forward = forward[type(module).__name__]
     twin = Module()
-    for name, value in vars(module).items():
+    variables = dict(vars(module))  # a copy: is_training() can add one
+    for name, value in variables.items():
         if isinstance(value, nn.Module):
             setattr(twin, name, convert(value, forward))
         elif isinstance(value, jt.Var) and is_statistic(module, name):
