@@ -3,11 +3,12 @@
 * `from jittor_fast import nn` instead of `from jittor import nn`
 * `chunk` instead of `jt.chunk`
 * `Adagrad` and `SpectralNorm`, which Jittor lacks
-* `fir_resample` and `modulate`, for images (N, C, H, W)
+* `fir_resample` and `modulate`, for images (N, C, H, W), and `attend`
 * `ema_update` and `set_seed`, for the code around a training loop
 """
 
 from jittor_fast import nn
+from jittor_fast.attention import attend
 from jittor_fast.dropout import set_seed
 from jittor_fast.optim import Adagrad, ema_update
 from jittor_fast.resample import fir_resample, modulate
@@ -17,6 +18,7 @@ from jittor_fast.spectral import SpectralNorm
 __all__ = [
     "Adagrad",
     "SpectralNorm",
+    "attend",
     "chunk",
     "ema_update",
     "fir_resample",

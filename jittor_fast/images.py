@@ -136,6 +136,44 @@ def avg_pool2d(x, kernel_size, stride=None, padding=0, ceil_mode=False, count_in
     return means / inside
 
 
+class MaxPool(jt.Function):
+    """The largest of each 2 x 2 pixels."""
+
+    def execute(self, x):
+        n, c, height, width = x.shape
+        self.shape = x.shape
+        shape = [n, c, height // 2, width // 2]
+        scalars = {"planes": n * c, "height": height, "width": width}
+        y, self.places = kernel(HEADER, "max_pool", [shape, shape], [x], **scalars)
+        return y
+
+    def grad(self, dy):
+        return MaxPoolGradient(self.shape)(dy, self.places)
+
+
+class MaxPoolGradient(jt.Function):
+    """The gradient of `MaxPool`, for places as its kernel gives them."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def execute(self, dy, places):
+        n, c, height, width = self.shape
+        scalars = {"planes": n * c, "height": height, "width": width}
+        inputs = [dy, places]
+        return kernel(HEADER, "max_pool_transposed", [self.shape], inputs, **scalars)[0]
+
+    def grad(self, *gradients):
+        raise RuntimeError("jittor_fast's max_pool2d has no second derivative")
+
+
+def max_pool2d(x, kernel_size, stride=None, **options):
+    """`jittor.nn.max_pool2d`; windows of 2 x 2 pixels, side by side, have a kernel."""
+    if kernel_size == 2 and stride in (None, 2) and not options and fits(x):
+        return MaxPool()(x)
+    return nn.max_pool2d(x, kernel_size, stride, **options)
+
+
 # ---- upsampling ----
 
 

@@ -13,7 +13,7 @@ from jittor_fast.activations import ELU, LeakyReLU, ReLU, Tanh, softplus
 from jittor_fast.convolution import Conv, ConvTranspose
 from jittor_fast.dropout import Dropout
 from jittor_fast.functional import conv2d, conv_transpose
-from jittor_fast.images import ReflectionPad2d, Upsample, avg_pool2d
+from jittor_fast.images import ReflectionPad2d, Upsample, avg_pool2d, max_pool2d
 from jittor_fast.norms import BatchNorm, InstanceNorm2d
 from jittor_fast.optim import Adam
 

@@ -128,8 +128,47 @@ class PlaneProducts(jt.Function):
         return dx, dy
 
 
-def modulate(x, factor):
-    """x (N, C, H, W) times a factor (N, C) for each channel of each image."""
-    if fits(x, factor):
-        return Modulate(x, factor)(x, factor)
-    return x * factor.reshape(*factor.shape, 1, 1)
+class ModulateAndShift(jt.Function):
+    """x (N, C, H, W) times a factor (N, C), plus a shift (N, C)."""
+
+    def __init__(self, x, factor):
+        self.x = x
+        self.factor = factor
+
+    def execute(self, x, factor, shift):
+        scalars = {"planes": factor.numel(), "length": x.shape[2] * x.shape[3]}
+        inputs = [x, factor, shift]
+        return kernel(HEADER, "modulate_and_shift", [x.shape], inputs, **scalars)[0]
+
+    def grad(self, dy):
+        dx = Modulate(dy, self.factor)(dy, self.factor)
+        dfactor = PlaneProducts(self.x, dy)(self.x, dy)
+        return dx, dfactor, PlaneSums()(dy)
+
+
+class PlaneSums(jt.Function):
+    """The sums (N, C) of x (N, C, H, W) over the pixels."""
+
+    def execute(self, x):
+        n, c, height, width = x.shape
+        self.shape = x.shape
+        scalars = {"planes": n * c, "length": height * width}
+        return kernel(HEADER, "plane_sums", [[n, c]], [x], **scalars)[0]
+
+    def grad(self, dsums):
+        return dsums.reshape(*dsums.shape, 1, 1).broadcast(self.shape)
+
+
+def modulate(x, factor, shift=None):
+    """x (N, C, H, W) times a factor (N, C) for each channel of each image.
+
+    Args:
+        shift: (N, C), which is added (default: 0).
+    """
+    if shift is None:
+        if fits(x, factor):
+            return Modulate(x, factor)(x, factor)
+        return x * factor.reshape(*factor.shape, 1, 1)
+    if fits(x, factor, shift):
+        return ModulateAndShift(x, factor)(x, factor, shift)
+    return x * factor.reshape(*factor.shape, 1, 1) + shift.reshape(*shift.shape, 1, 1)

@@ -192,6 +192,16 @@ ROWS = {
         alone=["--group_size", 1],
         lazy={"optimizer_G": 2 / 3, "optimizer_D": 2 / 3},
     ),
+    "biggan": Script(
+        make_data=digits,
+        flags=[
+            *("--width", 2, "--latent_dim", 8, "--shared_dim", 5, "--batch_size", 10),
+            *("--ortho_weight", 0.01),
+        ],
+        losses={"loss_D", "loss_G", "non_orthogonality"},
+        networks=AVERAGED_GAN,
+        rates={"optimizer_D": 2},
+    ),
     "pggan": Script(
         make_data=digits,
         flags=[*SMALL, "--max_width", 8, "--stable_images", 5, "--fade_images", 5],

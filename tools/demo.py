@@ -6,7 +6,7 @@
 RUN is the folder of a run, or a checkpoint, of any script; several runs become several
 tabs. What the page asks for depends on the script:
 
-    cgan_mnist                    a number to write
+    cgan_mnist, biggan            a number to write, or any classes
     gan, dcgan, wgan, ..., vae    two seeds, and a walk from one to the other
     infogan                       a slider for each code
     text2img, stackgan            a sentence, in the language of the run's captions

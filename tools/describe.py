@@ -58,7 +58,7 @@ def of_vae(args):
     return {"encoder": [square(args)], "decoder": [noise(args)]}
 
 
-def of_cgan_mnist(args):
+def of_conditional_gan(args):
     label = jt.zeros((1,), "int32")
     return {"generator": [noise(args), label], "discriminator": [square(args), label]}
 
@@ -155,7 +155,8 @@ def of_pix2pixhd(args):
 # printed without shapes.
 EXAMPLES = {
     "began": of_gan,
-    "cgan_mnist": of_cgan_mnist,
+    "biggan": of_conditional_gan,
+    "cgan_mnist": of_conditional_gan,
     "context_encoder": of_context_encoder,
     "cyclegan": of_cyclegan,
     "dcgan": of_gan,

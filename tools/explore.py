@@ -9,6 +9,7 @@ All walks but `common` are for models that draw images from noise.
     python tools/explore.py results/cgan_mnist --walk interpolate --label 7
     python tools/explore.py results/unit --walk common
     python tools/explore.py results/stylegan2 --walk mixing --cutoff 3
+    python tools/explore.py results/biggan --walk classes
 
 The walks are
 
@@ -36,12 +37,18 @@ The walks are
                  them have the coarse styles of the left one, those before --cutoff, and
                  the fine ones of the upper one.
     truncation   For stylegan2.py: eight samples, a row each, with w at -1 to 1 times
-                 its distance from the mean of w, which is in the middle.
+                 its distance from the mean of w, which is in the middle. For biggan.py:
+                 a row for each of the first ten classes, whose noise has no value
+                 beyond 0.05 at the left, and any values at the right.
     styles       For stylegan2.py: eight straight lines between points w.
+    classes      For biggan.py: a row for each of the first eight classes, with the same
+                 noise, along a straight line from its embedding to that of the next
+                 class.
 
 The picture is walk_<name>.png in the run's own folder, or in --out_dir.
 """
 
+import copy
 import math
 import sys
 from dataclasses import dataclass
@@ -64,7 +71,15 @@ from tools.runs import open_run
 
 GRID = 100  # samples in a grid of `samples/`
 N_CANDIDATES = 500  # random z; the search for an image starts from the nearest
-STYLE_WALKS = ("mixing", "truncation", "styles")
+# Walks that need more than noise, and the scripts that have it.
+SPECIAL_WALKS = {
+    "common": ("unit",),
+    "mixing": ("stylegan2",),
+    "truncation": ("stylegan2", "biggan"),
+    "styles": ("stylegan2",),
+    "classes": ("biggan",),
+}
+THRESHOLDS = (0.05, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, None)
 UNIFORM = ("began", "infogan")  # scripts with uniform noise and without a flag for it
 
 
@@ -73,7 +88,7 @@ def parse_args(argv=None):
     parser.add_argument("run", help="the out_dir of a run, or a checkpoint")
     parser.add_argument(
         "--walk",
-        choices=("interpolate", "arithmetic", "direction", "real", "common", *STYLE_WALKS),
+        choices=("interpolate", "arithmetic", "direction", "real", *SPECIAL_WALKS),
         required=True,
         help="what to show",
     )
@@ -393,7 +408,7 @@ def walk_through_the_common_space(run, script, flags):
 
 
 def walk_through_styles(args, model):
-    """As `walk`, for a generator with styles: one of STYLE_WALKS."""
+    """As `walk`, for the generator of stylegan2.py, which has styles."""
     network = model.network
     z = model.noise(GRID)
     if args.walk == "truncation":
@@ -442,23 +457,37 @@ def mixing_table(left, top, cutoff=None):
     return np.concatenate(cells), len(top) + 1
 
 
+def walk_through_classes(args, model, script, flags):
+    """As `walk`, for a generator of biggan.py: by truncation, or from class to class."""
+    network = model.network
+    if args.walk == "truncation":
+        labels = np.arange(min(flags.n_classes, 10), dtype=np.int32)
+        columns = []
+        for threshold in THRESHOLDS:
+            rng = copy.deepcopy(model.rng)  # values within a threshold stay as they are
+            z = script.truncated_noise(rng, len(labels), model.latent_dim, threshold)
+            columns.append(common.predict(network, z, labels))
+        images = np.stack(columns, axis=1)
+        return images.reshape(-1, *images.shape[2:]), len(THRESHOLDS)
+    network.eval()
+    labels = np.arange(min(flags.n_classes, 8), dtype=np.int32)
+    starts = common.predict(network.embedding, labels)
+    ends = common.predict(network.embedding, (labels + 1) % flags.n_classes)
+    e = np.concatenate([line(start, end, 10) for start, end in zip(starts, ends)])
+    z = np.repeat(model.noise(GRID)[: len(labels)], 10, axis=0)
+    return common.predict(network.draw, z, e), 10
+
+
 def check_walk(name, reader, flags):
     """Refuses a walk that the model of a checkpoint does not have.
 
     Raises:
-        UserError: it draws no images from noise, its domains share no codes, or its
-            layers have no styles.
+        UserError: it draws no images from noise, or lacks what the walk needs.
     """
-    if name == "common" and "vaes" not in reader.meta["values"]:
-        raise common.UserError(
-            f"--walk common is for runs of unit.py: {flags.script}.py has no codes that two "
-            "domains share"
-        )
-    if name in STYLE_WALKS and flags.script != "stylegan2":
-        raise common.UserError(
-            f"--walk {name} is for runs of stylegan2.py: the layers of {flags.script}.py have no "
-            "styles"
-        )
+    scripts = SPECIAL_WALKS.get(name)
+    if scripts is not None and flags.script not in scripts:
+        offered = " and ".join(f"{script}.py" for script in scripts)
+        raise common.UserError(f"--walk {name} is for runs of {offered}, not of {flags.script}.py")
     if name != "common" and not is_explorable(reader, flags):
         raise common.UserError(
             f"{flags.script}.py draws no images from noise, or from noise and a label: "
@@ -485,7 +514,10 @@ def main(argv=None):
         elif args.walk == "real":
             model = load_model(run, script, run_args, args.label)
             images, nrow = walk_between_images(model, run_args)
-        elif args.walk in STYLE_WALKS:
+        elif run_args.script == "biggan" and args.walk in SPECIAL_WALKS:
+            model = load_model(run, script, run_args, args.label)
+            images, nrow = walk_through_classes(args, model, script, run_args)
+        elif args.walk in SPECIAL_WALKS:
             model = load_model(run, script, run_args, args.label)
             images, nrow = walk_through_styles(args, model)
         else:

@@ -118,6 +118,43 @@ static inline void average_pool_transposed(int64_t planes, int64_t height, int64
     }
 }
 
+// ---- the largest of 2 x 2 pixels ----
+
+// The largest of each four pixels, and which of them it is; of equal ones, the first.
+static inline void max_pool(int64_t planes, int64_t height, int64_t width, const float* images,
+                            float* pooled, float* places) {
+    const int64_t across = width / 2;
+    #pragma omp parallel for schedule(static) if (worth_sharing(planes * height * width))
+    for (int64_t row = 0; row < planes * (height / 2); row++) {
+        const float* x = images + (row / (height / 2) * height + row % (height / 2) * 2) * width;
+        for (int64_t j = 0; j < across; j++) {
+            const float four[4] = {x[2 * j], x[2 * j + 1], x[width + 2 * j], x[width + 2 * j + 1]};
+            int64_t place = 0;
+            for (int64_t k = 1; k < 4; k++)
+                if (four[k] > four[place]) place = k;
+            pooled[row * across + j] = four[place];
+            places[row * across + j] = place;
+        }
+    }
+}
+
+// Gives each value to the pixel that was the largest; the others get 0.
+static inline void max_pool_transposed(int64_t planes, int64_t height, int64_t width,
+                                       const float* pooled, const float* places, float* images) {
+    const int64_t across = width / 2;
+    #pragma omp parallel for schedule(static) if (worth_sharing(planes * height * width))
+    for (int64_t p = 0; p < planes; p++) {
+        float* image = images + p * height * width;
+        for (int64_t i = 0; i < height * width; i++) image[i] = 0;
+        for (int64_t i = 0; i < height / 2; i++)
+        for (int64_t j = 0; j < across; j++) {
+            const int64_t at = (p * (height / 2) + i) * across + j;
+            const int64_t place = places[at];
+            image[(2 * i + place / 2) * width + 2 * j + place % 2] = pooled[at];
+        }
+    }
+}
+
 // ---- doubling by the nearest pixels ----
 
 // Each pixel becomes four. A row of the image becomes two, which lie one behind the

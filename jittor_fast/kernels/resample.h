@@ -72,6 +72,27 @@ static inline void modulate(int64_t planes, int64_t length, const float* x, cons
     }
 }
 
+// y = factor[plane] * x + shift[plane].
+static inline void modulate_and_shift(int64_t planes, int64_t length, const float* x,
+                                      const float* factor, const float* shift, float* y) {
+    #pragma omp parallel for schedule(static) if (worth_sharing(planes * length))
+    for (int64_t p = 0; p < planes; p++) {
+        const float f = factor[p];
+        const float s = shift[p];
+        for (int64_t i = p * length; i < (p + 1) * length; i++) y[i] = f * x[i] + s;
+    }
+}
+
+// The sum of x over each plane.
+static inline void plane_sums(int64_t planes, int64_t length, const float* x, float* sums) {
+    #pragma omp parallel for schedule(static) if (worth_sharing(planes * length))
+    for (int64_t p = 0; p < planes; p++) {
+        float sum = 0;
+        for (int64_t i = p * length; i < (p + 1) * length; i++) sum += x[i];
+        sums[p] = sum;
+    }
+}
+
 // The sum of x * y over each plane.
 static inline void plane_products(int64_t planes, int64_t length, const float* x, const float* y,
                                   float* sums) {

@@ -126,6 +126,29 @@ def test_modulation_on_all_threads():
     np.testing.assert_allclose(dfactor.numpy(), expected, rtol=1e-4)
 
 
+def test_modulation_with_a_shift(kernels):
+    assert_same_derivatives(
+        modulate,
+        lambda x, s, b: x * s[:, :, None, None] + b[:, :, None, None],
+        [normal(2, 3, 4, 5), normal(2, 3, seed=1), normal(2, 3, seed=2)],
+    )
+
+
+def test_modulation_with_a_shift_on_all_threads():
+    x = normal(5, 16, 32, 32)
+    factor = normal(5, 16, seed=1)
+    shift = normal(5, 16, seed=2)
+    variables = [jt.array(a) for a in (x, factor, shift)]
+    y = modulate(*variables)
+    expected = x * factor[:, :, None, None] + shift[:, :, None, None]
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5, atol=1e-5)
+    dx, dfactor, dshift = jt.grad((y**2).sum(), variables)
+    dx_expected = 2 * expected * factor[:, :, None, None]
+    np.testing.assert_allclose(dx.numpy(), dx_expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(dfactor.numpy(), 2 * (x * expected).sum((2, 3)), rtol=1e-3)
+    np.testing.assert_allclose(dshift.numpy(), 2 * expected.sum((2, 3)), rtol=1e-3, atol=1e-2)
+
+
 # ---- convolutions with given weights ----
 
 

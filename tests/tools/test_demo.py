@@ -24,6 +24,7 @@ from tools.pages.worker import Worker
 ATTRIBUTES = ["red", "green", "blue", "bold", "inverted"]
 KINDS = {
     "began": drawing.Walk,
+    "biggan": drawing.Number,
     "cgan_mnist": drawing.Number,
     "context_encoder": painting.HoleFiller,
     "cyclegan": painting.Translator,

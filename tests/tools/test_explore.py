@@ -203,7 +203,10 @@ def trained(tiny_runs):
 
 @pytest.mark.parametrize(
     "name",
-    ["began", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan", "stylegan2"],
+    [
+        *("began", "biggan", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"),
+        "stylegan2",
+    ],
 )
 def test_every_script_with_a_latent_space_can_be_explored(trained, tmp_path, name):
     flags = {"cgan_mnist": ["--label", "7"], "infogan": ["--label", "2"]}.get(name, [])
@@ -298,6 +301,41 @@ def test_walks_through_styles_are_for_one_script(trained, fails):
     code, line = fails(explore.main, [trained("stylegan2"), "--walk", "mixing", "--cutoff", 7])
     assert code == 2
     assert "the model has 6 layers" in line
+    code, line = fails(explore.main, [trained("stylegan2"), "--walk", "classes"])
+    assert code == 2
+    assert "for runs of biggan.py" in line
+
+
+def cells_of(path, size, columns):
+    """The images (rows, columns, size, size) of a picture."""
+    picture = np.asarray(Image.open(path))[2:, 2:].astype(int)
+    step = size + 2
+    rows = len(picture) // step
+    cells = picture[: rows * step, : columns * step].reshape(rows, step, columns, step)
+    return cells.transpose(0, 2, 1, 3)[:, :, :size, :size]
+
+
+def test_a_walk_from_truncated_noise_to_all_noise(trained, tmp_path):
+    """A row for each class. Nothing is beyond 1.5 or 2 in some rows: they stay equal."""
+    folder = trained("biggan")
+    explore.main([str(folder), "--walk", "truncation", "--out_dir", str(tmp_path)])
+    cells = cells_of(tmp_path / "walk_truncation.png", 32, 9)
+    assert cells.shape == (10, 9, 32, 32)
+    changed = (np.abs(np.diff(cells, axis=1)) > 1).any((2, 3))  # (10, 8)
+    assert changed[:, :3].all()
+    assert not changed[:, -1].all()
+
+
+def test_a_walk_from_class_to_class(trained, tmp_path):
+    """A row begins as the grid's noise draws its class, and ends in the next class."""
+    folder = trained("biggan")
+    explore.main([str(folder), "--walk", "classes", "--out_dir", str(tmp_path)])
+    cells = cells_of(tmp_path / "walk_classes.png", 32, 10)
+    assert cells.shape == (8, 10, 32, 32)
+    grid = cells_of(folder / "result.png", 32, 10)
+    assert np.abs(cells[0, 0] - grid[0, 0]).max() <= 1
+    steps = np.abs(np.diff(cells, axis=1)).sum((2, 3))
+    assert (steps > 0).all()
 
 
 class Grid(jt.nn.Module):
@@ -324,7 +362,7 @@ def test_the_noise_of_an_image_is_found():
     assert np.array_equal(generator[0].weight.numpy(), weight)
 
 
-@pytest.mark.parametrize("name", ["cgan_mnist", "vae"])
+@pytest.mark.parametrize("name", ["biggan", "cgan_mnist", "vae"])
 def test_a_model_of_more_than_noise_has_no_walk_between_images(trained, fails, name):
     code, line = fails(explore.main, [trained(name), "--walk", "real"])
     assert code == 2
