@@ -458,7 +458,7 @@ def mixing_table(left, top, cutoff=None):
 
 
 def walk_through_classes(args, model, script, flags):
-    """As `walk`, for a generator of biggan.py: by truncation, or from class to class."""
+    """As `walk`, for the generator of biggan.py: truncation, or from class to class."""
     network = model.network
     if args.walk == "truncation":
         labels = np.arange(min(flags.n_classes, 10), dtype=np.int32)

@@ -282,7 +282,7 @@ def test_states_that_only_training_reads(good, tmp_path, fails, idx_folder, chan
 # What a stranger's checkpoint may ask for, within the limits of the flags.
 HUGE = {
     "began": {"width": 1024, "img_size": 128},
-    "biggan": {"width": 1024, "img_size": 256},
+    "biggan": {"width": 1024, "img_size": 256, "latent_dim": 140},
     "cgan_mnist": {"arch": "mlp", "img_size": 256, "latent_dim": 4096},
     "context_encoder": {"width": 256, "bottleneck": 4096, "img_size": 256},
     "cyclegan": {"width": 256, "n_blocks": 100},

@@ -80,17 +80,14 @@ def test_digits_and_faces():
     assert images.shape == (2, 3, 32, 32) and labels.max() < 6
 
 
-@pytest.mark.parametrize(
-    ("n_classes", "message"), [(10, "3 folders, one for each class: give --n_classes 3, not 10")]
-)
-def test_another_number_of_classes(folder, n_classes, message):
-    with pytest.raises(UserError, match=message):
-        load_classes(folder, 8, 3, n_classes)
+def test_another_number_of_classes(folder):
+    with pytest.raises(UserError, match=r"3 folders, .* give --n_classes 3, not 10"):
+        load_classes(folder, 8, 3, 10)
 
 
 def test_no_classes(tmp_path):
     save(tmp_path / "one" / "0.png", (1, 2, 3))
-    with pytest.raises(UserError, match="two or more folders, one for each class.*found: one"):
+    with pytest.raises(UserError, match=r"two or more folders, one for each class.*found: one"):
         load_classes(tmp_path, 8, 3, 10)
     with pytest.raises(UserError, match="is not a folder"):
         load_classes(tmp_path / "none", 8, 3, 10)

@@ -83,7 +83,7 @@ def test_sizes(size):
 
 
 def test_attention_is_at_its_size():
-    """In G before the block that doubles the size, in D after the one that halves it."""
+    """Behind the block of G and behind that of D whose images have this size."""
     for size, after, index in ((8, 0, 2), (16, 1, 1), (32, 2, None)):
         args = script.parse_args([*TINY, "--attention", str(size)])
         generator, discriminator = script.build(args)
@@ -263,7 +263,7 @@ class TwoWeights(nn.Module):
 
 
 def test_non_orthogonality_by_hand():
-    """Rows (1, 2, 0) and (3, 1, 1): their product 5 stands twice beside the diagonal."""
+    """Rows (1, 2, 0) and (3, 1, 1): their product 5 is twice beside the diagonal."""
     network = TwoWeights()
     weight = np.float32([[1, 2, 0], [3, 1, 1]])
     network.linear.weight.assign(jt.array(weight))

@@ -316,7 +316,7 @@ def cells_of(path, size, columns):
 
 
 def test_a_walk_from_truncated_noise_to_all_noise(trained, tmp_path):
-    """A row for each class. Nothing is beyond 1.5 or 2 in some rows: they stay equal."""
+    """A row for each class; where no value is beyond 2, the last two agree."""
     folder = trained("biggan")
     explore.main([str(folder), "--walk", "truncation", "--out_dir", str(tmp_path)])
     cells = cells_of(tmp_path / "walk_truncation.png", 32, 9)
