@@ -44,10 +44,10 @@ What to expect
     says how good the images are.
 
 Differences from the paper (--paper undoes the first)
-    * 32 x 32 digits, narrow networks, batches of 64, higher learning rates, a shorter
+    * 32 x 32 digits, narrow networks, batches of 32, higher learning rates, a shorter
       average of G, and no penalty R
-    * always: samples take batch norm's moving averages; the paper computes means and
-      variances from many samples
+    * always: the average of G begins with the first update, where the authors' scripts
+      wait for 20,000
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
@@ -61,6 +61,11 @@ import numpy as np
 
 from jittor_fast import SpectralNorm, attend, modulate, nn  # jittor.nn on all CPU cores, and more
 
+# The model for 128 x 128 ImageNet with a width of 96. Sizes are those of the authors'
+# code (github.com/ajbrock/BigGAN-PyTorch, scripts/launch_BigGAN_bs256x8.sh), whose
+# utils.py has the paper's learning rates, updates of D, average and weight of R as its
+# defaults. The length, 250,000 updates of G, is that of github.com/google/compare_gan
+# (example_configs/biggan_imagenet128.gin).
 PAPER = {
     "n_images": 2 * 250000 * 2048,
     "batch_size": 2048,
@@ -79,7 +84,8 @@ PAPER = {
     "ema_decay": 0.9999,
     "ortho_weight": 0.0001,
 }
-# The channels of G at 4 x 4 pixels and after each block, in multiples of the width.
+# The channels of G at 4 x 4 pixels and after each block, in multiples of the width
+# (BigGAN.py of the authors' code, G_arch and D_arch).
 G_CHANNELS = {
     32: (4, 4, 4, 4),
     64: (16, 16, 8, 4, 2),
