@@ -167,11 +167,14 @@ class MaxPoolGradient(jt.Function):
         raise RuntimeError("jittor_fast's max_pool2d has no second derivative")
 
 
-def max_pool2d(x, kernel_size, stride=None, **options):
+def max_pool2d(
+    x, kernel_size, stride=None, padding=0, dilation=None, return_indices=None, ceil_mode=False
+):
     """`jittor.nn.max_pool2d`; windows of 2 x 2 pixels, side by side, have a kernel."""
-    if kernel_size == 2 and stride in (None, 2) and not options and fits(x):
+    is_plain = padding == 0 and dilation is None and not return_indices and not ceil_mode
+    if kernel_size == 2 and stride in (None, 2) and is_plain and fits(x):
         return MaxPool()(x)
-    return nn.max_pool2d(x, kernel_size, stride, **options)
+    return nn.max_pool2d(x, kernel_size, stride, padding, dilation, return_indices, ceil_mode)
 
 
 # ---- upsampling ----
