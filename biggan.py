@@ -168,6 +168,8 @@ def parse_args(argv=None):
     )
     args = parser.parse(argv)
     parser.multiple_of(args, "latent_dim", len(G_CHANNELS[args.img_size]), at_least=1)
+    if args.attention > args.img_size // 2:  # D never has a larger image behind a block
+        parser.error(f"--attention {args.attention}: at most half of --img_size {args.img_size}")
     return args
 
 
