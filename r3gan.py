@@ -72,6 +72,7 @@ PAPER = {
     "img_size": 32,
     "channels": 3,
     "width": 768,
+    "full_width_size": 32,
     "n_blocks": 2,
     "group_size": 16,
     "latent_dim": 64,
@@ -86,7 +87,7 @@ GAIN = math.sqrt(2 / (1 + 0.2**2))
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(n_epochs=25, batch_size=64, lr=0.0005)
+    parser.set_defaults(n_epochs=28, batch_size=32, lr=0.0005)
     parser.set_defaults(sample_interval=200, log_interval=20, checkpoint_interval=1)
     parser.add_adam(b1=0.0, b2=0.99)
     parser.add_sampling()
@@ -103,11 +104,15 @@ def parse_args(argv=None):
         "--channels", type=int, default=1, choices=(1, 3), help="1 for grey, 3 for RGB"
     )
     parser.add_architecture(
-        "--width",
+        "--width", type=int, default=64, at_most=4096, help="channels up to --full_width_size"
+    )
+    parser.add_architecture(
+        "--full_width_size",
         type=int,
-        default=64,
-        at_most=4096,
-        help="channels up to 32 x 32 pixels; beyond, they are halved with each doubling",
+        default=8,
+        choices=(4, 8, 16, 32),
+        help="side of the largest images with --width channels; beyond, the channels are halved "
+        "with each doubling",
     )
     parser.add_architecture(
         "--n_blocks", type=int, default=1, at_most=20, help="residual blocks at each size"
@@ -134,7 +139,8 @@ def parse_args(argv=None):
         "--mirror", action="store_true", help="mirror half of the images in a folder"
     )
     args = parser.parse(argv)
-    narrowest = EXPANSION * width_at(args.img_size, args.width)
+    widths = widths_of(args.img_size, args.width, args.full_width_size)
+    narrowest = EXPANSION * widths[args.img_size]
     if narrowest % args.group_size != 0:
         parser.error(
             f"--group_size {args.group_size} must divide {narrowest}, the channels inside the "
@@ -143,9 +149,14 @@ def parse_args(argv=None):
     return args
 
 
-def width_at(size, width):
-    """The channels of blocks whose images have this side."""
-    return width * 32 // max(size, 32)
+def widths_of(img_size, width, full_width_size):
+    """{size: channels of its blocks} for the sizes 4, 8, ..., img_size."""
+    widths = {}
+    size = 4
+    while size <= img_size:
+        widths[size] = width * full_width_size // max(size, full_width_size)
+        size *= 2
+    return widths
 
 
 # ---- networks ----
@@ -241,32 +252,25 @@ class Halving(nn.Module):
         return x
 
 
-def sizes_of(img_size):
-    """[4, 8, ..., img_size]"""
-    sizes = [4]
-    while sizes[-1] < img_size:
-        sizes.append(2 * sizes[-1])
-    return sizes
-
-
 class Generator(nn.Module):
     """z (B, latent_dim)  ->  images (B, channels, img_size, img_size).
 
     They are mostly in [-1, 1].
+
+    Args:
+        widths: {size: channels} from 4 to img_size.
+        n_blocks: at each size.
     """
 
-    def __init__(self, latent_dim, img_size, channels, width, n_blocks, group_size):
+    def __init__(self, latent_dim, widths, channels, n_blocks, group_size):
         super().__init__()
-        sizes = sizes_of(img_size)
-        c = width_at(4, width)
-        layers = [FirstImage(latent_dim, c)]
-        for size in sizes:
+        n_all = n_blocks * len(widths)
+        layers = [FirstImage(latent_dim, widths[4])]
+        for size, c in widths.items():
             if size > 4:  # (B, c_in, size / 2, size / 2) -> (B, c, size, size)
-                c_in = c
-                c = width_at(size, width)
-                layers += [Doubling(c_in, c)]
+                layers += [Doubling(widths[size // 2], c)]
             for _ in range(n_blocks):
-                layers += [Residual(c, group_size, n_blocks * len(sizes))]
+                layers += [Residual(c, group_size, n_all)]
         layers += [scaled(nn.Conv(c, channels, 1, bias=False))]
         self.layers = nn.Sequential(*layers)
 
@@ -278,21 +282,22 @@ class Discriminator(nn.Module):
     """images (B, channels, img_size, img_size)  ->  scores (B,).
 
     Only the difference of two scores has a meaning.
+
+    Args:
+        widths, n_blocks: as of `Generator`.
     """
 
-    def __init__(self, img_size, channels, width, n_blocks, group_size):
+    def __init__(self, widths, channels, n_blocks, group_size):
         super().__init__()
-        sizes = sizes_of(img_size)
-        c = width_at(img_size, width)
-        layers = [scaled(nn.Conv(channels, c, 1, bias=False))]
-        for size in reversed(sizes):
+        n_all = n_blocks * len(widths)
+        sizes = sorted(widths, reverse=True)
+        layers = [scaled(nn.Conv(channels, widths[sizes[0]], 1, bias=False))]
+        for size in sizes:
             for _ in range(n_blocks):
-                layers += [Residual(c, group_size, n_blocks * len(sizes))]
+                layers += [Residual(widths[size], group_size, n_all)]
             if size > 4:  # (B, c_in, size, size) -> (B, c, size / 2, size / 2)
-                c_in = c
-                c = width_at(size // 2, width)
-                layers += [Halving(c_in, c)]
-        layers += [Score(c)]
+                layers += [Halving(widths[size], widths[size // 2])]
+        layers += [Score(widths[4])]
         self.layers = nn.Sequential(*layers)
 
     def execute(self, images):
@@ -300,12 +305,10 @@ class Discriminator(nn.Module):
 
 
 def build(args):
-    generator = Generator(
-        args.latent_dim, args.img_size, args.channels, args.width, args.n_blocks, args.group_size
-    )
-    discriminator = Discriminator(
-        args.img_size, args.channels, args.width, args.n_blocks, args.group_size
-    )
+    widths = widths_of(args.img_size, args.width, args.full_width_size)
+    shape = (widths, args.channels, args.n_blocks, args.group_size)
+    generator = Generator(args.latent_dim, *shape)
+    discriminator = Discriminator(*shape)
     generator.train()
     discriminator.train()
     return generator, discriminator

@@ -74,8 +74,8 @@ def test_sizes_of_the_authors_networks():
 
 def test_channels_are_halved_beyond_32_pixels():
     """The authors' FFHQ-256: 768 up to 32 x 32 pixels, then 384, 192 and 96."""
-    widths = [script.width_at(size, 768) for size in script.sizes_of(256)]
-    assert widths == [768, 768, 768, 768, 384, 192, 96]
+    widths = script.widths_of(256, 768, full_width_size=32)
+    assert widths == {4: 768, 8: 768, 16: 768, 32: 768, 64: 384, 128: 192, 256: 96}
 
 
 def test_initial_weights():
