@@ -14,9 +14,9 @@ Method
         alpha (image of the new layers) + (1 - alpha) (the last image, twice as large)
 
     and D sees an image through its new layers and, half as large, through the old input
-    layer, with the same alpha (section 2, figure 2). Real images are mixed alike, with
-    their own copies of half the size. Each size has a phase of --fade_images and one of
-    --stable_images; the last one lasts until the run ends.
+    layer, with the same alpha (section 2, figure 2). Real images are mixed likewise,
+    with their own copies of half the size. Each size has a phase of --fade_images and
+    one of --stable_images; the last one lasts until the run ends.
 
     The losses are those of WGAN-GP (Gulrajani 2017, https://arxiv.org/abs/1704.00028),
     with points x_hat = u x + (1 - u) G(z), one u ~ U(0, 1) for each image, and a term
@@ -32,13 +32,13 @@ Method
     they are used, so that all layers learn at one rate (section 4.1). In G each pixel's
     features are divided by their root mean square after every convolution (section
     4.2). D gets the standard deviation over the images of a group as a further channel,
-    so that it sees whether G draws images that are alike (section 3). Samples come from
+    so that it can see that G draws too similar images (section 3). Samples come from
     averaged weights of G. Adam begins with new moments in every phase, as in the
     authors' code.
 
 What to expect
     The pictures are always of the full size, so that their pixels become smaller as the
-    run goes on. `wasserstein` rises when layers are added, and then falls. `penalty`,
+    run continues. `wasserstein` rises when layers are added, and then falls. `penalty`,
     which is logged without its weight, stays far below 1.
 
 Differences from the paper (--paper undoes all of them)
@@ -86,7 +86,7 @@ GAIN = math.sqrt(2)  # of weights before leaky ReLU
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(n_epochs=24, batch_size=32, lr=0.001)
+    parser.set_defaults(n_epochs=33, batch_size=32, lr=0.001)
     parser.set_defaults(sample_interval=200, log_interval=20, checkpoint_interval=1)
     parser.add_adam(b1=0.0, b2=0.99)
     parser.add_sampling()
@@ -103,7 +103,7 @@ def parse_args(argv=None):
         "--channels", type=int, default=1, choices=(1, 3), help="1 for grey, 3 for RGB"
     )
     parser.add_architecture(
-        "--width", type=int, default=32, at_most=1024, help="channels at the full size"
+        "--width", type=int, default=16, at_most=1024, help="channels at the full size"
     )
     parser.add_architecture(
         "--max_width",
@@ -184,6 +184,20 @@ class ScaledConv(nn.Module):
         return nn.conv2d(x, self.scale * self.weight, self.bias, padding=self.padding)
 
 
+class FirstImage(nn.Module):
+    """z (B, latent_dim)  ->  (B, c, 4, 4), linear, with one bias for each channel."""
+
+    def __init__(self, latent_dim, c):
+        super().__init__()
+        self.weight = jt.randn(16 * c, latent_dim)
+        self.bias = jt.zeros((1, c, 1, 1))
+        self.scale = GAIN / 4 / math.sqrt(latent_dim)  # a quarter, as in the authors' code
+
+    def execute(self, z):
+        x = nn.linear(z, self.scale * self.weight)
+        return x.reshape(len(z), -1, 4, 4) + self.bias
+
+
 class PixelNorm(nn.Module):
     """x (B, C, ...)  ->  x divided by its root mean square over the channels."""
 
@@ -246,8 +260,8 @@ class Generator(nn.Module):
     """z (B, latent_dim)  ->  images (B, channels, size, size).
 
     Attributes:
-        blocks: one for each size from 4 to img_size, (B, c_in, size / 2, size / 2) to
-            (B, c, size, size).
+        blocks: one for each size from 4 to img_size. The first one takes z, the others
+            (B, c_in, size / 2, size / 2) to (B, c, size, size).
         to_images: for each size.
     """
 
@@ -255,9 +269,9 @@ class Generator(nn.Module):
         super().__init__()
         self.sizes = sizes_of(img_size)
         c = width_at(4, img_size, width, max_width)
-        self.norm = PixelNorm()
-        self.first = ScaledLinear(latent_dim, 16 * c, gain=GAIN / 4)  # as in the authors' code
         first_block = nn.Sequential(
+            PixelNorm(),
+            FirstImage(latent_dim, c),
             nn.LeakyReLU(0.2),
             PixelNorm(),
             ScaledConv(c, c, 3),
@@ -291,8 +305,7 @@ class Generator(nn.Module):
             alpha: how far the layers of this size are faded in; at 4 x 4 it is 1.
         """
         level = len(self.sizes) - 1 if size is None else self.sizes.index(size)
-        x = self.first(self.norm(z))
-        x = x.reshape(len(z), -1, 4, 4)
+        x = z
         old = None
         for i in range(level + 1):
             if i == level and alpha < 1:
@@ -304,7 +317,7 @@ class Generator(nn.Module):
     def parameters_at(self, size, is_fading):
         """The parameters that images of this size depend on."""
         level = self.sizes.index(size)
-        found = self.first.parameters() + self.to_images[level].parameters()
+        found = self.to_images[level].parameters()
         for i in range(level + 1):
             found += self.blocks[i].parameters()
         if is_fading:

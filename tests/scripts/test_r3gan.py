@@ -80,7 +80,7 @@ def test_channels_are_halved_beyond_32_pixels():
 
 def test_initial_weights():
     """Blocks start as the identity; the others keep the variance of their inputs."""
-    args = script.parse_args(["--width", "128"])
+    args = script.parse_args(["--width", "128", "--full_width_size", "32"])
     jt.set_global_seed(0)
     G, D = script.build(args)
     blocks = [layer for layer in D.modules() if isinstance(layer, script.Residual)]
@@ -166,6 +166,6 @@ def test_schedules():
 
 
 def test_bad_flags(fails):
-    code, line = fails(script.main, ["--width", "20"])
+    code, line = fails(script.main, ["--width", "40", "--full_width_size", "16"])
     assert code == 2
     assert "--group_size 16 must divide 40" in line

@@ -20,7 +20,7 @@ def deviation(m, x):
 
 def generator(m, z, size, alpha):
     level = m.sizes.index(size)
-    x = m.first(m.norm(z)).reshape(len(z), -1, 4, 4)
+    x = z
     for i in range(level):
         x = m.blocks[i](x)
     images = m.to_images[level](m.blocks[level](x))
@@ -42,9 +42,14 @@ def discriminator(m, images, alpha):
     return m.last(x)[:, 0]
 
 
+def first_image(m, z):
+    return F.linear(z, m.weight * m.scale).reshape(len(z), -1, 4, 4) + m.bias
+
+
 FORWARD = {
     "ScaledLinear": lambda m, x: F.linear(x, m.weight * m.scale, m.bias),
     "ScaledConv": lambda m, x: F.conv2d(x, m.weight * m.scale, m.bias, padding=m.padding),
+    "FirstImage": first_image,
     "PixelNorm": lambda m, x: x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt(),
     "MinibatchDeviation": deviation,
     "Halving": lambda m, x: F.avg_pool2d(x, 2),
