@@ -18,16 +18,16 @@ Method
         R_2 = E[|grad D(G(z))|^2]
 
     Since only differences count, D cannot push all generated images to one side of a
-    threshold that all real ones pass, so that G has to cover all real images (section
-    2.1). This loss alone does not converge. R_1 and R_2, which keep D flat at real and
-    at generated images, make it (section 2.2).
+    threshold that all real ones pass, so that G has to cover all real images. This loss
+    alone does not converge. It does with R_1 and R_2, which keep D flat at real and at
+    generated images (section 2).
 
     With a loss that is stable, the networks need none of the usual remedies. G and D
     mirror each other. They consist of residual blocks of three convolutions: 1 x 1 to
     twice the channels, 3 x 3 in groups of channels, and 1 x 1 back. There is no norm.
     Instead the weights start so that a block of L keeps its input's variance (Zhang
     2019, Fixup, https://arxiv.org/abs/1901.09321): the last convolution of a block
-    starts at 0, the others with a factor of L^(-1/4) (section 3.2). Images are
+    starts at 0, the others with a factor of L^(-1/4) (section 3). Images are
     resampled by the filter 1 3 3 1.
 
     Over the run, the learning rate and gamma fall to --lr_end and --gamma_end, Adam's
@@ -35,14 +35,15 @@ Method
     half a period of a cosine.
 
 What to expect
-    A loss of log 2 = 0.69 means that D does not tell real from generated images; it
-    stays below while G learns. `difference`, the mean of D(x) - D(G(z)), is above 0. r1
-    and r2 are not weighted; if they run away, raise --gamma.
+    A loss_D of log 2 = 0.69 means that D does not distinguish real from generated
+    images; it stays below while G learns. `difference`, the mean of D(x) - D(G(z)), is
+    above 0. r1 and r2 are not weighted; if they run away, raise --gamma.
 
 Differences from the paper (--paper undoes the first)
-    * 32 x 32 digits, a twelfth of the width, one block at each size, batches of 64 with
-      a higher learning rate, and another gamma. The authors note that gamma belongs to
-      the data and the networks.
+    * 32 x 32 digits; 64 channels up to 8 x 8 pixels and fewer beyond, where the paper
+      has 768 up to 32 x 32; one block at each size; batches of 32 with a higher
+      learning rate, and another gamma. The authors note that gamma belongs to the data
+      and the networks.
     * always: no adaptive augmentation, which is another paper's (Karras 2020,
       https://arxiv.org/abs/2006.06676)
 """

@@ -205,6 +205,8 @@ def trained(tiny_runs):
     "name",
     [
         *("began", "biggan", "gan", "dcgan", "wgan_gp", "wgan", "vae", "cgan_mnist", "infogan"),
+        "pggan",
+        "r3gan",
         "stylegan2",
     ],
 )

@@ -18,8 +18,8 @@ def deviation(m, x):
     return torch.cat([x, y.repeat(groups, 1, height, width)], dim=1)
 
 
-def generator(m, z, size, alpha):
-    level = m.sizes.index(size)
+def generator(m, z, size=None, alpha=1.0):
+    level = m.sizes.index(size or m.sizes[-1])
     x = z
     for i in range(level):
         x = m.blocks[i](x)
@@ -29,7 +29,7 @@ def generator(m, z, size, alpha):
     return images
 
 
-def discriminator(m, images, alpha):
+def discriminator(m, images, alpha=1.0):
     level = m.sizes.index(images.shape[2])
     x = m.from_images[level](images)
     if level > 0:
