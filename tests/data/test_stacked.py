@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from registry import images, load, run, saved_arrays
 
-SCRIPTS = ["began", "dcgan", "wgan_gp"]
+SCRIPTS = ["began", "dcgan", "pggan", "r3gan", "wgan_gp"]
 TINY = ["--img_size", 16, "--width", 4, "--latent_dim", 6, "--batch_size", 10, "--n_epochs", 1]
 
 
@@ -121,7 +121,8 @@ def test_scripts_with_labels_do_not_take_them():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_draw_three_channels(name, tmp_path):
     out_dir = tmp_path / "out"
-    run(name, *TINY, "--data_dir", "stacked", "--n_samples", 3, "--out_dir", out_dir)
+    flags = ["--group_size", 4] if name == "r3gan" else []
+    run(name, *TINY, *flags, "--data_dir", "stacked", "--n_samples", 3, "--out_dir", out_dir)
     with np.load(out_dir / "samples.npz") as samples:
         pixels = samples["images"]
     assert pixels.shape == (3, 16, 16, 3)
