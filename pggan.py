@@ -131,7 +131,11 @@ def parse_args(argv=None):
         "--stable_images", type=int, default=10000, help="images between two additions of layers"
     )
     parser.add_argument(
-        "--fade_images", type=int, default=10000, help="images while new layers are faded in"
+        "--fade_images",
+        type=int,
+        default=10000,
+        at_least=0,
+        help="images while new layers are faded in (0: they are there at once)",
     )
     parser.add_argument(
         "--mirror", action="store_true", help="mirror half of the images in a folder"
@@ -477,22 +481,25 @@ class Growth:
 
 def growths(args, n_images):
     """{name: Growth} of the phases of a run of `n_images` images, in their order."""
-    found = {}
+    phases = {}
     start = 0
     for size in sizes_of(args.img_size):
         if size < args.first_size:
             continue
-        if size > args.first_size and args.fade_images > 0 and start < n_images:
-            length = min(args.fade_images, n_images - start)
-            found[f"{size} fading"] = Growth(size, args.fade_images, start, length)
+        if size > args.first_size and args.fade_images > 0:
+            phases[f"{size} fading"] = Growth(size, args.fade_images, start, args.fade_images)
             start += args.fade_images
-        if size == args.img_size and start < n_images:
-            found[f"{size}"] = Growth(size, 0, start, None)
-        elif args.stable_images > 0 and start < n_images:
-            length = min(args.stable_images, n_images - start)
-            found[f"{size}"] = Growth(size, 0, start, length)
-            start += args.stable_images
-    return found
+        phases[f"{size}"] = Growth(size, 0, start, args.stable_images)
+        start += args.stable_images
+    phases[f"{args.img_size}"].length = None
+
+    reached = {}  # by the run
+    for name, phase in phases.items():
+        if phase.start < n_images:
+            reached[name] = phase
+            if phase.length is not None:
+                phase.length = min(phase.length, n_images - phase.start)
+    return reached
 
 
 def train(run, args):

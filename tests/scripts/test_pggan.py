@@ -93,6 +93,16 @@ def test_without_growing():
     assert list(script.growths(args, 1000)) == ["32"]
 
 
+def test_without_fading():
+    args = script.parse_args(["--img_size", "8", "--fade_images", "0", "--stable_images", "20"])
+    phases = script.growths(args, 50)
+    assert [(name, phase.start, phase.length) for name, phase in phases.items()] == [
+        ("4", 0, 20),
+        ("8", 20, None),
+    ]
+    assert phases["8"].alpha(20) == 1
+
+
 def test_a_short_run_has_fewer_phases():
     args = script.parse_args(["--stable_images", "30", "--fade_images", "20"])
     phases = script.growths(args, 65)
