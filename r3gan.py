@@ -30,9 +30,9 @@ Method
     starts at 0, the others with a factor of L^(-1/4) (section 3). Images are
     resampled by the filter 1 3 3 1.
 
-    Over the run, the learning rate and gamma fall to --lr_end and --gamma_end, Adam's
-    second beta rises from 0.9 to --b2, and the average of G gets longer, each along
-    half a period of a cosine.
+    Over the run (or --schedule_images), the learning rate and gamma fall to --lr_end
+    and --gamma_end, Adam's second beta rises from 0.9 to --b2, and the average of G
+    gets longer, each along half a period of a cosine.
 
 What to expect
     A loss_D of log 2 = 0.69 means that D does not distinguish real from generated
@@ -59,10 +59,11 @@ import numpy as np
 
 from jittor_fast import fir_resample, nn  # jittor.nn on all CPU cores, and more
 
-# The authors' setting for CIFAR-10 (github.com/brownvc/R3GAN, train.py, CIFAR10): the
-# schedules last for 20 million images. Their Adam has b1 = 0.
+# The authors' setting for CIFAR-10 (github.com/brownvc/R3GAN, train.py, CIFAR10), which
+# they trained for 250 million images (table 9 of the paper). Their Adam has b1 = 0.
 PAPER = {
-    "n_images": 20000000,
+    "n_images": 250000000,
+    "schedule_images": 20000000,
     "batch_size": 512,
     "lr": 0.0002,
     "lr_end": 0.00005,
@@ -126,6 +127,12 @@ def parse_args(argv=None):
     # Training
     parser.add_argument(
         "--lr_end", type=float, default=0.000125, help="learning rate at the end of the run"
+    )
+    parser.add_argument(
+        "--schedule_images",
+        type=int,
+        help="images until gamma, the rates and the average have their last values (default: "
+        "those of the whole run)",
     )
     parser.add_argument("--gamma", type=float, default=0.5, help="weight of R_1 and R_2, gamma")
     parser.add_argument("--gamma_end", type=float, default=0.05, help="gamma at the end of the run")
@@ -395,11 +402,11 @@ def train(run, args):
     run.restore()  # from --resume or --init_from, if given
 
     fixed_z = run.fixed_noise("normal", 100, args.latent_dim)
-    n_images = args.n_images or args.n_epochs * len(data)
+    n_images = args.schedule_images or args.n_images or args.n_epochs * len(data)
     for _ in run.epochs():  # saves a checkpoint at --checkpoint_interval
         # A batch of digits also has labels (*_), which this method does not use.
         for real, *_ in run.batches(data):  # counts the steps; Ctrl-C saves and stops
-            share = run.n_images / n_images  # of the run, done before this step
+            share = run.n_images / n_images  # of the schedules, done before this step
             gamma = update_schedules(args, share, optimizers, averaged)
             z_D = run.normal(args.batch_size, args.latent_dim)
             z_G = run.normal(args.batch_size, args.latent_dim)
@@ -425,7 +432,7 @@ def update_schedules(args, share, optimizers, averaged):
     """Sets the rates, second betas and the average's decay; returns gamma.
 
     Args:
-        share: how much of the run is done, from 0 to 1.
+        share: how much of the schedules is done: from 0 to 1, and more after their end.
     """
     for optimizer in optimizers:
         optimizer.lr = along_a_cosine(args.lr, args.lr_end, share)
