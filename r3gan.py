@@ -152,7 +152,7 @@ def parse_args(argv=None):
     if narrowest % args.group_size != 0:
         parser.error(
             f"--group_size {args.group_size} must divide {narrowest}, the channels inside the "
-            f"blocks at {args.img_size} x {args.img_size} pixels"
+            f"blocks at {args.img_size} x {args.img_size} pixels (--width, --full_width_size)"
         )
     return args
 

@@ -5,6 +5,7 @@ import math
 import jittor as jt
 import numpy as np
 import pytest
+from registry import run
 
 import r3gan as script
 from jittor_fast import nn
@@ -163,6 +164,25 @@ def test_schedules():
     assert np.isclose(gamma, 0.005) and np.isclose(optimizer.lr, 5e-5)
     assert np.allclose(optimizer.betas, (0, 0.99))
     assert np.isclose(averaged.decay ** (5000000 / 512), 0.5)  # the half-life
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [([], [0, 0.25, 0.5, 0.75]), (["--schedule_images", 20], [0, 0.5, 1, 1.5])],
+)
+def test_schedules_are_as_long_as_the_run_or_as_asked(
+    tiny_runs, tmp_path, monkeypatch, flags, expected
+):
+    shares = []
+    update = script.update_schedules
+
+    def recorded(args, share, *rest):
+        shares.append(share)
+        return update(args, share, *rest)
+
+    monkeypatch.setattr(script, "update_schedules", recorded)
+    run("r3gan", *tiny_runs("r3gan").flags, "--n_images", 40, *flags, "--out_dir", tmp_path / "a")
+    assert shares == expected
 
 
 def test_bad_flags(fails):
