@@ -89,7 +89,7 @@ GAIN = math.sqrt(2 / (1 + 0.2**2))
 def parse_args(argv=None):
     # The parser itself offers --n_epochs, --batch_size, --lr, --resume and more.
     parser = common.Parser(__file__, __doc__, PAPER)
-    parser.set_defaults(n_epochs=28, batch_size=32, lr=0.0005)
+    parser.set_defaults(n_epochs=24, batch_size=32, lr=0.0025)
     parser.set_defaults(sample_interval=200, log_interval=20, checkpoint_interval=1)
     parser.add_adam(b1=0.0, b2=0.99)
     parser.add_sampling()
@@ -126,7 +126,7 @@ def parse_args(argv=None):
 
     # Training
     parser.add_argument(
-        "--lr_end", type=float, default=0.000125, help="learning rate at the end of the run"
+        "--lr_end", type=float, default=0.0006, help="learning rate at the end of the run"
     )
     parser.add_argument(
         "--schedule_images",
@@ -134,12 +134,12 @@ def parse_args(argv=None):
         help="images until gamma, the rates and the average have their last values (default: "
         "those of the whole run)",
     )
-    parser.add_argument("--gamma", type=float, default=0.5, help="weight of R_1 and R_2, gamma")
-    parser.add_argument("--gamma_end", type=float, default=0.05, help="gamma at the end of the run")
+    parser.add_argument("--gamma", type=float, default=5.0, help="weight of R_1 and R_2, gamma")
+    parser.add_argument("--gamma_end", type=float, default=0.5, help="gamma at the end of the run")
     parser.add_argument(
         "--ema_images",
         type=int,
-        default=30000,
+        default=10000,
         at_least=0,
         help="half-life of the average of G at the end of the run, in images (0: no average)",
     )
