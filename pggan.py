@@ -2,7 +2,7 @@
 
 Karras, Aila, Laine and Lehtinen 2018, https://arxiv.org/abs/1710.10196
 
-    python pggan.py                               # handwritten digits
+    python pggan.py                               # digits, 16 minutes on two CPU cores
     python pggan.py --first_size 32               # the same networks, without growing
     python pggan.py --paper --data_dir FACES      # the paper's setting, own images
 
@@ -38,8 +38,10 @@ Method
 
 What to expect
     The pictures are always of the full size, so that their pixels become smaller as the
-    run continues. `wasserstein` rises when layers are added, and then falls. `penalty`,
-    which is logged without its weight, stays far below 1.
+    run continues; digits appear at 16 x 16. `wasserstein` rises from size to size and
+    says little about quality. `penalty`, which is logged without its weight, stays far
+    below 1. The FID is 9.4 in a digit classifier's features, worse than that of
+    dcgan.py, which takes less time (docs/scripts/pggan.md).
 
 Differences from the paper (--paper undoes all of them)
     * 32 x 32 digits, 64 channels at most, batches of 32
