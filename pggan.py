@@ -46,6 +46,7 @@ What to expect
 Differences from the paper (--paper undoes all of them)
     * 32 x 32 digits, 64 channels at most, batches of 32
     * phases of 10,000 images instead of 800,000
+    * images are not mirrored
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU

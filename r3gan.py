@@ -2,7 +2,7 @@
 
 Huang, Gokaslan, Kuleshov and Tompkin 2024, https://arxiv.org/abs/2501.05441
 
-    python r3gan.py                               # handwritten digits
+    python r3gan.py                               # digits, 14 minutes on two CPU cores
     python r3gan.py --data_dir stacked            # three digits as an image's channels
     python r3gan.py --paper --data_dir CIFAR10    # the authors' setting for CIFAR-10
 
@@ -36,14 +36,16 @@ Method
 
 What to expect
     A loss_D of log 2 = 0.69 means that D does not distinguish real from generated
-    images; it stays below while G learns. `difference`, the mean of D(x) - D(G(z)), is
-    above 0. r1 and r2 are not weighted; if they run away, raise --gamma.
+    images; it stays a little below. If it is far below, as 0.1, D is too far ahead:
+    raise --gamma. `difference` is the mean of D(x) - D(G(z)). r1 and r2 are not
+    weighted. At the end the FID is 1.07 in a digit classifier's features
+    (docs/scripts/r3gan.md).
 
 Differences from the paper (--paper undoes the first)
     * 32 x 32 digits; 64 channels up to 8 x 8 pixels and fewer beyond, where the paper
       has 768 up to 32 x 32; one block at each size; batches of 32 with a higher
-      learning rate, and another gamma. The authors note that gamma belongs to the data
-      and the networks.
+      learning rate; no mirroring; and another gamma. The authors note that gamma
+      belongs to the data and the networks.
     * always: no adaptive augmentation, which is another paper's (Karras 2020,
       https://arxiv.org/abs/2006.06676)
 """
@@ -79,6 +81,7 @@ PAPER = {
     "group_size": 16,
     "latent_dim": 64,
     "ema_images": 5000000,
+    "mirror": True,
 }
 EXPANSION = 2  # how many times as many channels a block has inside
 FIRST_B2 = 0.9  # Adam's second beta at the start
@@ -140,8 +143,7 @@ def parse_args(argv=None):
         "--ema_images",
         type=int,
         default=10000,
-        at_least=0,
-        help="half-life of the average of G at the end of the run, in images (0: no average)",
+        help="half-life of the average of G at the end of the run, in images",
     )
     parser.add_argument(
         "--mirror", action="store_true", help="mirror half of the images in a folder"
@@ -387,7 +389,7 @@ def train(run, args):
     networks = build(args)
     generator, discriminator = networks
     # Samples are drawn from the averaged weights; `update_schedules` sets the decay.
-    averaged = common.EMA(generator, 0.5 if args.ema_images else 0.0)
+    averaged = common.EMA(generator, 0.5)
     optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=(args.b1, args.b2))
     optimizers = (optimizer_G, optimizer_D)
@@ -459,7 +461,7 @@ def write_samples(run, generator, args):
 def generate(run, args):
     """Draws samples from a checkpoint."""
     generator, _ = build(args)
-    averaged = common.EMA(generator, 0.5 if args.ema_images else 0.0)
+    averaged = common.EMA(generator, 0.5)
     run.checkpoint(generator=generator, averaged=averaged)
     run.restore()
     write_samples(run, averaged.module, args)
