@@ -2,7 +2,7 @@
 
 Brock, Donahue and Simonyan 2019, https://arxiv.org/abs/1809.11096
 
-    python biggan.py                                # handwritten digits
+    python biggan.py                                # digits, 13 minutes
     python biggan.py --data_dir PHOTOS --img_size 64 --channels 3 --n_classes 5
     python biggan.py --resume results/biggan --sample_only --truncation 0.5
     python tools/explore.py results/biggan --walk truncation

@@ -3,7 +3,7 @@
 Karras, Laine, Aittala, Hellsten, Lehtinen and Aila 2020,
 https://arxiv.org/abs/1912.04958
 
-    python stylegan2.py                               # handwritten digits
+    python stylegan2.py                               # digits, 12 minutes
     python stylegan2.py --paper --data_dir FACES      # the paper's setting, own images
     python stylegan2.py --data_dir PHOTOS --img_size 64 --channels 3 \\
         --augment color,translation,cutout            # a few hundred photographs
