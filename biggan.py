@@ -40,8 +40,10 @@ Method
         R(W) = sum over i != j of (W W^T)_ij^2
 
 What to expect
-    A loss_D of 2 means that D guesses; near 0, it has won. loss_G has no level that
-    says how good the images are.
+    A classifier reads 97.2 % of the images as the digit that was asked for after 10 of
+    the 40 epochs, and 99.7 % at the end, where the FID in a classifier's features is
+    1.41 (docs/scripts/biggan.md). A loss_D of 2 means that D guesses; near 0, it has
+    won. loss_G has no level that says how good the images are.
 
 Differences from the paper (--paper undoes the first)
     * 32 x 32 digits, narrow networks, batches of 32, higher learning rates, a shorter

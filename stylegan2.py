@@ -52,9 +52,11 @@ Method
     hundred images. Its functions are at the end of this file.
 
 What to expect
-    A loss_D near 2 log 2 = 1.39 means that D guesses; near 0, that it has won. r1 is
-    logged without its weight; if it grows without end, raise --r1_gamma. The table of
-    tools/explore.py --walk mixing shows what coarse and fine layers decide.
+    Nearly all digits are whole at the end; their FID in a digit classifier's features
+    is 2.83 (docs/scripts/stylegan2.md). A loss_D near 2 log 2 = 1.39 means that D
+    guesses; near 0, that it has won. r1 is logged without its weight; if it grows
+    without end, raise --r1_gamma. The table of tools/explore.py --walk mixing shows
+    what coarse and fine layers decide.
 
 Differences from the paper (--paper undoes the first three)
     * 32 x 32 pixels, 64 channels at most, w of length 64 by two mapping layers, and a
