@@ -469,15 +469,15 @@ def test_only_stargan_has_faces_by_default(capsys):
 
 # ---- scripts ----
 
-TRANSLATORS = ("cyclegan", "pix2pix", "spade", "srgan", "stackgan", "stargan", "unit")
-SMALLEST = dict.fromkeys(TRANSLATORS, 32)
+OF_32_PIXELS = ("biggan", "cyclegan", "pix2pix", "spade", "srgan", "stackgan", "stargan", "unit")
+SMALLEST = dict.fromkeys(OF_32_PIXELS, 32)
 
 
 @pytest.mark.parametrize("name", list(ROWS))
 def test_scripts_train_on_faces_and_draw_in_colour(name, tmp_path):
     out = tmp_path / "out"
     flags = [*ROWS[name].flags, "--img_size", SMALLEST.get(name, 16), "--channels", 3]
-    if name == "cgan_mnist":
+    if name in ("biggan", "cgan_mnist"):
         flags += ["--n_classes", 6]
     flags += ["--data_dir", "faces", "--n_images", 20, "--batch_size", 10]
     run(name, *flags, "--out_dir", out)
