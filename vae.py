@@ -351,6 +351,12 @@ def train(run, args):
 # ---- reconstructions and samples ----
 
 
+def encode(encoder, images):
+    """Images (N, C, S, S) in [-1, 1]  ->  the mu of their codes; both numpy."""
+    mu, _ = common.predict(encoder, (images + 1) / 2)
+    return mu
+
+
 def decode(decoder, z):
     """codes (N, latent_dim)  ->  means of p(x|z), images (N, C, S, S) in [-1, 1].
 
@@ -370,7 +376,7 @@ def write_reconstructions(run, encoder, decoder, test):
     second shows mu of all.
     """
     images, *labels = test.batch(np.arange(min(len(test), 1000)))
-    mu, _ = common.predict(encoder, (images + 1) / 2)
+    mu = encode(encoder, images)
     pairs = np.stack([images[:50], decode(decoder, mu[:50])], axis=1)
     run.save_grid(pairs.reshape(-1, *images.shape[1:]), to="reconstructions.png")
     run.save_scatter(mu, labels[0] if labels else None, to="scatter.png")

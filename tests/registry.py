@@ -224,6 +224,54 @@ ROWS = {
         losses={"reconstruction", "kl", "elbo"},
         networks={"encoder": "encoder", "decoder": "decoder"},
     ),
+    "vaegan": Script(
+        make_data=digits,
+        flags=[
+            *("--img_size", 16, "--channels", 1, "--width", 4),
+            *("--latent_dim", 5, "--batch_size", 10),
+        ],
+        losses={"loss_prior", "loss_llike", "loss_real", "loss_fake"},
+        networks={
+            "encoder": "encoder",
+            "decoder": "decoder",
+            "discriminator": "discriminator",
+        },
+    ),
+    "sgan": Script(
+        make_data=digits,
+        flags=[
+            *("--img_size", 20, "--width", 2, "--latent_dim", 6),
+            *("--encoder_epochs", 0, "--batch_size", 10),
+        ],
+        losses={
+            *("loss_D1", "loss_D0", "loss_G1", "loss_cond1", "loss_ent1"),
+            *("loss_G0", "loss_cond0", "loss_ent0"),
+        },
+        networks={
+            "encoder": "encoder",
+            "generator1": "generator1",
+            "generator0": "generator0",
+            "discriminator1": "discriminator1",
+            "discriminator0": "discriminator0",
+        },
+        fixed=("encoder", "optimizer_E"),
+    ),
+    "improved_gan": Script(
+        make_data=digits,
+        flags=["--img_size", 8, "--latent_dim", 6, "--n_labels", 20, "--batch_size", 10],
+        losses={"loss_unl", "loss_lab", "loss_G"},
+        networks={"generator": "generator", "discriminator": "averaged_D"},
+    ),
+    "bigan": Script(
+        make_data=digits,
+        flags=["--img_size", 8, "--width", 12, "--latent_dim", 5, "--batch_size", 10],
+        losses={"loss_D", "loss_GE"},
+        networks={
+            "generator": "generator",
+            "encoder": "encoder",
+            "discriminator": "discriminator",
+        },
+    ),
     "infogan": Script(
         make_data=digits,
         flags=[

@@ -22,9 +22,9 @@ import jittor as jt
 
 from tools.runs import ROOT, load_script
 
-# Jittor counts these among the parameters: the statistics of batch norm, and the vector
-# of spectral norm.
-STATISTICS = ("running_mean", "running_var", "weight_u")
+# Jittor counts these among the parameters: the statistics of batch norm, the vector of
+# spectral norm, and in improved_gan.py scales and noise that stay as they are.
+STATISTICS = ("running_mean", "running_var", "weight_u", "fixed_scale", "reference")
 CAPTION_BYTES = 20  # of the text that a text encoder is shown
 
 
@@ -52,6 +52,34 @@ def of_gan(args):
 
 def of_wasserstein_gan(args):
     return {"generator": [noise(args)], "critic": [square(args)]}
+
+
+def of_bigan(args):
+    return {
+        "generator": [noise(args)],
+        "encoder": [square(args)],
+        "discriminator": [square(args), noise(args)],
+    }
+
+
+def of_sgan(args):
+    labels = jt.zeros(1, "int32")
+    features = jt.zeros((1, 8 * args.width))
+    return {
+        "encoder": [square(args)],
+        "generator1": [labels, noise(args)],
+        "generator0": [features, noise(args)],
+        "discriminator1": [features],
+        "discriminator0": [square(args)],
+    }
+
+
+def of_vaegan(args):
+    return {
+        "encoder": [square(args)],
+        "decoder": [noise(args)],
+        "discriminator": [square(args)],
+    }
 
 
 def of_vae(args):
@@ -157,6 +185,10 @@ EXAMPLES = {
     "began": of_gan,
     "biggan": of_conditional_gan,
     "cgan_mnist": of_conditional_gan,
+    "bigan": of_bigan,
+    "improved_gan": of_gan,
+    "sgan": of_sgan,
+    "vaegan": of_vaegan,
     "context_encoder": of_context_encoder,
     "cyclegan": of_cyclegan,
     "dcgan": of_gan,

@@ -75,8 +75,12 @@ If A is one of these words, B is evaluated on the task of a script:
                                        asked for, and are they still read as the same
                                        digit? Do test faces get the attribute, and keep
                                        all others? (tools/judges/translations.py)
+    bigan                              a run: do near codes belong to equal digits, and
+                                       are images reconstructed? (tools/judges/bigan.py)
     infogan                            a run: what have its codes come to mean?
                                        (tools/judges/codes.py)
+    sgan                               a run: do its generators use their noise?
+                                       (tools/judges/sgan.py)
     text2img, stackgan                 a run: do pictures show what texts of unseen
                                        combinations, or of test faces, ask for?
                                        (tools/judges/texts.py)
@@ -122,6 +126,7 @@ from tqdm import tqdm
 from jittor_setup import choose_device
 from tools.features import efficientnet, inception
 from tools.judges import (
+    bigan,
     codes,
     digit_classifier,
     enlargements,
@@ -131,6 +136,7 @@ from tools.judges import (
     labels,
     metrics,
     modes,
+    sgan,
     texts,
     translations,
 )
@@ -143,11 +149,13 @@ K = 3  # which neighbour precision and recall use
 MOST_NEIGHBOURS = 10_000
 JUDGES = {
     **translations.JUDGES,
+    "bigan": bigan.judge_bigan,
     "infogan": codes.judge_codes,
     "instances": instances.judge_instances,
     "modes": modes.judge_modes,
     "inpaint": inpainting.judge_inpaint,
     "labels": labels.judge_labels,
+    "sgan": sgan.judge_sgan,
     "srgan": enlargements.judge_srgan,
     "text2img": texts.judge_texts,
     "stackgan": texts.judge_texts,

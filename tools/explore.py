@@ -28,7 +28,14 @@ The walks are
                  section 4.3). Between the two images stand the nearest images that the
                  model draws, from noise that Adam has found, and the path from one to
                  the other. It shows what the model cannot draw. The images are of the
-                 test split, if the data have one.
+                 test split, if the data have one. With bigan.py they are the images
+                 that it draws from the codes of its encoder.
+    attributes   For vaegan.py and vae.py, trained on images with attributes such as
+                 faces: a row for each of eight test images, with its reconstruction,
+                 and then what the decoder makes of its code with one attribute more,
+                 or less where it has it (Larsen 2016, section 4.2). An attribute's
+                 vector is the mean code of the training images that have it, minus that
+                 of the others.
     common       For unit.py, whose two domains have their codes in one space: four
                  straight lines, each from the code of a test image of domain A to that
                  of another. Each has two rows: decoded into A, and into B.
@@ -61,7 +68,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
 from common.cli import HelpFormatter, ToolParser, number
-from common.data import load_images
+from common.data import load_attributes, load_images
 from common.run import latent_noise
 
 import jittor as jt
@@ -73,6 +80,7 @@ GRID = 100  # samples in a grid of `samples/`
 N_CANDIDATES = 500  # random z; the search for an image starts from the nearest
 # Walks that need more than noise, and the scripts that have it.
 SPECIAL_WALKS = {
+    "attributes": ("vaegan", "vae"),
     "common": ("unit",),
     "mixing": ("stylegan2",),
     "truncation": ("stylegan2", "biggan"),
@@ -80,7 +88,9 @@ SPECIAL_WALKS = {
     "classes": ("biggan",),
 }
 THRESHOLDS = (0.05, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, None)
-UNIFORM = ("began", "infogan")  # scripts with uniform noise and without a flag for it
+N_ENCODED = 5000  # training images whose codes give the vectors of attributes
+# Scripts with uniform noise and without a flag for it.
+UNIFORM = ("began", "bigan", "improved_gan", "infogan")
 
 
 def parse_args(argv=None):
@@ -259,6 +269,7 @@ class Model:
         latent_dim: the length of its noise.
         rng: the numpy generator of the noise, in the state that it has for the grids in
             `samples/`.
+        encoder: a module of images (N, C, H, W) that finds their noise, or None.
     """
 
     network: Any
@@ -267,6 +278,7 @@ class Model:
     kind: str
     latent_dim: int
     rng: np.random.Generator
+    encoder: Any = None
 
     def noise(self, n):
         """New noise (n, latent_dim); at first with n = GRID, that of the grids."""
@@ -292,13 +304,18 @@ def load_model(run, script, flags, label):
     """
     networks = script.build(flags)
     has_decoder = hasattr(script, "decode")
+    encoder = None
     if has_decoder:
-        _, network = networks
+        _, network, *_ = networks
         run.checkpoint(decoder=network)
     else:
-        network, *_ = networks
+        network, *others = networks
         loaded = {"generator": network}
-        if hasattr(flags, "ema_decay"):
+        if flags.script == "bigan":
+            encoder, _ = others
+            loaded["encoder"] = encoder
+        # improved_gan.py averages its discriminator.
+        if hasattr(flags, "ema_decay") and flags.script != "improved_gan":
             averaged = common.EMA(network, flags.ema_decay)
             network = averaged.module
             loaded["averaged"] = averaged
@@ -320,6 +337,7 @@ def load_model(run, script, flags, label):
         kind=getattr(flags, "noise", "uniform" if flags.script in UNIFORM else "normal"),
         latent_dim=flags.latent_dim,
         rng=run.fixed_rng(),
+        encoder=encoder,
     )
 
 
@@ -332,7 +350,7 @@ def conditions_of(flags, label):
         UserError: the model has no such label.
     """
     n_labels = getattr(flags, "n_classes", getattr(flags, "n_categories", None))
-    if n_labels is None:
+    if n_labels is None or flags.script == "improved_gan":  # its D has classes, not its G
         return []
     if not 0 <= label < n_labels:
         raise common.UserError(f"--label {label}: the model's labels are 0 to {n_labels - 1}")
@@ -381,16 +399,58 @@ def walk_between_images(model, flags):
     data = load_images(flags.data_dir, flags.img_size, flags.channels, split="test")
     chosen = model.rng.choice(len(data), 16, replace=len(data) < 16)
     images = data.batch(chosen)[0]
-    z, first, last = nearest_noise(model.network, images, model.noise(N_CANDIDATES))
-    print(
-        f"|x - G(z)|: {first.mean():.4f} for the nearest of {N_CANDIDATES} random z, "
-        f"{last.mean():.4f} when found."
-    )
+    if model.encoder is not None:
+        z = common.predict(model.encoder, images)
+    else:
+        z, first, last = nearest_noise(model.network, images, model.noise(N_CANDIDATES))
+        print(
+            f"|x - G(z)|: {first.mean():.4f} for the nearest of {N_CANDIDATES} random z, "
+            f"{last.mean():.4f} when found."
+        )
     rows = []
     for i in range(0, 16, 2):
         between = model.draw(model.path_between(z[i], z[i + 1], 10))
         rows += [images[i : i + 1], between, images[i + 1 : i + 2]]
     return np.concatenate(rows), 12
+
+
+def walk_through_attributes(run, script, flags):
+    """As `walk`: test images, reconstructed, and with each attribute changed."""
+    if flags.data_dir in (None, "digits"):
+        raise common.UserError(
+            "--walk attributes needs a run on images with attributes, such as --data_dir faces"
+        )
+    encoder, decoder, *_ = script.build(flags)
+    run.checkpoint(encoder=encoder, decoder=decoder)
+    run.restore()
+    data = load_attributes(flags.data_dir, flags.img_size, flags.channels)
+    images, attributes = data.batch(np.arange(min(len(data), N_ENCODED)))
+    vectors = attribute_vectors(script.encode(encoder, images), attributes)
+
+    data = load_attributes(flags.data_dir, flags.img_size, flags.channels, split="test")
+    images, attributes = data.batch(np.arange(min(len(data), 8)))
+    z = script.encode(encoder, images)
+    rows = []
+    for image, code, has in zip(images, z, attributes):
+        signs = 1 - 2 * has[:, None]  # an attribute that is there is taken away
+        codes = np.concatenate([code[None], code + signs * vectors])
+        rows += [image[None], script.decode(decoder, codes.astype(np.float32))]
+    names = ", ".join(data.names)
+    print(f"Columns: a test image, its reconstruction; {names}, changed one at a time.")
+    return np.concatenate(rows), 2 + len(data.names)
+
+
+def attribute_vectors(codes, attributes):
+    """(A, d): the mean code of those that have an attribute, minus that of the others.
+
+    Args:
+        codes: (N, d).
+        attributes: (N, A) in {0, 1}, each with both values.
+    """
+    vectors = []
+    for column in attributes.T:
+        vectors.append(codes[column == 1].mean(0) - codes[column == 0].mean(0))
+    return np.stack(vectors)
 
 
 def walk_through_the_common_space(run, script, flags):
@@ -511,6 +571,8 @@ def main(argv=None):
     with common.Run(run_args) as run:
         if args.walk == "common":
             images, nrow = walk_through_the_common_space(run, script, run_args)
+        elif args.walk == "attributes":
+            images, nrow = walk_through_attributes(run, script, run_args)
         elif args.walk == "real":
             model = load_model(run, script, run_args, args.label)
             images, nrow = walk_between_images(model, run_args)

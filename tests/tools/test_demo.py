@@ -25,16 +25,19 @@ ATTRIBUTES = ["red", "green", "blue", "bold", "inverted"]
 KINDS = {
     "began": drawing.Walk,
     "biggan": drawing.Number,
+    "bigan": drawing.Walk,
     "cgan_mnist": drawing.Number,
     "context_encoder": painting.HoleFiller,
     "cyclegan": painting.Translator,
     "dcgan": drawing.Walk,
     "gan": drawing.Walk,
+    "improved_gan": drawing.Walk,
     "infogan": drawing.Codes,
     "pggan": drawing.Walk,
     "pix2pix": painting.Translator,
     "pix2pixhd": objects.ObjectPainter,
     "r3gan": drawing.Walk,
+    "sgan": drawing.Number,
     "spade": painting.MapPainter,
     "srgan": painting.Enlarger,
     "stackgan": drawing.Sentence,
@@ -43,6 +46,7 @@ KINDS = {
     "text2img": drawing.Sentence,
     "unit": painting.Translator,
     "vae": drawing.Walk,
+    "vaegan": drawing.Walk,
     "wgan": drawing.Walk,
     "wgan_gp": drawing.Walk,
 }
@@ -165,6 +169,21 @@ def test_a_number_is_drawn_as_by_the_script(tmp_path):
     found = model.draw(" 555-0123", "4")
     assert np.array_equal(reduced(found, len(expected)), expected)
     assert not np.array_equal(model.draw("5550123", "5"), found)
+
+
+def test_a_number_is_drawn_by_a_stack(tmp_path, monkeypatch):
+    stack = load_run(write_run("sgan", tmp_path / "run"))
+    model = drawing.Number(stack)
+    assert reduced(model.draw("314", "4"), 24).shape == (24, 3 * 22 + 2, 3)
+
+    def draw(networks, labels, rng, args):  # an untrained stack draws grey
+        images = rng.uniform(-1, 1, (len(labels), 1, 20, 20))
+        return (images * labels[:, None, None, None] / 9).astype(np.float32)
+
+    monkeypatch.setattr(stack.script, "draw", draw)
+    expected = as_picture(draw(None, np.array([3, 1, 4]), np.random.default_rng([4, 3]), None), 20)
+    assert np.array_equal(model.draw("314", "4"), expected)
+    assert not np.array_equal(model.draw("314", "5"), expected)
 
 
 @pytest.mark.parametrize("name", ["dcgan", "vae", "began"])

@@ -11,7 +11,7 @@ import jittor as jt
 import numpy as np
 import pytest
 from PIL import Image
-from registry import meta
+from registry import meta, run
 
 from tools import explore
 from tools.features.embed import nearest_noise
@@ -236,7 +236,7 @@ def test_a_checkpoint_may_not_say_which_networks_there_are(trained, tmp_path, fa
     assert (tmp_path / "walk_interpolate.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["began", "dcgan"])
+@pytest.mark.parametrize("name", ["began", "bigan", "dcgan"])
 def test_a_walk_between_real_images(trained, tmp_path, capsys, name):
     """Each row starts and ends with a real image; the search brings G nearer."""
     explore.main([str(trained(name)), "--walk", "real", "--out_dir", str(tmp_path)])
@@ -252,8 +252,39 @@ def test_a_walk_between_real_images(trained, tmp_path, capsys, name):
             shown = picture[top : top + size, left : left + size]
             assert (shown == pixels).all((1, 2)).any()
     printed = capsys.readouterr().out
+    if name == "bigan":  # its encoder finds the noise
+        assert "when found" not in printed
+        return
     first, last = re.search(r": ([0-9.]+) for .* ([0-9.]+) when found", printed).groups()
     assert float(last) < float(first)
+
+
+def test_vectors_of_attributes_by_hand():
+    codes = np.float32([[0, 0], [2, 4], [4, 0], [6, 2]])
+    attributes = np.float32([[1, 0], [1, 1], [0, 0], [0, 0]])
+    vectors = explore.attribute_vectors(codes, attributes)
+    assert np.allclose(vectors, [[-4, 1], [2 - 10 / 3, 4 - 2 / 3]])
+
+
+@pytest.mark.parametrize("name", ["vae", "vaegan"])
+def test_attributes_are_changed_one_at_a_time(tmp_path, capsys, name):
+    flags = ["--img_size", 16, "--channels", 3, "--latent_dim", 4, "--n_images", 32]
+    flags += ["--data_dir", "faces", "--batch_size", 16, "--out_dir", tmp_path]
+    run(name, *flags, *(["--width", 4] if name == "vaegan" else ["--hidden", 8]))
+    explore.main([str(tmp_path), "--walk", "attributes"])
+    printed = capsys.readouterr().out
+    n_attributes = printed.split("reconstruction; ")[1].split(", changed")[0].count(",") + 1
+    assert n_attributes > 5
+    picture = Image.open(tmp_path / "walk_attributes.png")
+    assert picture.size == ((2 + n_attributes) * 18 + 2, 8 * 18 + 2)
+
+
+def test_attributes_need_images_that_have_some(trained, fails):
+    code, line = fails(explore.main, [trained("vae"), "--walk", "attributes"])
+    assert code == 2
+    code, line = fails(explore.main, [trained("dcgan"), "--walk", "attributes"])
+    assert code == 2
+    assert "is for runs of vaegan.py and vae.py, not of dcgan.py" in line
 
 
 def test_a_mixing_table_by_hand():

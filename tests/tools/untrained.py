@@ -8,10 +8,12 @@ from registry import load
 # The parts of a checkpoint in the order in which `build` returns them, and those that
 # have an average.
 NETWORKS = {
+    "bigan": ("generator", "encoder", "discriminator"),
     "context_encoder": ("generator",),
     "cyclegan": ("G", "F"),
     "infogan": ("generator", "discriminator"),
     "pix2pix": ("generator",),
+    "sgan": ("encoder", "generator1", "generator0", "discriminator1", "discriminator0"),
     "srgan": ("generator",),
     "stargan": ("generator",),
     "text2img": ("generator", "discriminator", "text_encoder", "image_encoder"),

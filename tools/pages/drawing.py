@@ -89,7 +89,8 @@ class Number:
 
     def __init__(self, run):
         self.args = run.args
-        self.generator = run.networks["generator"]
+        self.script = run.script
+        self.networks = run.networks
         self.n_labels = run.args.n_classes
 
     def example(self):
@@ -102,8 +103,12 @@ class Number:
         """The labels of a text, in rows of at most 20."""
         labels = labels_of(text, self.n_labels)
         rng = rng_of(seed_of(seed))
-        z = latent_noise(rng, noise_kind(self.args), len(labels), self.args.latent_dim)
-        return as_picture(common.predict(self.generator, z, labels), 20)
+        if self.args.script == "sgan":  # two generators
+            images = self.script.draw(list(self.networks.values()), labels, rng, self.args)
+        else:
+            z = latent_noise(rng, noise_kind(self.args), len(labels), self.args.latent_dim)
+            images = common.predict(self.networks["generator"], z, labels)
+        return as_picture(images, 20)
 
     def warm_up(self):
         self.draw(self.example(), "0")

@@ -23,7 +23,9 @@ def kind_of(args):
     if "n_categories" in flags:
         return Codes
     if "latent_dim" in flags:
-        return Number if "n_classes" in flags else Walk
+        # The classes of improved_gan.py are those of its D.
+        draws_classes = "n_classes" in flags and "n_labels" not in flags
+        return Number if draws_classes else Walk
     if "selected_attrs" in flags:
         return AttributeEditor
     if "style_dim" in flags:

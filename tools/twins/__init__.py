@@ -21,7 +21,8 @@ from jittor import nn  # the base classes of those in jittor_fast.nn, too
 
 from jittor_fast import Adagrad
 
-STATISTICS = ("running_mean", "running_var", "weight_u")  # variables that are not trained
+# Variables that are not trained.
+STATISTICS = ("running_mean", "running_var", "weight_u", "fixed_scale", "reference")
 
 # ---- networks ----
 
