@@ -236,7 +236,7 @@ def test_a_checkpoint_may_not_say_which_networks_there_are(trained, tmp_path, fa
     assert (tmp_path / "walk_interpolate.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["began", "bigan", "dcgan"])
+@pytest.mark.parametrize("name", ["began", "bigan", "dcgan", "improved_gan"])
 def test_a_walk_between_real_images(trained, tmp_path, capsys, name):
     """Each row starts and ends with a real image; the search brings G nearer."""
     explore.main([str(trained(name)), "--walk", "real", "--out_dir", str(tmp_path)])
