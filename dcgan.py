@@ -18,8 +18,6 @@ Method
 
     G and D consist of convolutions, with batch norm everywhere except at G's output and
     D's input, ReLU in G, leaky ReLU in D, and tanh at G's output (section 3).
-    --minibatch_discrimination, which is not in the paper, lets D compare the images of
-    a batch; its layer is at the end of this file.
 
 What to expect
     Digits appear after 5 epochs. At the end the FID in a digit classifier's features is
@@ -42,11 +40,10 @@ github.com/soumith/dcgan.torch. The authors' code has 5 x 5 and a decay of 1e-5.
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
-from common.data import load_images, whole_batch
+from common.data import load_images
 
 import argparse
 import math
-import re
 
 import jittor as jt
 
@@ -94,12 +91,6 @@ def parse_args(argv=None):
     parser.add_architecture(
         "--ema_decay", type=float, default=0.999, below=1, help="EMA decay of G (0 disables it)"
     )
-    parser.add_architecture(
-        "--minibatch_discrimination",
-        type=kernels,
-        metavar="B,C",
-        help="let D compare the images of a batch, by B kernels of C dimensions, such as 100,5",
-    )
 
     # Training
     parser.add_argument(
@@ -142,12 +133,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """images (B, channels, img_size, img_size)  ->  logits (B,), high for real images.
+    """images (B, channels, img_size, img_size)  ->  logits (B,), high for real images."""
 
-    With n_kernels = 0 there is no minibatch discrimination, which is not in the paper.
-    """
-
-    def __init__(self, img_size, channels, width, n_kernels=0, kernel_dim=0):
+    def __init__(self, img_size, channels, width):
         super().__init__()
         c = width
         layers = [  # (B, channels, img_size, img_size) -> (B, width, img_size / 2, ...)
@@ -161,14 +149,7 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2),
             ]
             c *= 2
-        if n_kernels == 0:
-            layers += [nn.Conv(c, 1, 4, bias=False)]  # (B, c, 4, 4) -> (B, 1, 1, 1)
-        else:
-            layers += [
-                nn.Flatten(),  # (B, c, 4, 4) -> (B, 16 c)
-                MinibatchDiscrimination(16 * c, n_kernels, kernel_dim),
-                nn.Linear(16 * c + n_kernels, 1, bias=False),
-            ]
+        layers += [nn.Conv(c, 1, 4, bias=False)]  # (B, c, 4, 4) -> (B, 1, 1, 1)
         self.layers = nn.Sequential(*layers)
 
     def execute(self, images):
@@ -178,7 +159,7 @@ class Discriminator(nn.Module):
 def initialize(network):
     """Convolutions from N(0, 0.02^2), batch norm from N(1, 0.02^2) (section 4)."""
     for layer in network.modules():
-        if isinstance(layer, (nn.Conv, nn.ConvTranspose, nn.Linear, MinibatchDiscrimination)):
+        if isinstance(layer, (nn.Conv, nn.ConvTranspose)):
             nn.init.gauss_(layer.weight, mean=0, std=0.02)
         elif isinstance(layer, nn.BatchNorm):
             nn.init.gauss_(layer.weight, mean=1, std=0.02)
@@ -186,13 +167,7 @@ def initialize(network):
 
 def build(args):
     generator = Generator(args.latent_dim, args.img_size, args.channels, args.width)
-    n_kernels = 0
-    kernel_dim = 0
-    if args.minibatch_discrimination is not None:  # the text "B,C"
-        B, C = args.minibatch_discrimination.split(",")
-        n_kernels = int(B)
-        kernel_dim = int(C)
-    discriminator = Discriminator(args.img_size, args.channels, args.width, n_kernels, kernel_dim)
+    discriminator = Discriminator(args.img_size, args.channels, args.width)
     for network in (generator, discriminator):
         initialize(network)
         network.train()
@@ -299,42 +274,6 @@ def generate(run, args):
     run.checkpoint(generator=generator, averaged=averaged)
     run.restore()
     write_samples(run, averaged.module, args)
-
-
-# ---- minibatch discrimination (Salimans 2016, https://arxiv.org/abs/1606.03498) ----
-
-
-class MinibatchDiscrimination(nn.Module):
-    """Features (N, A)  ->  (N, A + B), with each image's nearness to the others.
-
-    D can then see that a collapsed G draws equal images (section 3.2). With a weight T
-    of shape (A, B, C) and M = features T, the added columns are, summed over the whole
-    batch,
-
-        o(i)_b = sum over j of exp(-|M_ib - M_jb|_1)
-    """
-
-    def __init__(self, n_features, n_kernels, kernel_dim):
-        super().__init__()
-        self.weight = jt.zeros((n_features, n_kernels, kernel_dim))
-
-    def execute(self, features):
-        n_features, n_kernels, kernel_dim = self.weight.shape
-        products = jt.matmul(features, self.weight.reshape(n_features, -1))
-        M = products.reshape(-1, 1, n_kernels, kernel_dim)  # (N, 1, B, C)
-        # whole_batch gives M itself, unless several processes share the batch.
-        others = whole_batch(M).transpose(1, 0, 2, 3)  # (1, N, B, C)
-        distances = jt.abs(M - others).sum(3)  # (N, N, B)
-        return jt.concat([features, jt.exp(-distances).sum(1)], dim=1)
-
-
-def kernels(text):
-    """An argparse type: checks that the text is "B,C" and returns it unchanged."""
-    if not re.fullmatch("[1-9][0-9]{0,2},[1-9][0-9]{0,2}", text):
-        raise argparse.ArgumentTypeError(
-            f"must be B,C, two whole numbers from 1 to 999 such as 100,5, got {text!r}"
-        )
-    return text
 
 
 def main(argv=None):

@@ -213,11 +213,11 @@ class WeightNormLinear(nn.Module):
 
     def fit(self, x):
         """Scales and shifts the outputs for x to the mean 0 and the variance 1."""
-        outputs = self(x)
+        outputs = self(x).detach()  # the fitted values are no function of the weights
         mean = outputs.mean(0)
         deviation = jt.sqrt(((outputs - mean) ** 2).mean(0))
         self.fixed_scale.assign(self.fixed_scale / deviation)
-        self.bias.assign((self.bias - mean) / deviation)
+        self.bias.assign((self.bias.detach() - mean) / deviation)
 
 
 class MinibatchDiscrimination(nn.Module):
@@ -237,8 +237,10 @@ class MinibatchDiscrimination(nn.Module):
         n_features, n_kernels, kernel_dim = self.weight.shape
         products = jt.matmul(features, self.weight.reshape(n_features, -1))
         M = products.reshape(-1, 1, n_kernels, kernel_dim)  # (N, 1, B, C)
-        # whole_batch gives M itself, unless several processes share the batch.
-        others = whole_batch(M).transpose(1, 0, 2, 3)  # (1, N, B, C)
+        others = M
+        if self.is_training():  # with the images of the other processes, if there are any
+            others = whole_batch(M)
+        others = others.transpose(1, 0, 2, 3)  # (1, N, B, C)
         distances = jt.abs(M - others).sum(3)  # (N, N, B)
         return jt.concat([features, jt.exp(-distances).sum(1)], dim=1)
 
@@ -476,7 +478,10 @@ def unlabeled_loss(real_logits, fake_logits, label_smoothing):
 def feature_matching(real_features, fake_features):
     """loss_G of features (B, n)."""
     common.check_same_shape(real_features, fake_features)
-    return ((real_features.mean(0) - fake_features.mean(0)) ** 2).mean()
+    # whole_batch gives the features themselves, unless several processes share the batch.
+    real_mean = whole_batch(real_features).mean(0)
+    fake_mean = whole_batch(fake_features).mean(0)
+    return ((real_mean - fake_mean) ** 2).mean()
 
 
 def adversarial_loss(fake_logits):
@@ -679,11 +684,15 @@ def loss_settings(args):
 
 
 def labeled_batch(run, args, labeled):
-    """All labelled images and their labels, or a batch of them if they are more."""
-    if labeled is None or len(labeled[0]) <= args.batch_size:
-        return labeled
+    """As many labelled images as --batch_size, and their labels; or None."""
+    if labeled is None:
+        return None
     images, labels = labeled
-    chosen = run.integers(0, len(images), args.batch_size)
+    n = len(images)
+    if n > args.batch_size:
+        chosen = run.integers(0, n, args.batch_size)
+    else:  # all of them, again and again until the batch is full
+        chosen = run.shard(np.arange(args.batch_size, dtype=np.int32) % n)
     return images[chosen], labels[chosen]
 
 

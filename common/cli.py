@@ -529,7 +529,10 @@ class Parser(argparse.ArgumentParser):
                     f"{name} {stored[name]}; drop the flag, or train from scratch"
                 )
         restored = argparse.Namespace()
+        known = {action.dest for action in self._actions}
         for name, value in stored.items():
+            if value is None and name not in known:
+                continue  # a flag of an earlier version, which that run did not use
             wanted = name not in self.of_the_call
             if args.init_from:
                 wanted = name in self.architecture

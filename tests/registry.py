@@ -261,6 +261,7 @@ ROWS = {
         flags=["--img_size", 8, "--latent_dim", 6, "--n_labels", 20, "--batch_size", 10],
         losses={"loss_unl", "loss_lab", "loss_G"},
         networks={"generator": "generator", "discriminator": "averaged_D"},
+        alone=["--input_noise", 0, "--hidden_noise", 0],
     ),
     "bigan": Script(
         make_data=digits,

@@ -475,6 +475,13 @@ def test_an_unknown_setting_is_one_line(saved, capsys, name):
     assert f"a setting that this version does not know: {name}" in text
 
 
+def test_a_setting_of_an_earlier_version_that_was_not_used_is_skipped(saved):
+    """Such as --minibatch_discrimination in dcgan.py's checkpoints."""
+    path = edit(saved(), no_such_flag=None)
+    for flag in ("--resume", "--init_from"):
+        assert not hasattr(parse(flag, path), "no_such_flag")
+
+
 # ---- the decay of a learning rate ----
 
 

@@ -28,7 +28,7 @@ from registry import (
 
 RATE = 1e-5
 SHORT = ["--n_epochs", 1, "--lr", RATE]
-MBD = "dcgan+minibatch_discrimination"
+MBD = "improved_gan+minibatch_discrimination"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("mpirun") is None or not jt.compile_extern.has_mpi,
@@ -74,8 +74,9 @@ def lines(folder, rank):
 def flags_of(name, tiny):
     """{key: flags} of a script's runs."""
     flags = {name: [*tiny.flags, *ROWS[name].alone]}
-    if name == "dcgan":
-        flags[MBD] = [*tiny.flags, "--minibatch_discrimination", "20,2"]
+    if name == "improved_gan":
+        small = ["--arch", "conv", "--img_size", 16, "--width", 4, "--n_labels", 0]
+        flags[MBD] = [*flags[name], *small, "--minibatch_discrimination", "20,2"]
     return flags
 
 
@@ -114,7 +115,7 @@ def test_two_processes_train_as_one(name, tiny, tmp_path, monkeypatch, two_proce
     assert_trains_as_one(name, name, tiny, tmp_path, monkeypatch, two_processes)
 
 
-@pytest.mark.parametrize("name", ["dcgan"])
+@pytest.mark.parametrize("name", ["improved_gan"])
 def test_minibatch_discrimination_sees_the_whole_batch(
     name, tiny, tmp_path, monkeypatch, two_processes
 ):

@@ -13,7 +13,6 @@ from jittor_fast import nn
 from tools.describe import n_parameters
 
 SMALL = ["--img_size", "16", "--width", "4", "--latent_dim", "6"]
-DISCRIMINATION = ["--minibatch_discrimination", "5,3"]
 
 
 def build(*flags):
@@ -51,10 +50,9 @@ class Blur:
         return images + jt.array(self.left.pop(0))
 
 
-@pytest.mark.parametrize("flags", [[], DISCRIMINATION])
-def test_step_against_pytorch(flags):
+def test_step_against_pytorch():
     twins = pytest.importorskip("tools.twins")
-    generator, discriminator = build(*SMALL, *flags)
+    generator, discriminator = build(*SMALL)
     optimizer_G = nn.Adam(generator.parameters(), lr=0.01, betas=(0.5, 0.999))
     optimizer_D = nn.Adam(discriminator.parameters(), lr=0.01, betas=(0.5, 0.999))
     networks = (generator, discriminator, optimizer_G, optimizer_D)
@@ -72,48 +70,6 @@ def test_step_against_pytorch(flags):
     twins.assert_same_losses(found, expected)
     twins.assert_same_step(discriminator, twin.module(discriminator), optimizer_D)
     twins.assert_same_step(generator, twin.module(generator), optimizer_G)
-
-
-# ---- minibatch discrimination ----
-
-
-def test_nearness_by_hand():
-    """Salimans 2016, section 3.2; an image's distance to itself is 0, and counts 1."""
-    layer = script.MinibatchDiscrimination(2, 2, 1)
-    weight = [[[1], [0]], [[0], [10]]]  # M is (x1, 10 x2)
-    layer.weight.assign(jt.array(np.float32(weight)))
-    features = np.float32([[0, 1], [1, 1], [3, 2]])
-    found = layer(jt.array(features)).numpy()
-    assert np.array_equal(found[:, :2], features)
-    first = [
-        1 + np.exp(-1) + np.exp(-3),
-        1 + np.exp(-1) + np.exp(-2),
-        1 + np.exp(-3) + np.exp(-2),
-    ]
-    second = [2 + np.exp(-10), 2 + np.exp(-10), 1 + 2 * np.exp(-10)]
-    assert np.allclose(found[:, 2], first)
-    assert np.allclose(found[:, 3], second)
-
-
-@pytest.mark.parametrize(("flags", "is_independent"), [([], True), (DISCRIMINATION, False)])
-def test_a_logit_depends_on_the_batch_by_discrimination_only(flags, is_independent):
-    """In eval mode, where batch norm does not depend on the batch."""
-    images = np.random.default_rng(0).uniform(-1, 1, (4, 1, 16, 16)).astype(np.float32)
-    copies = np.concatenate([images[:1]] * 4)
-    _, discriminator = build(*SMALL, *flags)
-    discriminator.eval()
-    among_others = discriminator(jt.array(images)).numpy()[0]
-    among_copies = discriminator(jt.array(copies)).numpy()[0]
-    assert np.isclose(among_others, among_copies, rtol=1e-5, atol=1e-7) == is_independent
-
-
-def test_parameters_of_minibatch_discrimination():
-    """T has A B C weights and the last layer A + B; the convolution there had A."""
-    _, plain = build(*SMALL)
-    _, discriminator = build(*SMALL, "--minibatch_discrimination", "50,5")
-    n_features = 16 * 8
-    expected = n_features * 50 * 5 + 50
-    assert n_parameters(discriminator) - n_parameters(plain) == expected
 
 
 # ---- the paper ----
@@ -273,8 +229,6 @@ def test_it_learns_two_grey_levels(tmp_path):
         (["--noise", "cauchy"], "--noise"),
         (["--ema_decay", 1], "--ema_decay"),
         (["--instance_noise", -0.5], "--instance_noise"),
-        (["--minibatch_discrimination", "100"], "must be B,C"),
-        (["--minibatch_discrimination", "100,0"], "must be B,C"),
     ],
 )
 def test_bad_flags(fails, flags, message):

@@ -109,7 +109,60 @@ def test_first_weights_follow_the_data():
     assert np.allclose(outputs.std(0), 1, atol=1e-3)
     assert layer.fixed_scale.is_stop_grad()
     assert layer.scale is None
+    # They are constants: the gradient at images is that of a layer with the same values.
+    copy = script.WeightNormLinear(7, 5)
+    for ours, theirs in zip(copy.parameters(), layer.parameters()):
+        ours.assign(jt.array(theirs.numpy()))
+    gradients = [jt.grad((network(x) ** 3).sum(), x).numpy() for network in (layer, copy)]
+    assert np.allclose(*gradients, rtol=1e-4, atol=1e-4)
     assert not script.WeightNormLinear(7, 5, trains_scale=True).scale.is_stop_grad()
+
+
+def test_nearness_by_hand():
+    """Salimans 2016, section 3.2; an image's distance to itself is 0, and counts 1."""
+    layer = script.MinibatchDiscrimination(2, 2, 1)
+    weight = [[[1], [0]], [[0], [10]]]  # M is (x1, 10 x2)
+    layer.weight.assign(variable(weight))
+    features = np.float32([[0, 1], [1, 1], [3, 2]])
+    found = layer(jt.array(features)).numpy()
+    assert np.array_equal(found[:, :2], features)
+    first = [
+        1 + np.exp(-1) + np.exp(-3),
+        1 + np.exp(-1) + np.exp(-2),
+        1 + np.exp(-3) + np.exp(-2),
+    ]
+    second = [2 + np.exp(-10), 2 + np.exp(-10), 1 + 2 * np.exp(-10)]
+    assert np.allclose(found[:, 2], first)
+    assert np.allclose(found[:, 3], second)
+
+
+@pytest.mark.parametrize("discriminates", [False, True])
+def test_a_logit_depends_on_the_batch_by_discrimination_only(discriminates):
+    """In eval mode, where batch norm does not depend on the batch."""
+    flags = [*CURES, "--minibatch_discrimination", "5,3"] if discriminates else CURES
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 1, 16, 16)).astype(np.float32)
+    copies = np.concatenate([images[:1]] * 4)
+    _, discriminator = script.build(parse(*flags))
+    discriminator.eval()
+    among_others = discriminator(jt.array(images)).numpy()[0]
+    among_copies = discriminator(jt.array(copies)).numpy()[0]
+    assert np.isclose(among_others, among_copies, rtol=1e-5, atol=1e-7)[0] != discriminates
+
+
+def test_parameters_of_minibatch_discrimination():
+    """T has A B C weights, and the last layer has B more."""
+    _, plain = script.build(parse(*CURES))
+    _, discriminator = script.build(parse(*CURES, "--minibatch_discrimination", "50,5"))
+    n_features = 16 * 8
+    expected = n_features * 50 * 5 + 50
+    assert n_parameters(discriminator) - n_parameters(plain) == expected
+
+
+@pytest.mark.parametrize("text", ["100", "100,0", "a,5", "1000,5"])
+def test_kernels_are_two_numbers(text, fails):
+    code, line = fails(script.main, ["--minibatch_discrimination", text])
+    assert code == 2
+    assert "must be B,C" in line
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 3, 4)])
