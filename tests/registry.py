@@ -273,6 +273,16 @@ ROWS = {
             "discriminator": "discriminator",
         },
     ),
+    "gman": Script(
+        make_data=digits,
+        flags=[
+            *("--img_size", 16, "--width_G", 4, "--width_D", 4, "--latent_dim", 6),
+            *("--n_discriminators", 5, "--batch_size", 10),
+        ],
+        losses={"loss_D", "loss_G"},
+        networks={"generator": "averaged", "discriminators": "discriminators"},
+        alone=["--dropout", 0],
+    ),
     "infogan": Script(
         make_data=digits,
         flags=[

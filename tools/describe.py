@@ -62,6 +62,12 @@ def of_bigan(args):
     }
 
 
+def of_gman(args):
+    """The discriminators share the images: one for each."""
+    images = jt.zeros((args.n_discriminators, args.channels, *args.shape))
+    return {"generator": [noise(args)], "discriminators": [images]}
+
+
 def of_sgan(args):
     labels = jt.zeros(1, "int32")
     features = jt.zeros((1, 8 * args.width))
@@ -193,6 +199,7 @@ EXAMPLES = {
     "cyclegan": of_cyclegan,
     "dcgan": of_gan,
     "gan": of_gan,
+    "gman": of_gman,
     "infogan": of_infogan,
     "pggan": of_gan,
     "pix2pix": of_pix2pix,

@@ -90,7 +90,7 @@ SPECIAL_WALKS = {
 THRESHOLDS = (0.05, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, None)
 N_ENCODED = 5000  # training images whose codes give the vectors of attributes
 # Scripts with uniform noise and without a flag for it.
-UNIFORM = ("began", "bigan", "improved_gan", "infogan")
+UNIFORM = ("began", "bigan", "gman", "improved_gan", "infogan")
 
 
 def parse_args(argv=None):

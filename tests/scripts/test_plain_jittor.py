@@ -53,8 +53,8 @@ def networks_of(script, args):
 
 
 def random_input(example, rng):
-    """An input of the shape of an example, a batch of two."""
-    shape = (2, *example.shape[1:])
+    """An input of the shape of an example, with a batch of twice the size."""
+    shape = (2 * len(example), *example.shape[1:])
     if "int" in str(example.dtype):
         return jt.array(np.zeros(shape, np.int32))
     return jt.array(rng.uniform(-1, 1, shape).astype(np.float32))

@@ -31,6 +31,7 @@ KINDS = {
     "cyclegan": painting.Translator,
     "dcgan": drawing.Walk,
     "gan": drawing.Walk,
+    "gman": drawing.Walk,
     "improved_gan": drawing.Walk,
     "infogan": drawing.Codes,
     "pggan": drawing.Walk,
