@@ -325,8 +325,8 @@ def train_step(networks, optimizers, real, z, *, objective, lam_reward):
         losses["lam"] = softmax.lam()
         total = loss_G - lam_reward * losses["lam"]
 
-    # Jittor: backward computes the gradients of the optimizer's own parameters. Both are
-    # computed before D is updated, since that of G passes through D.
+    # Jittor: backward computes the gradients of the optimizer's own parameters. That of
+    # G passes through D, so that D must not be updated before.
     optimizer_D.backward(-V.sum(), retain_graph=True)
     optimizer_G.backward(total)
     optimizer_D.step()

@@ -335,7 +335,7 @@ def test_fine_tuning_takes_the_weights_alone(name, tiny, tmp_path, monkeypatch):
         raise Seen
 
     monkeypatch.setattr(common.Run, "restore", restore)
-    flags = ["--data_dir", tiny.data, "--batch_size", 2, "--out_dir", tmp_path / "out", "--seed", 5]
+    flags = ["--data_dir", tiny.data, "--batch_size", 5, "--out_dir", tmp_path / "out", "--seed", 5]
     with pytest.raises(Seen):  # without a flag of the architecture, which the checkpoint gives
         run(name, "--init_from", tiny.half, *flags)
     (tuned,) = runs
