@@ -289,7 +289,7 @@ HUGE = {
     "cyclegan": {"width": 256, "n_blocks": 100},
     "dcgan": {"width": 1024, "img_size": 128},
     "gan": {"width": 8192, "maxout_units": 4096, "img_size": 256},
-    "gman": {"width_G": 2048, "width_D": 512, "n_discriminators": 64},
+    "gman": {"width_G": 2048, "width_D": 512, "n_discriminators": 10},
     "improved_gan": {"arch": "conv", "width": 1024, "img_size": 128},
     "infogan": {"width": 1024, "img_size": 512},
     "pggan": {"width": 1024, "max_width": 1024, "img_size": 1024},
