@@ -75,6 +75,9 @@ If A is one of these words, B is evaluated on the task of a script:
                                        asked for, and are they still read as the same
                                        digit? Do test faces get the attribute, and keep
                                        all others? (tools/judges/translations.py)
+    vae, vaegan                        a run: how near are reconstructions, and how sharp
+                                       are they and samples? What is read in them?
+                                       (tools/judges/autoencoders.py)
     bigan                              a run: do near codes belong to equal digits, and
                                        are images reconstructed? (tools/judges/bigan.py)
     infogan                            a run: what have its codes come to mean?
@@ -126,6 +129,7 @@ from tqdm import tqdm
 from jittor_setup import choose_device
 from tools.features import efficientnet, inception
 from tools.judges import (
+    autoencoders,
     bigan,
     codes,
     digit_classifier,
@@ -149,6 +153,8 @@ K = 3  # which neighbour precision and recall use
 MOST_NEIGHBOURS = 10_000
 JUDGES = {
     **translations.JUDGES,
+    "vae": autoencoders.judge_vae,
+    "vaegan": autoencoders.judge_vaegan,
     "bigan": bigan.judge_bigan,
     "infogan": codes.judge_codes,
     "instances": instances.judge_instances,

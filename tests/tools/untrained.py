@@ -18,6 +18,8 @@ NETWORKS = {
     "stargan": ("generator",),
     "text2img": ("generator", "discriminator", "text_encoder", "image_encoder"),
     "unit": ("vaes", "D_A", "D_B"),
+    "vae": ("encoder", "decoder"),
+    "vaegan": ("encoder", "decoder", "discriminator"),
 }
 AVERAGES = {
     "cyclegan": {"averaged_G": "G", "averaged_F": "F"},

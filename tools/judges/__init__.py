@@ -3,6 +3,5 @@
 image_sets, metrics         the images to compare, and distances between them
 digit_classifier            reads digits, and gives their features
 face_classifier             reads the attributes of the built-in faces
-codes, labels, modes, texts, translations
-                            measure whether a model does its built-in task
+the others                  measure whether a model does its built-in task
 """
