@@ -58,7 +58,8 @@ import re
 import jittor as jt
 import numpy as np
 
-from jittor_fast import nn  # jittor.nn on all CPU cores; `from jittor import nn` works too
+# jittor.nn on all CPU cores (`from jittor import nn` works too), and what Jittor lacks
+from jittor_fast import add_noise, nn, weight_norm
 
 # The authors' code (github.com/openai/improved-gan, mnist_svhn_cifar10/
 # train_mnist_feature_matching.py).
@@ -183,7 +184,7 @@ class Noise(nn.Module):
     def execute(self, x):
         if self.deviation == 0 or not self.is_training():
             return x
-        return x + self.deviation * jt.randn(x.shape)
+        return add_noise(x, self.deviation)
 
 
 class Softplus(nn.Module):
@@ -208,8 +209,7 @@ class WeightNormLinear(nn.Module):
 
     def execute(self, x):
         scale = self.fixed_scale if self.scale is None else self.fixed_scale * self.scale
-        length = jt.sqrt((self.weight**2).sum(1, keepdims=True))
-        return nn.linear(x, self.weight * (scale.reshape(-1, 1) / length), self.bias)
+        return nn.linear(x, weight_norm(self.weight, scale), self.bias)
 
     def fit(self, x):
         """Scales and shifts the outputs for x to the mean 0 and the variance 1."""

@@ -23,11 +23,21 @@ def set_seed(seed):
     jt.set_seed(seed)
 
 
-def hashes(n, seed):
-    """The hashes of `kernels/dropout.h` in Jittor's operators, (n,) uint32."""
+def draw_seed():
+    """The next seed, an integer of 32 bits."""
+    return int(seeds.integers(2**32))
+
+
+def hashes(numbers, seed):
+    """The hashes of `kernels/hash.h` in Jittor's operators.
+
+    Args:
+        numbers: (n,) uint32, as the result.
+        seed: is combined with each of them by an exclusive or.
+    """
     first = jt.array(np.array([0x21F0AAAD], np.uint32))
     second = jt.array(np.array([0xD35A2D97], np.uint32))
-    h = jt.index((n,), 0).uint32() ^ jt.array(np.array([seed], np.uint32))
+    h = numbers ^ jt.array(np.array([seed], np.uint32))
     h = (h ^ (h >> 16)) * first
     h = (h ^ (h >> 15)) * second
     return (h ^ (h >> 15)).uint32()  # the operators give int32, with the same bits
@@ -53,7 +63,8 @@ class DropoutFunction(jt.Function):
         if fits(x):
             scalars = {"n": x.numel(), "seed": self.seed, "limit": limit, "scale": scale}
             return kernel(HEADER, "dropout", [x.shape], [x], **scalars)[0]
-        kept = hashes(x.numel(), self.seed) >= jt.array(np.array([limit], np.uint32))
+        kept = hashes(jt.index((x.numel(),), 0).uint32(), self.seed)
+        kept = kept >= jt.array(np.array([limit], np.uint32))
         return x * kept.float32().reshape(x.shape) * scale
 
     def grad(self, dy):
@@ -66,4 +77,4 @@ class Dropout(nn.Dropout):
     def execute(self, x):
         if not self.is_train or not 0 < self.p < 1:
             return super().execute(x)
-        return DropoutFunction(self.p, int(seeds.integers(2**32)))(x)
+        return DropoutFunction(self.p, draw_seed())(x)

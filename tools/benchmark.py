@@ -68,6 +68,7 @@ WITHOUT_FIRST_PHASES = {
     "text2img": "--text_epochs 0",
     "stackgan": "--text_epochs 0 --stage1_epochs 0",
     "pix2pixhd": "--global_epochs 0 --fixed_epochs 0",
+    "sgan": "--encoder_epochs 0",
 }
 # Arguments of `Twin` for each peer.
 TWINS = {

@@ -57,10 +57,12 @@ def test_dropout_draws_the_same_mask_as_the_kernel(monkeypatch):
 
 
 def test_hashes_are_those_of_32_bits():
-    i = np.arange(4000, dtype=np.uint32) ^ np.uint32(987654321)
+    numbers = np.arange(4000, dtype=np.uint32)
+    i = numbers ^ np.uint32(987654321)
     i = (i ^ (i >> 16)) * np.uint32(0x21F0AAAD)
     i = (i ^ (i >> 15)) * np.uint32(0xD35A2D97)
-    np.testing.assert_array_equal(dropout.hashes(4000, 987654321).numpy(), i ^ (i >> 15))
+    found = dropout.hashes(jt.array(numbers), 987654321)
+    np.testing.assert_array_equal(found.numpy(), i ^ (i >> 15))
 
 
 def test_a_seed_gives_its_masks_again():

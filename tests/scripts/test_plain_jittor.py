@@ -26,17 +26,21 @@ WRONG_IN_JITTOR = [
 
 def import_of_jittor(found):
     """`from jittor import nn`, and the import of what Jittor lacks."""
-    others = found[1].rstrip(", ")
-    if not others:
+    names = re.findall(r"\w+", found[1])
+    names.remove("nn")
+    if not names:
         return "from jittor import nn"
-    return f"from jittor_fast import {others}; from jittor import nn"
+    return f"from jittor_fast import {', '.join(names)}; from jittor import nn"
 
 
 def with_plain_jittor(name):
     """A script as a module, whose layers are Jittor's."""
     source = (ROOT / f"{name}.py").read_text()
     plain, n_imports = re.subn(
-        r"^from jittor_fast import ((?:\w+, )*)nn\b", import_of_jittor, source, flags=re.MULTILINE
+        r"^from jittor_fast import ((?:\w+, )*nn\b(?:, \w+)*)",
+        import_of_jittor,
+        source,
+        flags=re.MULTILINE,
     )
     assert n_imports == 1
     module = types.ModuleType(name)
