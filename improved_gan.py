@@ -46,6 +46,8 @@ Differences from the authors' code (--paper undoes the first)
     * always: D and G see the same unlabelled images in a step
     * always: batch norm in G has a gain
     * always: historical averaging is not in their code; the mean is that of all steps
+    * always: minibatch discrimination is the paper's; their code also scales its
+      distances and shifts its sums, by parameters that are fitted to the first batch
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
@@ -81,6 +83,9 @@ PAPER = {
 N_TEST = 500  # bundled digits that are kept for tests
 N_FIRST = 500  # images by which D's first weights are scaled
 N_REFERENCE = 64  # noise of the fixed batch of virtual batch norm
+# The authors' Adam divides by sqrt(v + 1e-8), whose root is at least 1e-4. Feature
+# matching has such small gradients that this slows G down.
+ADAM_EPS = 1e-4
 
 
 def parse_args(argv=None):
@@ -636,9 +641,9 @@ def train(run, args):
         first = np.arange(min(N_FIRST, len(data)))
         discriminator.fit(jt.array(data.batch(first)[0]))
     averaged = common.EMA(discriminator, args.ema_decay)
-    betas = (args.b1, args.b2)
-    optimizer_G = nn.Adam(generator.parameters(), lr=args.lr, betas=betas)
-    optimizer_D = nn.Adam(discriminator.parameters(), lr=args.lr, betas=betas)
+    adam = {"lr": args.lr, "betas": (args.b1, args.b2), "eps": ADAM_EPS}
+    optimizer_G = nn.Adam(generator.parameters(), **adam)
+    optimizer_D = nn.Adam(discriminator.parameters(), **adam)
     optimizers = (optimizer_G, optimizer_D)
     histories = []
     if args.historical_averaging > 0:
