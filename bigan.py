@@ -2,7 +2,7 @@
 
 Donahue, Krahenbuhl and Darrell 2017, https://arxiv.org/abs/1605.09782
 
-    python bigan.py                              # handwritten digits
+    python bigan.py                              # digits, 5 minutes on two CPU cores
     python bigan.py --paper --data_dir MNIST     # the authors' setting, on full MNIST
     python bigan.py --resume results/bigan --sample_only --n_samples 100
     python tools/explore.py results/bigan --walk real

@@ -2,7 +2,7 @@
 
 Durugkar, Gemp and Mahadevan 2017, https://arxiv.org/abs/1611.01673
 
-    python gman.py                              # digits, three discriminators
+    python gman.py                              # digits, 6 minutes on two CPU cores
     python gman.py --n_discriminators 1 --batch_size 20    # a GAN
     python gman.py --learn_lam                  # GMAN*: G also trains lambda
     python gman.py --paper --data_dir MNIST     # the authors' setting, on full MNIST

@@ -661,6 +661,10 @@ class Run:
         """(n,) int32 from low to below high, uniform, as a Jittor variable."""
         return self.shard(self.rng.integers(low, high, size=n, dtype=np.int32))
 
+    def cycle(self, n, size):
+        """(size,) int32 0, 1, ... n - 1, 0, 1, ... as a Jittor variable."""
+        return self.shard(np.arange(size, dtype=np.int32) % n)
+
     def fixed_noise(self, kind, n, dim):
         """(n, dim) noise as numpy, the same at every call: it depends on the seed."""
         return latent_noise(self.fixed_rng(), kind, n, dim)

@@ -24,14 +24,16 @@ def variable(array):
 # ---- the step ----
 
 
+@pytest.mark.parametrize("objective", ["original", "modified"])
 @pytest.mark.parametrize("shift", [0, 5, -5], ids=["all", "D is ahead", "D is behind"])
-def test_two_steps_equal_pytorch(shift):
+def test_two_steps_equal_pytorch(shift, objective):
     """With a shift of D's last bias, L_fake or L_real is far from log 2.
 
     A positive one makes L_real small and L_fake large: both are out of bounds, and all
     networks are updated.
     """
     twins = pytest.importorskip("tools.twins")
+    jt.set_global_seed(1 << 29)
     networks = script.build(parse(*TINY))
     _, _, D = networks
     last = D.logits[6]
@@ -44,8 +46,9 @@ def test_two_steps_equal_pytorch(shift):
         noise = variable(rng.standard_normal((6, 5)))
         z_p = variable(rng.standard_normal((6, 5)))
         step = (networks, optimizers, real, noise, z_p)
-        expected = twin.train_step(*step, gamma=0.01)
-        twins.assert_same_losses(script.train_step(*step, gamma=0.01), expected)
+        settings = {"gamma": 0.01, "objective": objective}
+        expected = twin.train_step(*step, **settings)
+        twins.assert_same_losses(script.train_step(*step, **settings), expected)
     for network, optimizer in zip(networks, optimizers):
         twins.assert_same_step(network, twin.module(network), optimizer)
 
@@ -74,7 +77,9 @@ def test_who_is_not_updated_keeps_its_weights(monkeypatch):
     rng = np.random.default_rng(0)
     real = variable(rng.uniform(-1, 1, (6, 1, 16, 16)))
     codes = variable(rng.standard_normal((6, 5)))
-    script.train_step(networks, optimizers, real, codes, codes, gamma=0.01)
+    script.train_step(
+        networks, optimizers, real, codes, codes, gamma=0.01, objective="original"
+    )
     moved = [not np.array_equal(a, n.parameters()[0].numpy()) for a, n in zip(before, networks)]
     assert moved == [True, True, False]
 
@@ -94,6 +99,14 @@ def test_losses_by_hand():
     loss_real, loss_fake = script.gan_losses(variable([2, 0, 1, -3]), 1)
     assert np.isclose(loss_real.item(), np.log1p(np.exp(-2)))
     assert np.isclose(loss_fake.item(), np.log1p(np.exp([0, 1, -3])).mean())
+
+
+@pytest.mark.parametrize("objective, slope", [("original", 1e-3), ("modified", 1 - 1e-3)])
+def test_only_the_modified_loss_moves_an_image_that_D_sees_through(objective, slope):
+    """D = 0.001: |d log(1 - D) / dl| is D, and |d log D / dl| is 1 - D."""
+    logits = variable([np.log(1e-3 / (1 - 1e-3))])
+    gradient = jt.grad(script.fooling_loss(logits, objective), logits)
+    assert np.isclose(gradient.item(), -slope)
 
 
 # ---- the authors' setting ----

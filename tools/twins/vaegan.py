@@ -27,7 +27,7 @@ def cross_entropy(logits, is_real):
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
-def train_step(networks, optimizers, real, noise, z_p, *, gamma):
+def train_step(networks, optimizers, real, noise, z_p, *, gamma, objective):
     encoder, decoder, discriminator = networks
     optimizer_E, optimizer_dec, optimizer_D = optimizers
     n = len(real)
@@ -50,7 +50,8 @@ def train_step(networks, optimizers, real, noise, z_p, *, gamma):
 
     moving = [(optimizer_E, encoder, loss_prior + loss_llike)]
     if decoder_moves:
-        moving.append((optimizer_dec, decoder, gamma * loss_llike - (1 - gamma) * 2 * loss_fake))
+        loss_fool = cross_entropy(logits[n:], True) if objective == "modified" else -loss_fake
+        moving.append((optimizer_dec, decoder, gamma * loss_llike + (1 - gamma) * 2 * loss_fool))
     if discriminator_moves:
         moving.append((optimizer_D, discriminator, 0.66 * loss_real + 0.34 * loss_fake))
     for optimizer, network, loss in moving:
