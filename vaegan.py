@@ -51,7 +51,7 @@ Differences from the authors' code (--paper undoes the first two)
 """
 
 import common  # before jittor: finds oneDNN, the compiler and the GPU
-from common.data import load_images
+from common.data import batch_mean, load_images
 
 import math
 
@@ -306,7 +306,9 @@ def train_step(networks, optimizers, real, noise, z_p, *, gamma, objective):
     loss_prior = prior_loss(mean, log_variance)
     loss_llike = likelihood_loss(features[:n], features[n : 2 * n])
     loss_real, loss_fake = gan_losses(logits, n)
-    decoder_moves, discriminator_moves = who_is_updated(loss_real.item(), loss_fake.item())
+    decoder_moves, discriminator_moves = who_is_updated(
+        batch_mean(loss_real).item(), batch_mean(loss_fake).item()
+    )
 
     # All gradients are those of the same pass: an update does not change its graph.
     optimizer_E.step(loss_prior + loss_llike, retain_graph=True)

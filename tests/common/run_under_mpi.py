@@ -33,6 +33,9 @@ def checked_batches(log, dies_at):
     def batches(run, data, batch_size=None):
         for batch in real_batches(run, data, batch_size):
             yield batch
+            # As at the end of a step. Weights computed one by one would be averaged in
+            # another order than in a process that has drawn a picture.
+            jt.sync_all()
             for part in run.parts.values():
                 if isinstance(part, jt.nn.Module):
                     assert_equal(run, part)
