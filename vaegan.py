@@ -107,7 +107,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--gamma",
         type=float,
-        default=1e-4,
+        default=1e-3,
         at_most=1,
         help="weight of the reconstruction in the decoder's loss",
     )
