@@ -42,7 +42,6 @@ github.com/soumith/dcgan.torch. The authors' code has 5 x 5 and a decay of 1e-5.
 import common  # before jittor: finds oneDNN, the compiler and the GPU
 from common.data import load_images
 
-import argparse
 import math
 
 import jittor as jt
@@ -133,7 +132,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """images (B, channels, img_size, img_size)  ->  logits (B,), high for real images."""
+    """images (B, channels, img_size, img_size)  ->  logits (B,), high for real ones."""
 
     def __init__(self, img_size, channels, width):
         super().__init__()

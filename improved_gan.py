@@ -483,7 +483,8 @@ def unlabeled_loss(real_logits, fake_logits, label_smoothing):
 def feature_matching(real_features, fake_features):
     """loss_G of features (B, n)."""
     common.check_same_shape(real_features, fake_features)
-    # whole_batch gives the features themselves, unless several processes share the batch.
+    # whole_batch gives the features themselves, unless several processes share the
+    # batch.
     real_mean = whole_batch(real_features).mean(0)
     fake_mean = whole_batch(fake_features).mean(0)
     return ((real_mean - fake_mean) ** 2).mean()

@@ -2,7 +2,7 @@
 
 Larsen, Sonderby, Larochelle and Winther 2016, https://arxiv.org/abs/1512.09300
 
-    python vaegan.py                              # drawn faces, 6 minutes on two CPU cores
+    python vaegan.py                              # drawn faces, 6 minutes on two cores
     python vaegan.py --data_dir digits --channels 1
     python vaegan.py --paper --data_dir CELEBA    # the authors' setting
     python vaegan.py --resume results/vaegan --sample_only --n_samples 100

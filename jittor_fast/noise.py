@@ -42,6 +42,6 @@ def between_0_and_1(h):
 def add_noise(x, deviation):
     """x + deviation * n, with n from N(0, 1) of x's shape.
 
-    Each call draws its own seed, as `Dropout` does, so that `set_seed` repeats the noise.
+    Each call draws its own seed, as `Dropout` does: `set_seed` repeats the noise.
     """
     return Noise(deviation, draw_seed())(x)

@@ -75,7 +75,7 @@ If A is one of these words, B is evaluated on the task of a script:
                                        asked for, and are they still read as the same
                                        digit? Do test faces get the attribute, and keep
                                        all others? (tools/judges/translations.py)
-    vae, vaegan                        a run: how near are reconstructions, and how sharp
+    vae, vaegan                        a run: how near are reconstructions, how sharp
                                        are they and samples? What is read in them?
                                        (tools/judges/autoencoders.py)
     bigan                              a run: do near codes belong to equal digits, and

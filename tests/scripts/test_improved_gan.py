@@ -109,7 +109,7 @@ def test_first_weights_follow_the_data():
     assert np.allclose(outputs.std(0), 1, atol=1e-3)
     assert layer.fixed_scale.is_stop_grad()
     assert layer.scale is None
-    # They are constants: the gradient at images is that of a layer with the same values.
+    # They are constants: the gradient at images is that of a layer with equal values.
     copy = script.WeightNormLinear(7, 5)
     for ours, theirs in zip(copy.parameters(), layer.parameters()):
         ours.assign(jt.array(theirs.numpy()))

@@ -77,9 +77,7 @@ def test_who_is_not_updated_keeps_its_weights(monkeypatch):
     rng = np.random.default_rng(0)
     real = variable(rng.uniform(-1, 1, (6, 1, 16, 16)))
     codes = variable(rng.standard_normal((6, 5)))
-    script.train_step(
-        networks, optimizers, real, codes, codes, gamma=0.01, objective="original"
-    )
+    script.train_step(networks, optimizers, real, codes, codes, gamma=0.01, objective="original")
     moved = [not np.array_equal(a, n.parameters()[0].numpy()) for a, n in zip(before, networks)]
     assert moved == [True, True, False]
 

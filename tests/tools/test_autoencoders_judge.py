@@ -1,4 +1,4 @@
-"""tools/judges/autoencoders.py: figures by hand, perfect reconstructions, untrained runs."""
+"""tools/judges/autoencoders.py: figures by hand, equal images, untrained runs."""
 
 from common.data import faces
 

@@ -1,14 +1,14 @@
-"""Measures the reconstructions and samples of vae.py and vaegan.py, for tools/evaluate.py.
+"""Measures reconstructions and samples of vae.py and vaegan.py, for tools/evaluate.py.
 
-Each test image is encoded as the mean of its code, and decoded; as many samples are drawn
-from N(0, I).
+Each test image is encoded as the mean of its code, and decoded; as many samples are
+drawn from N(0, I).
 
-L1, PSNR         of the reconstructions beside the images, for pixels in [0, 1]
-sharpness        gradient energy (the mean squared difference of neighbouring pixels) over
-                 that of the images. Below 1, images are blurred.
-read right       the share of images, and of reconstructions, in which a classifier reads
-                 the digit, or a trait of a built-in face, as it is labelled
-certain          the share of digits that the classifier reads with a probability over 0.9
+L1, PSNR      of the reconstructions beside the images, for pixels in [0, 1]
+sharpness     gradient energy (the mean squared difference of neighbouring pixels)
+              over that of the images. Below 1, images are blurred.
+read right    the share of images, and of reconstructions, in which a classifier reads
+              the digit, or a trait of a built-in face, as it is labelled
+certain       the share of digits that it reads with a probability over 0.9
 """
 
 from common.data import load_images

@@ -5,7 +5,6 @@ from torch.nn import functional as F
 
 from tools.twins import update
 
-
 FORWARD = {
     "Generator": lambda m, z: m.layers(z.view(len(z), -1, 1, 1)),
     "Discriminator": lambda m, images: m.layers(images).view(-1),
