@@ -148,10 +148,10 @@ def add_architecture(parser):
         "--width", type=int, default=32, at_most=1024, help="channels next to the image, with conv"
     )
     parser.add_architecture(
-        "--input_noise", type=float, default=0.3, help="standard deviation of D's input noise"
+        "--input_noise", type=float, default=0.3, help="deviation of D's input noise, with mlp"
     )
     parser.add_architecture(
-        "--hidden_noise", type=float, default=0.5, help="the same before D's other dense layers"
+        "--hidden_noise", type=float, default=0.5, help="the same before D's other layers"
     )
     parser.add_architecture(
         "--minibatch_discrimination",
@@ -303,7 +303,7 @@ class Generator(nn.Module):
             layers = convolutional_generator(latent_dim, img_size, channels, width, norm)
         self.layers = nn.Sequential(*layers)
         self.tanh = nn.Tanh()
-        self.takes_images = arch == "conv"
+        self.is_convolutional = arch == "conv"
         self.reference = None
         if virtual_batch_norm:
             self.reference = (2 * jt.rand(N_REFERENCE, latent_dim) - 1).stop_grad()
@@ -311,10 +311,10 @@ class Generator(nn.Module):
     def execute(self, z):
         if self.reference is not None:
             z = jt.concat([self.reference, z], dim=0)
-        z = (z + 1) / 2  # in [0, 1], as in the authors' code
-        if self.takes_images:
-            z = z.reshape(len(z), -1, 1, 1)
-        images = self.tanh(self.layers(z) / 2)  # a sigmoid in [-1, 1]
+        if self.is_convolutional:
+            images = self.tanh(self.layers(z.reshape(len(z), -1, 1, 1)))
+        else:  # z in [0, 1] and a sigmoid, as in the authors' code
+            images = self.tanh(self.layers((z + 1) / 2) / 2)
         if self.reference is not None:
             images = images[N_REFERENCE:]
         return images.reshape(-1, *self.shape)
@@ -364,18 +364,23 @@ class Discriminator(nn.Module):
         if arch == "mlp":
             layers, n = dense_features(channels * img_size**2, *noise)
         else:
-            layers, n = convolutional_features(img_size, channels, width, noise[0])
+            layers, n = convolutional_features(img_size, channels, width)
         self.layers = nn.Sequential(*layers)
         layers = []
         if n_kernels > 0:
             layers += [MinibatchDiscrimination(n, n_kernels, kernel_dim)]
         if arch == "mlp":
             layers += [Noise(noise[1])]
-        layers += [WeightNormLinear(n + n_kernels, n_outputs, trains_scale=True)]
+            layers += [WeightNormLinear(n + n_kernels, n_outputs, trains_scale=True)]
+        else:
+            layers += [nn.Linear(n + n_kernels, n_outputs)]
         self.last = nn.Sequential(*layers)
+        self.is_convolutional = arch == "conv"
 
     def features(self, images):
-        return self.layers((images + 1) / 2)  # pixels in [0, 1]
+        if not self.is_convolutional:
+            images = (images + 1) / 2  # pixels in [0, 1], as in the authors' code
+        return self.layers(images)
 
     def execute(self, images):
         return self.last(self.features(images))
@@ -402,11 +407,10 @@ def dense_features(n_pixels, input_noise, hidden_noise):
     return layers, n
 
 
-def convolutional_features(img_size, channels, width, input_noise):
+def convolutional_features(img_size, channels, width):
     """Layers (B, C, H, W)  ->  (B, n), as DCGAN's, and n."""
     c = width
     layers = [
-        Noise(input_noise),
         nn.Conv(channels, c, 4, stride=2, padding=1, bias=False),
         nn.LeakyReLU(0.2),
     ]
@@ -421,11 +425,12 @@ def convolutional_features(img_size, channels, width, input_noise):
     return layers, 16 * c
 
 
-def initialize(network):
-    """Weights of plain layers from N(0, 0.05^2)."""
+def initialize(network, arch):
+    """Weights of plain layers from N(0, 0.05^2), or N(0, 0.02^2) in DCGAN's networks."""
+    deviation = 0.05 if arch == "mlp" else 0.02
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv, nn.ConvTranspose)):
-            nn.init.gauss_(layer.weight, mean=0, std=0.05)
+            nn.init.gauss_(layer.weight, mean=0, std=deviation)
 
 
 def build(args):
@@ -454,7 +459,7 @@ def build(args):
         kernel_dim,
     )
     for network in (generator, discriminator):
-        initialize(network)
+        initialize(network, args.arch)
         network.train()
     return generator, discriminator
 

@@ -36,17 +36,17 @@ def virtual_batch_norm(m, x):
 def generate(m, z):
     if m.reference is not None:
         z = torch.cat([m.reference, z])
-    z = (z + 1) / 2
-    if m.takes_images:
-        z = z[:, :, None, None]
-    images = 2 * torch.sigmoid(m.layers(z)) - 1
+    if m.is_convolutional:
+        images = torch.tanh(m.layers(z[:, :, None, None]))
+    else:
+        images = 2 * torch.sigmoid(m.layers((z + 1) / 2)) - 1
     if m.reference is not None:
         images = images[64:]
     return images.reshape(-1, *m.shape)
 
 
 def features_of(m, images):
-    return m.layers((images + 1) / 2)
+    return m.layers(images if m.is_convolutional else (images + 1) / 2)
 
 
 FORWARD = {
