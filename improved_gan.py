@@ -426,7 +426,7 @@ def convolutional_features(img_size, channels, width):
 
 
 def initialize(network, arch):
-    """Weights of plain layers from N(0, 0.05^2), or N(0, 0.02^2) in DCGAN's networks."""
+    """Weights of plain layers from N(0, 0.05^2); of DCGAN's networks, N(0, 0.02^2)."""
     deviation = 0.05 if arch == "mlp" else 0.02
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv, nn.ConvTranspose)):
