@@ -7,7 +7,8 @@ https://arxiv.org/abs/1606.03498
     python improved_gan.py --unlabeled_weight 0       # the labels alone
     python improved_gan.py --paper --data_dir MNIST   # the authors' setting
     python improved_gan.py --n_labels 0 --arch conv --img_size 32 --channels 3 \\
-        --data_dir stacked --loss_G adversarial --minibatch_discrimination 100,5
+        --data_dir stacked --loss_G adversarial --lr 0.0006 --batch_size 32 \\
+        --minibatch_discrimination 100,5
 
 Method
     The discriminator D is a classifier of K classes. Of its logits l_1 to l_K it makes
