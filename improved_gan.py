@@ -119,10 +119,10 @@ def parse_args(argv=None):
         help="weight of the distance of all weights from their past mean",
     )
     args = parser.parse(argv)
-    if args.n_labels % args.n_classes:
+    if 0 < args.n_labels < args.n_classes:
         parser.error(
-            f"--n_labels {args.n_labels} must be a multiple of --n_classes {args.n_classes}, "
-            "for equally many of each class"
+            f"--n_labels {args.n_labels}: each of the --n_classes {args.n_classes} needs one "
+            "at least"
         )
     if args.arch == "conv" and args.img_size not in (16, 32, 64, 128):
         parser.error(f"--img_size {args.img_size}: --arch conv takes 16, 32, 64 or 128")
@@ -619,14 +619,17 @@ def load(args, split):
 def choose_labeled(data, args):
     """The images (n_labels, C, S, S) whose labels are used, and those; or None.
 
-    There are equally many of each class, chosen by --seed.
+    There are equally many of each class, chosen by --seed. Where this cannot be, the
+    first classes have one more.
     """
     if args.n_labels == 0:
         return None
     rng = np.random.default_rng([args.seed, 5])
-    n = args.n_labels // args.n_classes
     chosen = []
     for label in range(args.n_classes):
+        n = args.n_labels // args.n_classes
+        if label < args.n_labels % args.n_classes:
+            n += 1
         indices = np.flatnonzero(data.labels == label)
         if len(indices) < n:
             raise common.UserError(

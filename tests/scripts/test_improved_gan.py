@@ -231,9 +231,17 @@ def test_equally_many_labels_of_each_class(tmp_path, fails):
     code, line = fails(script.main, [*flags, "--n_labels", 30])
     assert code == 2
     assert "takes 3 of each class, and class 0 has 2 images" in line
-    code, line = fails(script.main, [*flags, "--n_labels", 25])
+    code, line = fails(script.main, [*flags, "--n_labels", 9])
     assert code == 2
-    assert "--n_labels 25 must be a multiple of --n_classes 10" in line
+    assert "--n_labels 9: each of the --n_classes 10 needs one at least" in line
+
+
+def test_the_first_classes_get_what_is_left_over(tmp_path):
+    labels = np.repeat(np.arange(10, dtype=np.uint8), 5)
+    write_idx_folder(tmp_path, np.zeros((50, 8, 8), np.uint8), labels, "train")
+    args = parse("--img_size", 8, "--n_labels", 23, "--data_dir", tmp_path)
+    _, chosen = script.choose_labeled(script.load(args, "train"), args)
+    assert np.bincount(chosen.numpy()).tolist() == [3] * 3 + [2] * 7
 
 
 def test_errors_are_measured(tiny_runs, tmp_path):
