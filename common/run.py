@@ -137,7 +137,9 @@ class Run:
             self.release()
             self.end_with(error)
             raise
-        jt.set_global_seed(mixed_seed(self.args.seed, 0), different_seed_for_mpi=False)
+        seed = mixed_seed(self.args.seed, 0)
+        jt.set_global_seed(seed, different_seed_for_mpi=False)
+        set_seed(seed)  # of noise and dropout before the first step too
         # Without a training there is nothing to save: Ctrl-C ends such a call at once.
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and not self.args.sample_only:
