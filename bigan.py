@@ -317,17 +317,24 @@ def save_picture(run, generator, encoder, shown, args, to=None):
 def write_samples(run, generator, encoder, shown, args):
     """Writes result.png, and samples.npz if --n_samples asks for it."""
     save_picture(run, generator, encoder, shown, args, to="result.png")
+    write_asked(run, generator, args)
+
+
+def write_asked(run, generator, args):
+    """Writes samples.npz if --n_samples asks for it."""
     if args.n_samples:
         z = run.fixed_noise("uniform", args.n_samples, args.latent_dim)
         run.save_samples(common.predict(generator, z))
 
 
 def generate(run, args):
-    """Draws samples and reconstructions from a checkpoint."""
-    generator, encoder, _ = build(args)
-    run.checkpoint(generator=generator, encoder=encoder)
+    """Draws samples from a checkpoint; reconstructions would need the data."""
+    generator, _, _ = build(args)
+    run.checkpoint(generator=generator)
     run.restore()
-    write_samples(run, generator, encoder, test_images(args), args)
+    z = run.fixed_noise("uniform", 100, args.latent_dim)
+    run.save_grid(common.predict(generator, z), to="result.png")
+    write_asked(run, generator, args)
 
 
 def main(argv=None):

@@ -501,6 +501,11 @@ def predict_features(encoder, images):
 def write_samples(run, networks, shown, args):
     """Writes result.png, and samples.npz if --n_samples asks for it."""
     save_picture(run, networks, shown, args, to="result.png")
+    write_asked(run, networks, args)
+
+
+def write_asked(run, networks, args):
+    """Writes samples.npz if --n_samples asks for it."""
     if args.n_samples:
         labels = np.arange(args.n_samples, dtype=np.int32) % args.n_classes
         images = draw(networks, labels, run.fixed_rng(), args)
@@ -508,12 +513,15 @@ def write_samples(run, networks, shown, args):
 
 
 def generate(run, args):
-    """Draws samples from a checkpoint."""
+    """Draws ten samples of each label from a checkpoint."""
     networks = build(args)
-    encoder, generator1, generator0, _, _ = networks
-    run.checkpoint(encoder=encoder, generator1=generator1, generator0=generator0)
+    _, generator1, generator0, _, _ = networks
+    run.checkpoint(generator1=generator1, generator0=generator0)
     run.restore()
-    write_samples(run, networks, one_of_each_class(load(args, "test")), args)
+    labels = np.tile(np.arange(args.n_classes, dtype=np.int32), 10)
+    images = draw(networks, labels, run.fixed_rng(), args)
+    run.save_grid(images, to="result.png", nrow=args.n_classes)
+    write_asked(run, networks, args)
 
 
 def main(argv=None):

@@ -406,17 +406,24 @@ def save_picture(run, encoder, decoder, shown, args, to=None):
 def write_samples(run, encoder, decoder, shown, args):
     """Writes result.png, and samples.npz if --n_samples asks for it."""
     save_picture(run, encoder, decoder, shown, args, to="result.png")
+    write_asked(run, decoder, args)
+
+
+def write_asked(run, decoder, args):
+    """Writes samples.npz if --n_samples asks for it."""
     if args.n_samples:
         z = run.fixed_noise("normal", args.n_samples, args.latent_dim)
         run.save_samples(decode(decoder, z))
 
 
 def generate(run, args):
-    """Draws samples and reconstructions from a checkpoint."""
-    encoder, decoder, _ = build(args)
-    run.checkpoint(encoder=encoder, decoder=decoder)
+    """Draws samples from a checkpoint; reconstructions would need the data."""
+    _, decoder, _ = build(args)
+    run.checkpoint(decoder=decoder)
     run.restore()
-    write_samples(run, encoder, decoder, test_images(args), args)
+    z = run.fixed_noise("normal", 100, args.latent_dim)
+    run.save_grid(decode(decoder, z), to="result.png")
+    write_asked(run, decoder, args)
 
 
 def main(argv=None):

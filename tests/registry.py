@@ -113,6 +113,7 @@ class Script:
         alone: flags for the comparison of two processes with one: without dropout, of
             which each process draws its own.
         rates: {optimizer: its learning rate over --lr}, where they differ.
+        own: optimizers whose rates and betas no flag changes.
         lazy: {optimizer: c}, where the rate is c times --lr, and the betas are --b1 and
             --b2 to the power of c.
         fixed: networks and optimizers that the smallest run leaves as they are.
@@ -126,6 +127,7 @@ class Script:
     augments: bool = False
     alone: list = field(default_factory=list)
     rates: dict = field(default_factory=dict)
+    own: tuple = ()
     lazy: dict = field(default_factory=dict)
     fixed: tuple = ()
 
@@ -239,6 +241,7 @@ ROWS = {
     ),
     "sgan": Script(
         make_data=digits,
+        own=("optimizer_E",),
         flags=[
             *("--img_size", 20, "--width", 2, "--latent_dim", 6),
             *("--encoder_epochs", 0, "--batch_size", 10),

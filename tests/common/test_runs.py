@@ -266,14 +266,14 @@ def test_what_is_stored_is_what_ran(name, tiny, tmp_path, monkeypatch):
     assert {flag: stored[flag] for flag in given} == given
     assert {flag: getattr(args, flag) for flag in stored} == stored
     for part_name, part in ran.parts.items():
-        if isinstance(part, jt.optim.Optimizer):
+        if isinstance(part, jt.optim.Optimizer) and part_name not in ROWS[name].own:
             share = ROWS[name].lazy.get(part_name, 1)
             rate = share * given["lr"] * ROWS[name].rates.get(part_name, 1)
             # gan.py's rate falls by 4e-6 of itself in each step.
             assert part.lr == pytest.approx(rate, rel=1e-4)
             assert all(group.get("lr", part.lr) == part.lr for group in part.param_groups)
-            betas = (stored["b1"] ** share, given["b2"] ** share)
-            assert not isinstance(part, jt.nn.Adam) or part.betas == betas
+            if isinstance(part, jt.nn.Adam):
+                assert part.betas == (stored["b1"] ** share, given["b2"] ** share)
     with open(tmp_path / "losses.csv") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
     assert [file.name for file in (tmp_path / "samples").iterdir()] == ["step_0000005.png"]

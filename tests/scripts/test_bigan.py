@@ -106,8 +106,10 @@ def test_codes_and_images_are_in_range():
 
 def test_pictures_show_reconstructions(tiny_runs, tmp_path):
     """Twice ten test images above their reconstructions, then twenty samples."""
-    resume = ["--resume", tiny_runs("bigan").half, "--sample_only"]
+    half = tiny_runs("bigan").half
+    assert Image.open(half / "result.png").size == (10 * 10 + 2, 6 * 10 + 2)
+    resume = ["--resume", half, "--sample_only"]  # without the data, samples alone
     run("bigan", *resume, "--n_samples", 3, "--out_dir", tmp_path)
-    assert Image.open(tmp_path / "result.png").size == (10 * 10 + 2, 6 * 10 + 2)
+    assert Image.open(tmp_path / "result.png").size == (10 * 10 + 2, 10 * 10 + 2)
     with np.load(tmp_path / "samples.npz") as samples:
         assert samples["images"].shape == (3, 8, 8, 1)

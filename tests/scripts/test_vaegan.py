@@ -147,8 +147,10 @@ def test_the_features_are_those_of_the_third_strided_convolution():
 
 def test_pictures_show_reconstructions(tiny_runs, tmp_path):
     """Ten test images, their reconstructions, and five rows of samples."""
-    resume = ["--resume", tiny_runs("vaegan").half, "--sample_only"]
+    half = tiny_runs("vaegan").half
+    assert Image.open(half / "result.png").size == (10 * 18 + 2, 7 * 18 + 2)
+    resume = ["--resume", half, "--sample_only"]  # without the data, samples alone
     run("vaegan", *resume, "--n_samples", 3, "--out_dir", tmp_path)
-    assert Image.open(tmp_path / "result.png").size == (10 * 18 + 2, 7 * 18 + 2)
+    assert Image.open(tmp_path / "result.png").size == (10 * 18 + 2, 10 * 18 + 2)
     with np.load(tmp_path / "samples.npz") as samples:
         assert samples["images"].shape == (3, 16, 16, 1)
