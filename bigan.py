@@ -32,9 +32,10 @@ Method
 
 What to expect
     The rows of the pictures are test images, their reconstructions G(E(x)), twice, and
-    then images of random z. A reconstruction has the image's class and style, but not
-    its strokes: nothing in the losses compares pixels. A loss_D near log 2 = 0.69 means
-    that D guesses; it falls during the run, while loss_GE rises.
+    then images of random z. A reconstruction mostly has the image's shape, but not its
+    strokes, and sometimes another class: nothing in the losses compares pixels. A
+    loss_D near log 2 = 0.69 means that D guesses; it falls during the run, while
+    loss_GE rises.
 
 Differences from the authors' code (--paper undoes the first)
     * fewer updates

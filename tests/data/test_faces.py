@@ -471,8 +471,17 @@ def test_two_scripts_have_faces_by_default(capsys):
 
 # ---- scripts ----
 
-OF_32_PIXELS = ("biggan", "cyclegan", "pix2pix", "sgan", "spade", "srgan")
-OF_32_PIXELS += ("stackgan", "stargan", "unit")
+OF_32_PIXELS = (
+    "biggan",
+    "cyclegan",
+    "pix2pix",
+    "sgan",
+    "spade",
+    "srgan",
+    "stackgan",
+    "stargan",
+    "unit",
+)
 SMALLEST = dict.fromkeys(OF_32_PIXELS, 32)
 
 

@@ -6,7 +6,7 @@ import jittor as jt
 import numpy as np
 import pytest
 from conftest import write_idx_folder
-from registry import ROWS, run
+from registry import ROWS, assert_same_run, run
 
 import improved_gan as script
 from jittor_fast import nn
@@ -242,6 +242,13 @@ def test_the_first_classes_get_what_is_left_over(tmp_path):
     args = parse("--img_size", 8, "--n_labels", 23, "--data_dir", tmp_path)
     _, chosen = script.choose_labeled(script.load(args, "train"), args)
     assert np.bincount(chosen.numpy()).tolist() == [3] * 3 + [2] * 7
+
+
+def test_equal_runs_in_one_process_are_equal(tiny_runs, tmp_path):
+    """The noise by which the first weights are scaled follows from --seed too."""
+    tiny = tiny_runs("improved_gan")
+    run("improved_gan", *tiny.flags, "--n_epochs", 1, "--out_dir", tmp_path / "again")
+    assert_same_run(tiny.half, tmp_path / "again")
 
 
 def test_errors_are_measured(tiny_runs, tmp_path):
